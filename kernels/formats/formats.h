@@ -1,0 +1,74 @@
+#pragma once
+// THE table of storage formats: one row per format, one .h/.cc pair per format in this directory. Nothing
+// outside kernels/formats/ names a format except by looking it up here.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace kernels {
+
+// ---- Weights: rows of blocks, as GGUF stores them ----
+
+struct WeightFormat {
+  std::string_view name;  // "q8_0", lower case, as GGUF tools spell it
+  uint32_t ggml_type;     // the type id in a GGUF tensor table
+  int block_values;       // values per block; a row's length is a multiple of it
+  int block_bytes;
+
+  // The specification: out[0..n) = the row's values. n is a multiple of block_values; row needs no alignment.
+  void (*dequantize)(const std::byte* row, int64_t n, float* out);
+  // Fast and bit-identical to dequantize.
+  void (*dequantize_fast)(const std::byte* row, int64_t n, float* out);
+  // Rounds n values into blocks; nullptr where the project never writes the format.
+  void (*quantize)(const float* values, int64_t n, std::byte* row);
+};
+
+std::span<const WeightFormat> weight_formats();
+// nullptr when the type is unknown.
+const WeightFormat* find_weight_format(uint32_t ggml_type);
+
+// ---- KV cache: pages of kPageTokens rows of one layer, KV head and side ----
+
+inline constexpr int kPageTokens = 128;
+inline constexpr size_t kPlaneAlign = 64;  // planes inside a page and pages themselves start on this
+
+// A page holds one or two code planes, then (where the format has scales) a plane of fp16 scales; each plane
+// holds the rows of slots 0..127 one after the other and is kPlaneAlign-aligned. Values are stored in the
+// format's own basis: a rotated format (TBQ) stores H(sigma*x) in power-of-two tiles of the head, so a query
+// is rotated once by rotate_head and attention output is rotated back once by unrotate_head; both are
+// identities elsewhere.
+struct KvFormat {
+  std::string_view name;  // "tbq4_0", as --cache-type-k spells it
+  bool rotated;
+  // Values that share a scale; a head's last group may be shorter (head_dim 80 = 64 + 16). 0: no scales.
+  int group_values;
+  // Exact size of one page. Multiple of kPlaneAlign.
+  size_t (*page_bytes)(int head_dim);
+  // Writes one row (head_dim values, unrotated basis) into a slot. Deterministic; touches that slot's bytes
+  // alone.
+  void (*write_row)(const float* x, int head_dim, std::byte* page, int slot);
+  // The specification of reading: out[n x head_dim] = rows slot0..slot0+n in the stored (rotated) basis.
+  void (*load_rows)(const std::byte* page, int head_dim, int slot0, int n, float* out);
+  // scores[q * score_stride + t] = <query[q], row slot0+t>, for n_q queries ([n_q x head_dim], stored basis).
+  // The value for one (q, t) does not depend on n, n_q or slot0.
+  void (*score)(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                float* scores, int score_stride);
+  // acc[q x head_dim] += sum over t ascending of weights[q * weight_stride + t] * row slot0+t (stored basis).
+  void (*accumulate)(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                     int weight_stride, int n_q, float* acc);
+};
+
+std::span<const KvFormat> kv_formats();
+// nullptr when no format has that name.
+const KvFormat* find_kv_format(std::string_view name);
+// "f32, f16, q8_0, ...": for error messages and --help.
+std::string_view kv_format_names();
+
+// head[0..head_dim) -> the rotated basis and back, in place, by power-of-two tiles of at most 128 (80 = 64 +
+// 16, 192 = 128 + 64). Exact inverses up to float rounding. head_dim is a multiple of 8 and at least 8.
+void rotate_head(float* head, int head_dim);
+void unrotate_head(float* head, int head_dim);
+
+}  // namespace kernels

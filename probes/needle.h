@@ -1,0 +1,37 @@
+#pragma once
+// Recall of a planted fact: context length x depth, filler measured in the server's own tokens.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "probes/endpoint.h"
+
+namespace probes {
+
+struct NeedleOptions {
+  std::vector<int> lengths = {512};  // prompt tokens, approximately
+  std::vector<double> depths = {0.1, 0.5, 0.9};
+  int per_cell = 1;
+  uint64_t seed = 1;  // which codes and which filler
+};
+enum class NeedleVerdict { kFound, kWrong, kRefused, kTimedOut, kError };
+std::string_view to_string(NeedleVerdict verdict);
+
+struct NeedleRow {
+  int length = 0, prompt_tokens = 0;
+  double depth = 0;
+  NeedleVerdict verdict = NeedleVerdict::kError;
+  std::string expected, answer;
+};
+struct NeedleResult {
+  std::vector<NeedleRow> rows;
+  double recall = 0;  // found / rows
+};
+
+NeedleVerdict score_needle(std::string_view expected, const Generation& generation);
+base::Result<NeedleResult> run_needle(const Endpoint& endpoint, const NeedleOptions& options);
+base::Json to_json(const NeedleResult& result);
+
+}  // namespace probes

@@ -1,0 +1,59 @@
+#pragma once
+// Search strategies: ask/tell, pure and deterministic for a seed. No clock, file, log, thread or network.
+// Resume is replaying the journal through ask and tell.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "search/space.h"
+
+namespace search {
+
+struct Proposal {
+  Config config;
+  std::string phase;      // "default", "sweep", "perturb", "random", "grid", "confirm"
+  std::string rationale;  // one line for the journal and the person reading it
+};
+
+// What a trial came to, as far as the search may see it.
+struct Outcome {
+  bool ok = false;                // it ran and was measured
+  bool out_of_memory = false;     // failed for lack of memory: larger will too
+  bool feasible = false;          // ok, and every limit of the objective holds
+  std::vector<double> objective;  // to maximise, lexicographic; empty unless ok
+  double noise = 0;               // relative standard error of the last objective entry, where known
+};
+
+struct Limits {
+  int max_trials = 60;  // the strategy's own plan; the driver also stops it by time
+};
+
+class Strategy {
+ public:
+  virtual ~Strategy() = default;
+  // The next configuration, canonical and never one already told; nullopt when the strategy has finished.
+  // Asking again without a tell repeats the proposal.
+  virtual std::optional<Proposal> ask() = 0;
+  // Configurations need not come from ask (a resumed journal, a plugin): all are learnt from.
+  virtual void tell(const Config& config, const Outcome& outcome) = 0;
+  virtual bool done() const = 0;
+};
+
+// True when a is better than b: lexicographic, entries within `tolerance` (relative) count as equal except
+// the last.
+bool better(const Outcome& a, const Outcome& b, double tolerance);
+
+struct StrategyInfo {
+  std::string_view name, summary;
+  std::unique_ptr<Strategy> (*make)(const Space& space, uint64_t seed, const Limits& limits);
+};
+// two-phase, random, grid.
+std::span<const StrategyInfo> strategies();
+const StrategyInfo* find_strategy(std::string_view name);
+
+}  // namespace search

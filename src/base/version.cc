@@ -1,0 +1,13 @@
+#include "src/base/version.h"
+
+namespace base {
+
+std::string_view version() {
+  return AR_VERSION;
+}
+
+std::string_view commit() {
+  return AR_COMMIT;
+}
+
+}  // namespace base

@@ -1,0 +1,99 @@
+#pragma once
+// The seam between the engine and what computes: no CUDA, thread or HTTP type in it. A Backend owns weights
+// of some parts of the model; a Session owns a KV arena and a workspace and runs segments. run() never
+// allocates.
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/formats/formats.h"
+#include "src/base/error.h"
+#include "src/engine/kv_table.h"
+#include "src/engine/model.h"
+
+namespace engine {
+
+enum class Part { kEmbed, kAttn, kFfn, kHead };  // layer halves, so that experts on the CPU fit too
+struct PartId {
+  Part part = Part::kEmbed;
+  int layer = 0;
+  // Position in the order of execution: embed, attn 0, ffn 0, attn 1, ... head.
+  int order(int n_layer) const;
+};
+struct Segment {
+  PartId first, last;  // inclusive; one CUDA graph or one CPU parallel region
+};
+
+struct KvLayer {
+  const kernels::KvFormat *k = nullptr, *v = nullptr;
+  int heads = 0, dim_k = 0, dim_v = 0, group = 1;  // KV heads; query heads per KV head
+};
+struct KvPlan {
+  int page_tokens = kernels::kPageTokens;
+  int n_pages = 0, n_seqs = 1;
+  std::vector<KvLayer> layers;
+  uint64_t bytes() const;  // the arena: sum over layers of n_pages * heads * (K page + V page)
+};
+
+struct BackendOptions {
+  int n_threads = 1;        // decode
+  int n_threads_batch = 1;  // steps of more than one token
+  int n_ubatch = 512;       // most tokens of one Step
+};
+
+struct SeqRows {
+  int seq = 0, row0 = 0, n = 0,
+      n_past = 0;              // rows row0..row0+n of the step continue a sequence of n_past rows
+  std::span<const int> pages;  // its pages, room for n_past + n rows included
+};
+struct Step {  // prefill, decode, verify and mixed alike
+  std::span<const int> token, pos;
+  std::span<const SeqRows> seqs;
+  std::span<const int> logit_rows;  // rows whose logits are wanted, ascending
+};
+
+struct Hidden {  // the residual stream between segments: [rows x n_embd]
+  float* data = nullptr;
+};
+struct Logits {  // [logit_rows x n_vocab]
+  float* data = nullptr;
+};
+
+struct Need {
+  uint64_t weights = 0, kv = 0, workspace = 0;  // bytes
+  std::vector<std::string> fallbacks;           // what will run slower than it could, and why
+};
+
+enum class CopyDirection { kToHost, kFromHost };
+
+class Session {
+ public:
+  virtual ~Session() = default;
+  // Runs the parts first..last over the step. kEmbed fills io, later parts update it, kHead writes out (may
+  // be null otherwise). Errors are faults of the device, never of the input: the caller checked tokens and
+  // positions.
+  virtual base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) = 0;
+  virtual base::Result<void> kv_copy(std::span<const PageCopy> copies) = 0;
+  // A page's raw bytes of one layer (all heads, K then V), for saved state and tests.
+  virtual base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
+                                     CopyDirection direction) = 0;
+  virtual base::Result<void> sync() = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string caps() const = 0;  // "cpu AVX3_ZEN4", for /props and the journal
+  // Pure: what open() would take.
+  virtual base::Result<Need> plan(const Model& model, const KvPlan& kv,
+                                  const BackendOptions& options) const = 0;
+  virtual base::Result<void> bind(std::shared_ptr<const Model> model, const Segment& parts) = 0;
+  virtual base::Result<std::unique_ptr<Session>> open(const KvPlan& kv, const BackendOptions& options) = 0;
+};
+
+std::unique_ptr<Backend> make_cpu_backend();
+
+}  // namespace engine

@@ -1,0 +1,59 @@
+#pragma once
+// A model as the forward pass sees it: hyperparameters and views of its weights, in place in the mapped file.
+// Architectures are rows of a table (architectures.cc) over one forward pass.
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "src/base/error.h"
+#include "src/gguf/gguf.h"
+
+namespace engine {
+
+enum class RopeKind { kNorm, kNeox };
+
+struct HParams {
+  std::string architecture;
+  int n_layer = 0, n_embd = 0, n_ff = 0, n_vocab = 0;
+  int n_head = 0, n_head_kv = 0;  // query heads and KV heads; group = n_head / n_head_kv
+  int head_dim = 0;               // independent of n_embd / n_head
+  int n_rot = 0;                  // rotated dims of a head
+  int n_ctx_train = 0;
+  float rms_eps = 0, rope_freq_base = 10000, rope_freq_scale = 1;
+  RopeKind rope = RopeKind::kNorm;
+};
+
+struct LayerWeights {
+  const float* attn_norm = nullptr;  // (n_embd)
+  kernels::Matrix q, k, v,
+      o;  // (n_head*head_dim, n_embd), (n_head_kv*head_dim, n_embd) x2, (n_embd, n_head*head_dim)
+  const float* ffn_norm = nullptr;  // (n_embd)
+  kernels::Matrix gate, up, down;   // (n_ff, n_embd) x2, (n_embd, n_ff)
+};
+
+struct LoadOptions {
+  bool mmap = true;    // false: read the file into anonymous memory
+  bool mlock = false;  // lock the weights; failing is a warning, as in llama-server
+};
+
+struct Model {
+  std::string path;
+  HParams hp;
+  gguf::File file;             // metadata stays: tokenizer, chat template, /props
+  kernels::Matrix token_embd;  // (n_vocab, n_embd)
+  kernels::Matrix output;      // (n_vocab, n_embd); token_embd's when tied
+  const float* output_norm = nullptr;
+  const float* rope_factors = nullptr;  // (n_rot/2) divisors, or nullptr
+  std::vector<LayerWeights> layers;
+  uint64_t weight_bytes = 0, n_params = 0;
+  std::shared_ptr<const void> storage;        // keeps the bytes alive
+  std::vector<std::vector<float>> converted;  // small norm vectors stored in another type than f32
+};
+
+// Errors name the file and the key or tensor, and what would be accepted.
+base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, const LoadOptions& options);
+
+}  // namespace engine

@@ -1,0 +1,25 @@
+#pragma once
+// Facts about this machine that a result depends on.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace os {
+
+struct HostFacts {
+  std::string hostname, kernel, cpu_model, arch, os_name;
+  int logical_cpus = 0, physical_cores = 0;
+  uint64_t memory_bytes = 0, swap_bytes = 0;
+  std::vector<std::string> gpus;  // names as nvidia-smi gives them; empty where there is none
+};
+HostFacts read_host_facts();
+
+// Hottest thermal zone in degrees Celsius and current CPU clocks in MHz (min, max over cores); NaN where
+// unreadable.
+struct HardwareState {
+  double temperature_c, cpu_mhz_min, cpu_mhz_max;
+};
+HardwareState read_hardware_state();
+
+}  // namespace os

@@ -1,0 +1,84 @@
+#pragma once
+// A study as its space file describes it: plain options with defaults. space_file.cc fills it, validate()
+// checks it.
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "probes/needle.h"
+#include "probes/quality.h"
+#include "probes/speed.h"
+#include "search/space.h"
+#include "src/base/error.h"
+
+namespace study {
+
+enum class BackendKind { kTbqServer, kLlamaServer };
+
+struct AxisBinding {  // how an axis reaches the server when the backend's own table does not know it
+  std::string flag, env;
+};
+
+struct BackendOptions {
+  BackendKind kind = BackendKind::kTbqServer;
+  std::string binary;  // default: beside autoresearch, then PATH
+  std::vector<std::string> args;
+  std::map<std::string, std::string> env;
+  std::string api_key_env;  // name of the variable that holds the key, never the key
+  double load_timeout_s = 120;
+  double stop_grace_s = 2;
+};
+
+// maximize: lexicographic list of metrics or expressions; subject_to: expressions that must hold.
+struct Objective {
+  std::vector<search::Expression> maximize;
+  std::vector<search::Expression> subject_to;
+  std::vector<std::string> quality_not_worse_than;  // reference cache types of "quality not_worse_than f16"
+};
+
+struct ProbeOptions {
+  bool quality = true, speed = true, needle = true, half_context = false;
+  std::string quality_suite;  // path of the suite
+  std::vector<probes::QualityItem> quality_items;
+  double quality_margin = 0.05;  // "not worse" = at most this share of items lost
+  probes::SpeedOptions speed_options;
+  probes::NeedleOptions needle_options;
+  double request_timeout_s = 120, stall_timeout_s = 60;
+  double min_headroom_gib = 0.25;  // the guard's floor
+};
+
+struct SearchOptions {
+  std::string strategy = "two-phase";
+  uint64_t seed = 1;
+  double budget_s = 0;  // 0 = none
+  std::string until;    // "07:00" local time, "" = none
+  int max_trials = 60;
+};
+
+struct Study {
+  std::string name, path;  // path of the space file
+  std::string model;       // path, ${VARIABLES} expanded
+  BackendOptions backend;
+  search::Space space;
+  std::map<std::string, AxisBinding> bindings;  // by axis name
+  Objective objective;
+  SearchOptions search;
+  ProbeOptions probes;
+  std::string text;  // the file as read, kept in the journal's header
+};
+
+// Every error of the file at once, each "file:line:column: what is wrong; what to write instead".
+struct SpaceFileErrors {
+  std::vector<base::Error> errors;
+  std::string to_string() const;  // one line each
+};
+
+// Parses a space file's text. `where` is the path shown; suites and model paths are relative to it or to the
+// current directory. Returns the study, or every error found.
+std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where);
+std::variant<Study, SpaceFileErrors> load_space_file(const std::string& path);
+
+}  // namespace study
