@@ -23,6 +23,7 @@ PROMPTS = [
     "héllo wörld, ünïcode: 日本語",
 ]
 N_PREDICT = 64
+END_TOKENS = ["<|im_end|>", "</s>"]
 
 
 def post(url, body):
@@ -35,20 +36,24 @@ def main():
     url = sys.argv[1].rstrip("/")
     with urllib.request.urlopen(url + "/props", timeout=30) as answer:
         build = json.load(answer)["build_info"]
+    # The end tokens are banned, so that every continuation has N_PREDICT tokens.
+    banned = sum((post(url + "/tokenize", {"content": text, "parse_special": True})["tokens"] for text in END_TOKENS), [])
+    assert len(banned) == len(END_TOKENS)
     cases = []
     for prompt in PROMPTS:
         ids = post(url + "/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
         answer = post(url + "/completion", {
-            "prompt": ids, "n_predict": N_PREDICT, "temperature": 0, "n_probs": 2, "return_tokens": True,
-            "ignore_eos": True, "cache_prompt": False})
+            "prompt": ids, "n_predict": N_PREDICT, "temperature": 0, "n_probs": 2 + len(banned), "return_tokens": True,
+            "logit_bias": [[token, False] for token in banned], "cache_prompt": False})
         gaps = []
         for step in answer["completion_probabilities"]:
-            best = step["top_logprobs"]
+            best = [token for token in step["top_logprobs"] if token["id"] not in banned]
+            assert best[0]["id"] == step["id"]
             gaps.append(round(best[0]["logprob"] - best[1]["logprob"], 5))
         assert len(answer["tokens"]) == N_PREDICT == len(gaps)
         cases.append({"prompt": prompt, "prompt_tokens": ids, "tokens": answer["tokens"], "gaps": gaps})
     lines = ",\n".join("  " + json.dumps(case, ensure_ascii=False) for case in cases)
-    print('{"made_by": "llama.cpp %s, F16 weights, f16 KV", "model": "demo-f16.gguf", "cases": [\n%s\n]}' % (build, lines))
+    print('{"made_by": "llama.cpp %s, F16 weights, f16 KV", "model": "demo-f16.gguf", "banned": %s, "cases": [\n%s\n]}' % (build, banned, lines))
 
 
 main()
