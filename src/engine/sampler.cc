@@ -52,8 +52,9 @@ base::Result<int> Sampler::sample(std::span<const float> logits) {
   const Candidate* best = nullptr;
   for (const Candidate& candidate : candidates_) {
     if (std::isnan(candidate.logit) || candidate.logit == -kNegativeInfinity) {
-      return base::error("sampling", fmt::format("the logit of token {} is {}", candidate.token, candidate.logit),
-                         "the model file or its KV cache is damaged; try another cache type, or download the model again");
+      return base::error(
+          "sampling", fmt::format("the logit of token {} is {}", candidate.token, candidate.logit),
+          "the model file or its KV cache is damaged; try another cache type, or download the model again");
     }
     if (!best || candidate.logit > best->logit) {
       best = &candidate;  // the lowest id of equals
@@ -76,8 +77,8 @@ int Sampler::draw() {
   size_t n = candidates_.size();
   if (params_.top_k > 0) {
     n = std::min(n, std::max(static_cast<size_t>(params_.top_k), min_keep));
-    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(n), candidates_.end(),
-                      better);
+    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(n),
+                      candidates_.end(), better);
   } else {
     std::sort(candidates_.begin(), candidates_.end(), better);
   }
@@ -86,7 +87,8 @@ int Sampler::draw() {
     weights_.resize(n);
     double sum = 0;
     for (size_t i = 0; i < n; ++i) {
-      weights_[i] = std::exp((static_cast<double>(candidates_[i].logit) - candidates_[0].logit) / temperature);
+      weights_[i] =
+          std::exp((static_cast<double>(candidates_[i].logit) - candidates_[0].logit) / temperature);
       sum += weights_[i];
     }
     return sum;

@@ -1,6 +1,7 @@
 #pragma once
-// Logits to a token: greedy at temperature 0, else top-k, top-p, min-p, temperature, draw, in llama.cpp's order. The
-// generator is our own, so that a seed gives the same tokens on every platform. No clock (seeding apart), no I/O.
+// Logits to a token: greedy at temperature 0, else top-k, top-p, min-p, temperature, draw, in llama.cpp's
+// order. The generator is our own, so that a seed gives the same tokens on every platform. No clock (seeding
+// apart), no I/O.
 
 #include <cstdint>
 #include <span>
@@ -15,12 +16,12 @@ inline constexpr uint32_t kRandomSeed = 0xFFFFFFFF;  // ask for one; the one tak
 
 struct SamplerParams {
   uint32_t seed = kRandomSeed;
-  float temperature = 0.8F;  // <= 0: greedy
-  int top_k = 40;            // <= 0: all
-  float top_p = 0.95F;       // >= 1: off
-  float min_p = 0.05F;       // <= 0: off
-  int min_keep = 0;          // candidates that top-p and min-p must leave
-  bool ignore_eos = false;   // tokens that end generation cannot be drawn
+  float temperature = 0.8F;                       // <= 0: greedy
+  int top_k = 40;                                 // <= 0: all
+  float top_p = 0.95F;                            // >= 1: off
+  float min_p = 0.05F;                            // <= 0: off
+  int min_keep = 0;                               // candidates that top-p and min-p must leave
+  bool ignore_eos = false;                        // tokens that end generation cannot be drawn
   std::vector<std::pair<int, float>> logit_bias;  // added to logits; -infinity bans
 };
 

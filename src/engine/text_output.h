@@ -1,6 +1,6 @@
 #pragma once
-// Generated pieces to text a client may see: a character whose bytes are not all here and what may become a stop
-// string are held back; a stop string and what follows it never appear. Pure.
+// Generated pieces to text a client may see: a character whose bytes are not all here and what may become a
+// stop string are held back; a stop string and what follows it never appear. Pure.
 
 #include <string>
 #include <string_view>
@@ -14,7 +14,7 @@ class TextOutput {
   explicit TextOutput(std::vector<std::string> stops);
 
   struct Step {
-    std::string text;           // new text to send, perhaps empty
+    std::string text;            // new text to send, perhaps empty
     bool mid_character = false;  // the piece ended inside a character: send no event for it
     bool stopped = false;        // a stop string is complete; text holds what came before it
   };

@@ -15,11 +15,29 @@ constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, what SentencePie
 
 // Tokens that end generation whatever the file's ids say (llama.cpp's list, by text).
 constexpr std::string_view kEogTexts[] = {
-    "<|eot_id|>", "<|im_end|>",       "<|end|>",        "<|return|>",           "<|call|>",
-    "<|flush|>",  "<|calls|>",        "<end_of_turn>",  "<|endoftext|>",        "</s>",
-    "<|eom_id|>", "<EOT>",            "_<EOT>",         "[EOT]",                "[EOS]",
-    "<eos>",      "<|end_of_text|>",  "<turn|>",        "<end_of_utterance>",   "<|tool_response>",
-    "[e~[",       "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<eos>",
+    "<|end_of_text|>",
+    "<turn|>",
+    "<end_of_utterance>",
+    "<|tool_response>",
+    "[e~[",
+    "<\xEF\xBD\x9C"
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
 };
 
 std::string with_escaped_spaces(std::string_view text, bool prefix) {
@@ -38,11 +56,14 @@ std::string with_escaped_spaces(std::string_view text, bool prefix) {
   return out;
 }
 
-std::string with_plain_spaces(std::string text) {
-  for (size_t at = text.find(kSpace); at != std::string::npos; at = text.find(kSpace, at + 1)) {
-    text.replace(at, kSpace.size(), " ");
+std::string with_plain_spaces(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    bool space = text.substr(at, kSpace.size()) == kSpace;
+    out.push_back(space ? ' ' : text[at]);
+    at += space ? kSpace.size() : 1;
   }
-  return text;
+  return out;
 }
 
 // The byte of "<0x0A>", -1 when the text is not of that form.
@@ -95,7 +116,8 @@ base::Result<Tokenizer> Tokenizer::from_gguf(const gguf::File& file, const std::
   }
   bool scores_ok = scores && scores->strings.empty() && scores->size() == n;
   if (!scores_ok || (types && types->ints.size() != n)) {
-    return base::error(where, fmt::format("tokenizer.ggml.scores or .token_type do not match the {} tokens", n),
+    return base::error(where,
+                       fmt::format("tokenizer.ggml.scores or .token_type do not match the {} tokens", n),
                        "the file is damaged; convert the model again");
   }
   Tokenizer out;
@@ -156,7 +178,8 @@ void Tokenizer::build_special_trie() {
     trie_starts_[static_cast<unsigned char>(tokens_[id][0])] = true;
     uint32_t node = 0;
     for (unsigned char c : tokens_[id]) {
-      auto [edge, added] = trie_.try_emplace(uint64_t{node} << 8 | c, static_cast<uint32_t>(trie_token_.size()));
+      auto [edge, added] =
+          trie_.try_emplace(uint64_t{node} << 8 | c, static_cast<uint32_t>(trie_token_.size()));
       if (added) {
         trie_token_.push_back(-1);
       }
@@ -222,7 +245,8 @@ std::vector<Tokenizer::Span> Tokenizer::split_special(std::string_view text, boo
       }
     }
   }
-  // Longest first over the whole text, then by id, then leftmost: as if each token in turn were cut out everywhere.
+  // Longest first over the whole text, then by id, then leftmost: as if each token in turn were cut out
+  // everywhere.
   std::sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) {
     return a.size != b.size ? a.size > b.size : a.token != b.token ? a.token < b.token : a.start < b.start;
   });

@@ -1,7 +1,7 @@
 #pragma once
 // Text to token ids and back, from a GGUF's own vocabulary. Today the SentencePiece kind
-// (tokenizer.ggml.model = llama): pairs merge by score, what is no token falls back to byte tokens. Any bytes are
-// accepted, valid UTF-8 or not. Immutable after loading, so every thread may use it.
+// (tokenizer.ggml.model = llama): pairs merge by score, what is no token falls back to byte tokens. Any bytes
+// are accepted, valid UTF-8 or not. Immutable after loading, so every thread may use it.
 
 #include <cstdint>
 #include <span>
@@ -26,13 +26,14 @@ enum class TokenType : uint8_t {  // the numbers of tokenizer.ggml.token_type
 
 class Tokenizer {
  public:
-  // `where` is the model's path, for errors: another tokenizer model, missing or mismatched arrays, ids out of range.
+  // `where` is the model's path, for errors: another tokenizer model, missing or mismatched arrays, ids out
+  // of range.
   static base::Result<Tokenizer> from_gguf(const gguf::File& file, const std::string& where);
   Tokenizer(Tokenizer&&) = default;
   Tokenizer& operator=(Tokenizer&&) = default;
 
-  // add_special: BOS first where the vocabulary says so. parse_special: "<|im_start|>" in the text is that token;
-  // otherwise it is characters (user-defined tokens are always parsed). O(n log n).
+  // add_special: BOS first where the vocabulary says so. parse_special: "<|im_start|>" in the text is that
+  // token; otherwise it is characters (user-defined tokens are always parsed). O(n log n).
   std::vector<int> encode(std::string_view text, bool add_special, bool parse_special) const;
 
   // The bytes one token stands for, perhaps a piece of a UTF-8 character. Control tokens have text only with

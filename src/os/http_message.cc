@@ -29,7 +29,8 @@ std::string_view trim(std::string_view text) {
 }
 
 bool is_token_char(unsigned char c) {
-  return std::isalnum(c) != 0 || std::string_view("!#$%&'*+-.^_`|~").find(static_cast<char>(c)) != std::string_view::npos;
+  return std::isalnum(c) != 0 ||
+         std::string_view("!#$%&'*+-.^_`|~").find(static_cast<char>(c)) != std::string_view::npos;
 }
 
 bool is_token(std::string_view text) {
@@ -238,8 +239,8 @@ bool HttpRequestParser::parse_request_line(std::string_view line) {
     size_t slash = target.find('/', target.find("//") + 2);
     target = slash == std::string_view::npos ? "/" : target.substr(slash);
   }
-  bool clean = std::none_of(target.begin(), target.end(),
-                            [](unsigned char c) { return c <= ' ' || c == 0x7f; });
+  bool clean =
+      std::none_of(target.begin(), target.end(), [](unsigned char c) { return c <= ' ' || c == 0x7f; });
   if (!clean || !(target.starts_with('/') || target == "*")) {
     return !fail(400, "malformed request target");
   }
@@ -304,7 +305,8 @@ bool HttpRequestParser::choose_body() {
       return fail(400, "malformed Content-Length");
     }
     if (failure == std::errc::result_out_of_range || n > limits_.max_body_bytes) {
-      return fail(413, "the request's body is larger than " + std::to_string(limits_.max_body_bytes) + " bytes");
+      return fail(413,
+                  "the request's body is larger than " + std::to_string(limits_.max_body_bytes) + " bytes");
     }
   }
   remaining_ = n;
@@ -321,7 +323,8 @@ bool HttpRequestParser::chunk_size(std::string_view line) {
     return fail(400, "malformed chunk size");
   }
   if (failure == std::errc::result_out_of_range || n > limits_.max_body_bytes - request_.body.size()) {
-    return fail(413, "the request's body is larger than " + std::to_string(limits_.max_body_bytes) + " bytes");
+    return fail(413,
+                "the request's body is larger than " + std::to_string(limits_.max_body_bytes) + " bytes");
   }
   remaining_ = n;
   phase_ = n == 0 ? Phase::kTrailer : Phase::kChunkData;

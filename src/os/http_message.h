@@ -1,6 +1,7 @@
 #pragma once
-// HTTP/1.1 requests from bytes: pure, incremental, and the fuzz entry of the server. Strict where a wrong guess
-// would let two parties read one message differently (Content-Length against Transfer-Encoding, folded lines).
+// HTTP/1.1 requests from bytes: pure, incremental, and the fuzz entry of the server. Strict where a wrong
+// guess would let two parties read one message differently (Content-Length against Transfer-Encoding, folded
+// lines).
 
 #include <cstddef>
 #include <string>
@@ -11,9 +12,9 @@
 namespace os {
 
 struct HttpIncoming {
-  std::string method;  // "GET", as sent
-  std::string path;    // percent-decoded, without the query
-  std::string query;   // raw, without '?'
+  std::string method;                                        // "GET", as sent
+  std::string path;                                          // percent-decoded, without the query
+  std::string query;                                         // raw, without '?'
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;                                          // chunks joined
   bool keep_alive = true;
@@ -38,8 +39,8 @@ class HttpRequestParser {
 
   // Adds bytes and parses as far as one request; what follows it stays for the next. kBad is final.
   State feed(std::string_view bytes);
-  // After kReady: the request. The parser is then ready for the next one; call feed("") to look at bytes already
-  // here.
+  // After kReady: the request. The parser is then ready for the next one; call feed("") to look at bytes
+  // already here.
   HttpIncoming take();
   // True once per request that waits for "100 Continue" before it sends its body.
   bool take_expect_continue();

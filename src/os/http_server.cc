@@ -165,12 +165,13 @@ std::string HttpReply::head(int status, std::string_view content_type, const Htt
   return out;
 }
 
-void HttpReply::send(int status, std::string_view content_type, std::string_view body, const HttpHeaders& headers,
-                     bool close) {
+void HttpReply::send(int status, std::string_view content_type, std::string_view body,
+                     const HttpHeaders& headers, bool close) {
   AR_CHECK(!started_, "a second answer to one request");
   started_ = true;
   keep_alive_ = keep_alive_ && !close;
-  std::string out = head(status, content_type, headers) + fmt::format("Content-Length: {}\r\n\r\n", body.size());
+  std::string out =
+      head(status, content_type, headers) + fmt::format("Content-Length: {}\r\n\r\n", body.size());
   if (!head_only_) {
     out += body;
   }
@@ -181,7 +182,8 @@ bool HttpReply::begin_stream(std::string_view content_type, const HttpHeaders& h
   AR_CHECK(!started_, "a second answer to one request");
   started_ = true;
   keep_alive_ = keep_alive_ && !http_1_0_;  // its end is the connection's
-  return send_bytes(head(200, content_type, headers) + (http_1_0_ ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n"));
+  return send_bytes(head(200, content_type, headers) +
+                    (http_1_0_ ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n"));
 }
 
 bool HttpReply::write(std::string_view piece) {
@@ -251,8 +253,9 @@ base::Result<std::unique_ptr<HttpServer>> HttpServer::bind(HttpServerOptions opt
   addrinfo* found = nullptr;
   int failure = ::getaddrinfo(options.host.c_str(), std::to_string(options.port).c_str(), &hints, &found);
   if (failure != 0) {
-    return base::error(where, fmt::format("couldn't bind HTTP server socket, hostname: {}, port: {}: {}", options.host,
-                                          options.port, ::gai_strerror(failure)),
+    return base::error(where,
+                       fmt::format("couldn't bind HTTP server socket, hostname: {}, port: {}: {}",
+                                   options.host, options.port, ::gai_strerror(failure)),
                        "give --host an address of this machine");
   }
   auto state = std::make_unique<State>();
@@ -271,11 +274,12 @@ base::Result<std::unique_ptr<HttpServer>> HttpServer::bind(HttpServerOptions opt
   }
   ::freeaddrinfo(found);
   if (state->listener.get() < 0) {
-    return base::sys_error(where, fmt::format("couldn't bind HTTP server socket, hostname: {}, port: {}", options.host,
-                                              options.port),
-                           last_errno,
-                           last_errno == EADDRINUSE ? "stop the server that has the port, or choose another (--port 0 finds one)"
-                                                    : "choose another --host or --port");
+    return base::sys_error(
+        where,
+        fmt::format("couldn't bind HTTP server socket, hostname: {}, port: {}", options.host, options.port),
+        last_errno,
+        last_errno == EADDRINUSE ? "stop the server that has the port, or choose another (--port 0 finds one)"
+                                 : "choose another --host or --port");
   }
   sockaddr_storage address{};
   socklen_t size = sizeof address;
@@ -285,7 +289,8 @@ base::Result<std::unique_ptr<HttpServer>> HttpServer::bind(HttpServerOptions opt
   state->wake.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   state->stop_event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (state->wake.get() < 0 || state->stop_event.get() < 0) {
-    return base::sys_error(where, "couldn't create an eventfd", errno, "raise the limit of open files (ulimit -n)");
+    return base::sys_error(where, "couldn't create an eventfd", errno,
+                           "raise the limit of open files (ulimit -n)");
   }
   state->options = std::move(options);
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(state)));
@@ -306,7 +311,8 @@ void HttpServer::start(Handler handler) {
   state_->handler = std::move(handler);
   State* state = state_.get();
   state_->pool.start(state_->options.n_threads, [state](Job job) { state->serve(std::move(job)); });
-  state_->urgent_pool.start(state_->options.n_urgent_threads, [state](Job job) { state->serve(std::move(job)); });
+  state_->urgent_pool.start(state_->options.n_urgent_threads,
+                            [state](Job job) { state->serve(std::move(job)); });
   state_->poller = std::thread([state] { state->poll_loop(); });
 }
 
@@ -359,7 +365,8 @@ void HttpServer::State::poll_loop() {
       }
     }
     for (ConnectionPtr& connection : back) {
-      HttpRequestParser::State parsed = connection->parser.feed("");  // a pipelined request may be here already
+      HttpRequestParser::State parsed =
+          connection->parser.feed("");  // a pipelined request may be here already
       advance(std::move(connection), parsed);
     }
     if (room && fds[1].revents != 0) {
@@ -488,7 +495,8 @@ void HttpServer::State::expire() {
 }
 
 void HttpServer::State::serve(Job job) {
-  HttpReply reply(job.connection->fd.get(), stop_event.get(), job.request, options.write_timeout_s, options.headers);
+  HttpReply reply(job.connection->fd.get(), stop_event.get(), job.request, options.write_timeout_s,
+                  options.headers);
   std::string failure = "the handler gave no answer";
   try {
     handler(job.request, reply);

@@ -65,7 +65,8 @@ TEST_CASE("the earliest of several stop strings in one piece wins") {
 
 TEST_CASE("UTF-8 validity") {
   CHECK(engine::is_valid_utf8("a\xC3\xB6\xF0\x9F\x98\x80"));
-  for (const char* bad : {"\x80", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xC3", "\xFF"}) {
+  for (const char* bad :
+       {"\x80", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xC3", "\xFF"}) {
     CHECK_FALSE(engine::is_valid_utf8(bad));
   }
   CHECK(engine::incomplete_utf8_tail("a\xF0\x9F\x98") == 3);

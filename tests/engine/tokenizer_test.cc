@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iterator>
@@ -44,7 +45,8 @@ TEST_CASE("the reference vocabularies tokenize every case as llama.cpp does") {
     REQUIRE(file);
     auto tokenizer = Tokenizer::from_gguf(*file, base);
     REQUIRE(tokenizer);
-    std::vector<std::string> cases = split(inputs, "\n__ggml_vocab_test__\n"), lines = split(slurp(base + ".out"), "\n");
+    std::vector<std::string> cases = split(inputs, "\n__ggml_vocab_test__\n"),
+                             lines = split(slurp(base + ".out"), "\n");
     REQUIRE(lines.size() >= cases.size());
     int n_checked = 0;
     for (size_t i = 0; i < cases.size(); ++i) {

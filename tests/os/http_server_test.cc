@@ -95,7 +95,8 @@ void echo(const HttpIncoming& request, HttpReply& reply) {
 
 TEST_CASE("requests parse across any border") {
   std::string text =
-      "POST /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n3\r\n, w\r\n0\r\nT: 1\r\n\r\n"
+      "POST /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n3\r\n, "
+      "w\r\n0\r\nT: 1\r\n\r\n"
       "GET /next HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n";
   for (size_t step = 1; step < 20; ++step) {
     HttpRequestParser parser;
@@ -128,7 +129,7 @@ TEST_CASE("what two readers could read differently, or is too large, is refused"
   const Row rows[] = {
       {"GET / HTTP/2.0\r\n\r\n", 505},
       {"GET /\r\n\r\n", 400},
-      {"\x16\x03\x01\x02\x00\r\n\r\n", 400},
+      {"\x16\x03\x01\x02\x01\r\n\r\n", 400},
       {"GET http:/ HTTP/1.1\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nA : b\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400},
@@ -143,7 +144,8 @@ TEST_CASE("what two readers could read differently, or is too large, is refused"
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n", 413},
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400},
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400},
-      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n32\r\n12345678901234567890123456789012345678901234567890\r\n33\r\n",
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: "
+       "chunked\r\n\r\n32\r\n12345678901234567890123456789012345678901234567890\r\n33\r\n",
        413},
   };
   for (const Row& row : rows) {
