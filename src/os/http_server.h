@@ -1,11 +1,10 @@
 #pragma once
-// An HTTP/1.1 server of our own, not cpp-httplib: curing that library (0.11.4) takes overriding its socket
-// options, accept loop, connection loop, stream and task queue through interfaces that differ between the
-// versions of Debian 12 and Ubuntu 24.04, and what is left is a header parser. Here one thread polls every
-// connection that is idle or still sending, so slow and idle clients cost no thread; complete requests go to
-// a pool, urgent ones (health checks) to a reserved one. TCP_NODELAY, a real backlog, SO_REUSEADDR only: a
-// port in use is an error.
+// An HTTP/1.1 server on GNU libmicrohttpd: it does the protocol and polls every connection from one thread,
+// so slow and idle clients cost no thread; complete requests are suspended there and go to a pool of ours,
+// urgent ones (health checks) to a reserved one. The listening socket is ours: SO_REUSEADDR only (a port in
+// use is an error, never shared in silence) and a real backlog.
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,18 +13,29 @@
 #include <vector>
 
 #include "src/base/error.h"
-#include "src/os/http_message.h"
 
 namespace os {
 
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
+struct HttpIncoming {
+  std::string method;   // "GET", as sent
+  std::string path;     // percent-decoded, without the query
+  std::string query;    // raw, without '?'
+  HttpHeaders headers;  // names in lower case
+  std::string body;     // chunks joined
+
+  // The first header of that (lower case) name, or nullptr.
+  const std::string* header(std::string_view name) const;
+};
+
+struct HttpExchange;
+
 // The answer to one request: either send(), or begin_stream(), write()... and end_stream(). Used by the
 // handler's thread alone, and not after the handler has returned.
 class HttpReply {
  public:
-  HttpReply(int fd, int stop_fd, const HttpIncoming& request, double write_timeout_s,
-            const HttpHeaders& always);
+  explicit HttpReply(std::shared_ptr<HttpExchange> exchange);
 
   // The whole answer. close: the connection ends with it.
   void send(int status, std::string_view content_type, std::string_view body, const HttpHeaders& headers = {},
@@ -39,17 +49,15 @@ class HttpReply {
 
   bool client_gone() const;  // hung up, seen by polling the socket; costs one system call
   bool started() const { return started_; }
-  bool reusable() const { return complete_ && keep_alive_; }
 
  private:
-  bool send_bytes(std::string_view bytes);
-  std::string head(int status, std::string_view content_type, const HttpHeaders& headers) const;
+  std::shared_ptr<HttpExchange> exchange_;
+  bool started_ = false;
+};
 
-  int fd_, stop_fd_;
-  double write_timeout_s_;
-  const HttpHeaders& always_;
-  bool head_only_, http_1_0_;
-  bool keep_alive_, started_ = false, complete_ = false, broken_ = false;
+struct HttpLimits {
+  size_t max_head_bytes = 64u << 10;
+  size_t max_body_bytes = 64u << 20;  // chunked bodies too
 };
 
 struct HttpServerOptions {
@@ -60,12 +68,12 @@ struct HttpServerOptions {
   int n_urgent_threads = 2;  // more of them, for urgent paths alone
   std::function<bool(std::string_view path)> urgent;
   HttpLimits limits;
-  int max_connections = 1000;     // more wait in the backlog; idle ones are closed to make room
-  double keep_alive_s = 60;       // an idle connection's life
-  double request_timeout_s = 60;  // without a byte inside a request
-  double write_timeout_s = 60;    // a client that does not read
-  HttpHeaders headers;            // on every answer
-  // The body (JSON) of the server's own errors: 400, 408, 413, 431, 500, 501, 505.
+  int max_connections = 1000;  // more wait in the backlog
+  double idle_timeout_s =
+      60;  // a connection on which nothing moves, between or inside requests; whole seconds
+  double write_timeout_s = 60;  // a client that does not read
+  HttpHeaders headers;          // on every answer
+  // The body (JSON) of the server's own errors: 413 and 500.
   std::function<std::string(int status, std::string_view reason)> error_body;
 };
 
@@ -80,10 +88,10 @@ class HttpServer {
 
   int port() const;         // the real one
   std::string url() const;  // "http://127.0.0.1:8080"
-  // Serves from now on, until stop(). Once.
-  void start(Handler handler);
-  // Closes the listener and every idle connection, wakes blocked writes, waits for running handlers (which
-  // must have been told by their owner) and returns. Idempotent; any thread but a handler's.
+  // Serves from now on, until stop(). Once. Errors: no threads or file descriptors left.
+  base::Result<void> start(Handler handler);
+  // Closes the listener and every connection, wakes blocked writes, waits for running handlers (which must
+  // have been told by their owner) and returns. Idempotent; any thread but a handler's.
   void stop();
 
  private:
