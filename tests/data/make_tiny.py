@@ -12,7 +12,7 @@ import struct
 
 N_VOCAB, N_EMBD, N_LAYER, N_FF = 128, 64, 2, 96
 N_HEAD, N_HEAD_KV, HEAD_DIM = 4, 2, 32  # 4 * 32 != 64: head_dim is its own number
-EPS, BASE, CONTEXT = 1e-5, 10000.0, 1024
+EPS, BASE, CONTEXT = 1e-5, 10000.0, 2048
 N_TOKENS = 100
 F32, F16 = 0, 1
 
