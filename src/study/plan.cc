@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "search/strategy.h"
 #include "src/base/units.h"
 
 namespace study {
