@@ -30,13 +30,14 @@ struct Outcome {
 };
 
 struct Limits {
-  int max_trials = 60;  // the strategy's own plan; the driver also stops it by time
+  int max_trials = 60;  // distinct configurations, the default included; the driver also stops it by time
 };
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  // The next configuration, canonical and never one already told; nullopt when the strategy has finished.
+  // The next configuration: canonical, no constraint violated, never one already told and never one that an
+  // out-of-memory trial dooms; nullopt when the strategy has finished.
   // Asking again without a tell repeats the proposal.
   virtual std::optional<Proposal> ask() = 0;
   // Configurations need not come from ask (a resumed journal, a plugin): all are learnt from.
@@ -44,8 +45,9 @@ class Strategy {
   virtual bool done() const = 0;
 };
 
-// True when a is better than b: lexicographic, entries within `tolerance` (relative) count as equal except
-// the last.
+// True when a is better than b: feasible before measured before failed; among feasible ones lexicographic,
+// where entries within `tolerance` (relative) count as equal except the last.
+inline constexpr double kObjectiveTolerance = 0.01;
 bool better(const Outcome& a, const Outcome& b, double tolerance);
 
 struct StrategyInfo {

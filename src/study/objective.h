@@ -13,15 +13,16 @@
 
 namespace study {
 
-// One row per metric a space file may name; `probe` is what measures it: quality, speed, needle, half_context,
-// memory, load.
+// One row per metric a space file may name; `probe` is what measures it: quality, speed, needle,
+// half_context, memory, load.
 struct MetricInfo {
   std::string_view name, probe, meaning;
 };
 std::span<const MetricInfo> metric_table();
 const MetricInfo* find_metric(std::string_view name);
 
-// What one trial that ran to its end measured, by the names of metric_table(). Absent (or NaN) = not measured.
+// What one trial that ran to its end measured, by the names of metric_table(). Absent (or NaN) = not
+// measured.
 struct TrialMetrics {
   search::Config config;  // in the axes' order of study.space
   std::map<std::string, double> values;

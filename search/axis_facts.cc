@@ -1,0 +1,93 @@
+#include "search/axis_facts.h"
+
+#include <array>
+#include <utility>
+
+namespace search {
+namespace {
+
+enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits };
+
+struct AxisFact {
+  std::string_view name;
+  Memory memory;
+};
+
+// In order of importance for speed, memory and quality of a served model: the KV cache decides what fits,
+// batch sizes decide compute buffers and prefill, threads decide CPU decode.
+constexpr AxisFact kFacts[] = {
+    {"cache_type_k", Memory::kGrowsWithKvBits},
+    {"cache_type_v", Memory::kGrowsWithKvBits},
+    {"ctx_size", Memory::kGrowsWithNumber},
+    {"n_ubatch", Memory::kGrowsWithNumber},
+    {"n_threads", Memory::kNone},
+    {"flash_attn", Memory::kNone},
+    {"n_batch", Memory::kGrowsWithNumber},
+    {"n_draft", Memory::kNone},
+    {"parallel", Memory::kGrowsWithNumber},
+};
+
+// Bits per stored value, block scales included.
+constexpr std::pair<std::string_view, double> kKvBits[] = {
+    {"f32", 32}, {"f16", 16},   {"bf16", 16},    {"q8_0", 8.5},     {"q5_1", 6},       {"q5_0", 5.5},
+    {"q4_1", 5}, {"q4_0", 4.5}, {"iq4_nl", 4.5}, {"tbq4_0", 4.125}, {"tbq3_0", 3.125},
+};
+
+const AxisFact* find_fact(std::string_view name) {
+  for (const AxisFact& fact : kFacts) {
+    if (fact.name == name) {
+      return &fact;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+int importance_rank(std::string_view axis_name) {
+  const AxisFact* fact = find_fact(axis_name);
+  return static_cast<int>(fact != nullptr ? fact - std::begin(kFacts) : std::ssize(kFacts));
+}
+
+bool takes_memory(std::string_view axis_name) {
+  const AxisFact* fact = find_fact(axis_name);
+  return fact != nullptr && fact->memory != Memory::kNone;
+}
+
+std::optional<double> memory_demand(std::string_view axis_name, const Value& value) {
+  const AxisFact* fact = find_fact(axis_name);
+  if (fact == nullptr || fact->memory == Memory::kNone) {
+    return std::nullopt;
+  }
+  if (fact->memory == Memory::kGrowsWithKvBits) {
+    const auto* type = std::get_if<std::string>(&value);
+    for (const auto& [name, bits] : kKvBits) {
+      if (type != nullptr && *type == name) {
+        return bits;
+      }
+    }
+    return std::nullopt;
+  }
+  if (const auto* whole = std::get_if<int64_t>(&value)) {
+    // 0 asks the server for its own choice (ctx_size: the model's whole context): not a small number.
+    return *whole > 0 ? std::optional<double>(static_cast<double>(*whole)) : std::nullopt;
+  }
+  const auto* real = std::get_if<double>(&value);
+  return real != nullptr && *real > 0 ? std::optional<double>(*real) : std::nullopt;
+}
+
+bool needs_at_least(const Space& space, const Config& config, const Config& smaller) {
+  for (size_t i = 0; i < space.axes.size(); ++i) {
+    if (equal(config[i], smaller[i])) {
+      continue;
+    }
+    auto mine = memory_demand(space.axes[i].name, config[i]);
+    auto theirs = memory_demand(space.axes[i].name, smaller[i]);
+    if (!mine || !theirs || *mine < *theirs) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace search

@@ -1,0 +1,56 @@
+#include "search/strategy.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "search/grid.h"
+#include "search/random.h"
+#include "search/two_phase.h"
+
+namespace search {
+namespace {
+
+constexpr StrategyInfo kStrategies[] = {
+    {"two-phase", "the default, each axis by itself, then steps around the best point", make_two_phase},
+    {"random", "the default, then points drawn evenly", make_random},
+    {"grid", "the default, then every point in the file's order", make_grid},
+};
+
+}  // namespace
+
+bool better(const Outcome& a, const Outcome& b, double tolerance) {
+  int rank_a = a.feasible ? 2 : a.ok ? 1 : 0;
+  int rank_b = b.feasible ? 2 : b.ok ? 1 : 0;
+  if (rank_a != rank_b) {
+    return rank_a > rank_b;
+  }
+  if (rank_a < 2) {
+    return false;  // what may not be used has no order
+  }
+  size_t entries = std::min(a.objective.size(), b.objective.size());
+  for (size_t i = 0; i < entries; ++i) {
+    double x = a.objective[i];
+    double y = b.objective[i];
+    double scale = std::max(std::fabs(x), std::fabs(y));
+    bool last = i + 1 == entries;
+    if (last || std::fabs(x - y) > tolerance * scale) {
+      return x > y;
+    }
+  }
+  return false;
+}
+
+std::span<const StrategyInfo> strategies() {
+  return kStrategies;
+}
+
+const StrategyInfo* find_strategy(std::string_view name) {
+  for (const StrategyInfo& info : kStrategies) {
+    if (info.name == name) {
+      return &info;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace search
