@@ -210,21 +210,23 @@ void add_pins(const Study& study, const ServerProgram& program, LaunchPlan& plan
   }
 }
 
+}  // namespace
+
 bool names_a_secret(std::string_view flag) {
   std::string lower;
   for (char letter : flag) {
     lower += static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
   }
-  for (std::string_view word :
-       {"api-key", "api_key", "apikey", "token-file", "hf-token", "password", "secret"}) {
+  if (lower.ends_with("token")) {  // not --max-tokens
+    return true;
+  }
+  for (std::string_view word : {"api-key", "api_key", "apikey", "password", "secret"}) {
     if (lower.find(word) != std::string::npos) {
       return !lower.ends_with("-file");
     }
   }
   return false;
 }
-
-}  // namespace
 
 base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& program,
                                      const search::Config& config, const LaunchSite& site) {
@@ -289,27 +291,6 @@ std::vector<std::string> redacted(const std::vector<std::string>& argv) {
     }
   }
   return shown;
-}
-
-std::string shell_line(const std::vector<std::string>& argv) {
-  std::string line;
-  for (const std::string& word : argv) {
-    bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
-      return std::isalnum(c) != 0 ||
-             std::string_view("-_./:=,+@%").find(static_cast<char>(c)) != std::string_view::npos;
-    });
-    line += line.empty() ? "" : " ";
-    if (plain) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (char c : word) {
-      line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    }
-    line += '\'';
-  }
-  return line;
 }
 
 }  // namespace study

@@ -60,7 +60,7 @@ std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgra
 
 // argv for journals and reports: values that look like secrets replaced by "***".
 std::vector<std::string> redacted(const std::vector<std::string>& argv);
-// One shell line: quoted where needed.
-std::string shell_line(const std::vector<std::string>& argv);
+// True for the name of a flag or variable whose value is a secret ("--api-key", "HF_TOKEN").
+bool names_a_secret(std::string_view name);
 
 }  // namespace study
