@@ -1,11 +1,15 @@
 #pragma once
-// Candidate servers as child processes under a guard. This and child.cc / guard.cc are the only files that
-// know fork, signals, process groups and pids.
+// Candidate servers as child processes under a guard. This and child.cc / guard.cc / command.cc are the only
+// files that know fork, signals, process groups and pids.
 //
 // The guard is a small single-threaded process, one per launch: the candidate's parent, subreaper and memory
 // watchdog. When the driver dies (its pipe closes) the guard kills every descendant. It samples memory at
 // sample_hz from before the launch until after the stop, and kills the group at once when headroom falls
-// below the floor.
+// below the floor. It ignores TERM, INT and HUP: only the driver's word or death ends it.
+//
+// The candidate runs in a session of its own (no terminal, so no Ctrl-C), in one process group, with stdin
+// from /dev/null, no core dumps, no inherited descriptors, default signals, and AUTORESEARCH_LAUNCH=<id> in
+// its environment, by which leftovers can be found. When it ends, whatever it started is killed too.
 
 #include <sys/types.h>
 
@@ -28,12 +32,16 @@ struct LaunchSpec {
   uint64_t min_headroom_bytes = 0;                       // 0: no memory watchdog
   double sample_hz = 5;
   int oom_score_adj = 800;  // the kernel takes the candidate first
+  // Program that calls guard_main() when argv[1] is kGuardCommand; ours, unless a test says otherwise.
+  std::string guard_program = "/proc/self/exe";
 };
 
 struct ChildExit {
   bool by_signal = false;
   int code = 0;                   // exit code, or the signal's number
   bool memory_guard = false;      // the guard killed it: headroom was below the floor
+  bool guard_lost = false;        // the guard itself was killed, and the candidate with it
+  int left_behind = 0;            // descendants that outlived it and were killed (a server that forks away)
   std::string to_string() const;  // "exit code 1", "killed by SIGKILL", "killed by the memory guard"
 };
 
@@ -51,20 +59,23 @@ struct MemoryTrace {
 
 class GuardedChild {
  public:
-  // Starts guard and candidate. Errors: the binary is missing or not executable (found out before the fork
-  // returns), the log cannot be opened.
+  // Starts guard and candidate; returns once the candidate's exec has succeeded. Errors: the binary is
+  // missing or not executable, the log cannot be opened, no process could be made.
   static base::Result<std::unique_ptr<GuardedChild>> launch(const LaunchSpec& spec);
   // Kills what is left, without grace.
   ~GuardedChild();
 
+  // All of these may be called from any thread.
   pid_t pid() const;  // the candidate
   pid_t guard_pid() const;
   // The exit, once the candidate has ended; does not wait.
   std::optional<ChildExit> poll();
   // Waits up to timeout_s for the exit.
   std::optional<ChildExit> wait(double timeout_s);
-  // TERM, after `grace_s` TERM again, after as long KILL to every descendant; returns when none is left.
+  // TERM to the group, after `grace_s` TERM again, after as long KILL to every descendant; returns when none
+  // is left (or, should the kernel hold one unkillable, after another 30 s).
   ChildExit stop(double grace_s);
+  // As of now while the guard lives (it samples once more), else as last reported.
   MemoryTrace memory() const;
 
  private:
@@ -72,6 +83,10 @@ class GuardedChild {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Kills every process that carries AUTORESEARCH_LAUNCH=<id> of a launch whose driver and guard are both gone;
+// the number killed. Launches of live drivers are left alone.
+int kill_leftovers();
 
 // The guard's own program: main() calls it when argv[1] is kGuardCommand.
 inline constexpr const char* kGuardCommand = "__guard";

@@ -22,7 +22,8 @@ struct HttpRequest {
   double stall_timeout_s = 0;  // no byte for this long ends it; 0 = off
   size_t max_body_bytes = 64u << 20;
   const std::atomic<bool>* cancelled = nullptr;  // polled; ends the exchange
-  // Called with each piece of the body as it arrives; false ends the exchange (and is no error).
+  // Called with each piece of a 2xx answer's body as it arrives; false ends the exchange (and is no error).
+  // Other answers are collected in HttpResponse::body, since they explain themselves there.
   std::function<bool(std::string_view)> on_data;
 };
 
@@ -36,6 +37,11 @@ struct HttpResponse {
 // Errors carry the URL and one of: "connection refused", "timed out after N s", "no data for N s", "the
 // connection was closed before the answer was complete", "cancelled", "answer larger than ...".
 base::Result<HttpResponse> http(const HttpRequest& request);
+
+// Which of these an Error says (by the wording above; a probe's Error keeps it). kStatus: "HTTP 4xx: ...", an
+// answer that was no success. kOther: something else.
+enum class HttpFault { kRefused, kTimedOut, kNoData, kClosed, kCancelled, kTooLarge, kStatus, kOther };
+HttpFault http_fault(const base::Error& error);
 
 // Splits a text/event-stream body into the data of its events, across arbitrary chunk borders. Pure.
 class SseParser {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "src/base/error.h"
@@ -15,26 +16,47 @@ namespace os {
 
 struct MemInfo {  // bytes
   uint64_t total = 0, available = 0, free = 0, swap_total = 0, swap_free = 0;
+  uint64_t file_lru =
+      0;  // active + inactive file pages: all that MemAvailable can count as reclaimable cache
 };
 std::optional<MemInfo> parse_meminfo(std::string_view text);
 MemInfo read_meminfo();
 
 // PSI memory "full" avg10 in percent.
 std::optional<double> parse_psi_full_avg10(std::string_view text);
+double read_psi_full_avg10();  // 0 where the kernel has no PSI
+// One counter of /proc/vmstat, for example "workingset_refault_file".
+std::optional<uint64_t> parse_vmstat(std::string_view text, std::string_view name);
+uint64_t read_file_refaults();  // pages refaulted since boot; 0 where unreadable
 
-// Resident pages of one process from /proc/PID/statm-like cheap sources: total, and file-backed.
+// Resident bytes of one process from /proc/PID/status (counters, no page walk): total, file-backed, and the
+// part of the file-backed pages that the kernel may drop (what is locked by mlock is not).
 struct ProcessMemory {
-  uint64_t rss = 0, rss_file = 0;
+  uint64_t rss = 0, rss_file = 0, evictable = 0;
 };
+std::optional<ProcessMemory> parse_process_status(std::string_view text);
 std::optional<ProcessMemory> read_process_memory(pid_t pid);
 
+// One line of /proc/PID/stat. The command name may hold blanks and parentheses.
+struct ProcStat {
+  pid_t pid = 0, ppid = 0;
+  char state = '?';
+  uint64_t start_ticks = 0;
+};
+std::optional<ProcStat> parse_proc_stat(std::string_view text);
 // Clock ticks since boot at which the process started: with the pid it names one process for ever.
 std::optional<uint64_t> process_start_ticks(pid_t pid);
-// Every live descendant of a process, children first.
+// Every live descendant of a process (zombies left out), children before their parents.
 std::vector<pid_t> descendants(pid_t root);
+// Every process whose environment (as it was at exec) has the variable, with its value.
+std::vector<std::pair<pid_t, std::string>> processes_with_variable(std::string_view name);
 
-// The pid that owns the listening TCP socket on 127.0.0.1/0.0.0.0/[::]:port, searched among `candidates` and
-// their descendants; nullopt when none of them does.
+// Inodes of the sockets that listen on `port` of loopback or of every address, from /proc/net/tcp or tcp6
+// text.
+std::vector<uint64_t> parse_listening_inodes(std::string_view text, int port);
+// The pid that owns the listening TCP socket on 127.0.0.1/0.0.0.0/[::1]/[::]:port, searched among `candidate`
+// and its descendants; nullopt when none of them does, or when somebody else listens on that port as well
+// (SO_REUSEPORT: requests would go to either).
 std::optional<pid_t> listening_owner(int port, pid_t candidate);
 // A port of 127.0.0.1 nobody listens on now.
 base::Result<int> free_port();

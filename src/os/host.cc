@@ -1,0 +1,185 @@
+#include "src/os/host.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <set>
+
+#include "src/os/child.h"
+#include "src/os/files.h"
+#include "src/os/proc.h"
+
+namespace os {
+namespace {
+
+std::string first_line(const std::string& path) {
+  auto text = read_file(path, 1 << 20);
+  return text ? text->substr(0, text->find('\n')) : "";
+}
+
+// The value of the first "key<blank>: value" line of /proc/cpuinfo, "" where there is none.
+std::string cpuinfo_value(const std::string& text, std::string_view key) {
+  size_t at = 0;
+  while (at < text.size()) {
+    size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line(text.data() + at, end - at);
+    size_t colon = line.find(':');
+    if (line.starts_with(key) && colon != std::string_view::npos &&
+        line.find_first_not_of(" \t", key.size()) == colon) {
+      size_t value = line.find_first_not_of(" \t", colon + 1);
+      return value == std::string_view::npos ? "" : std::string(line.substr(value));
+    }
+    at = end + 1;
+  }
+  return "";
+}
+
+// Arm's cpuinfo has no model name, only part numbers; these are the cores of the machines we are used on.
+std::string arm_cores(const std::string& text) {
+  static constexpr std::pair<const char*, const char*> kParts[] = {
+      {"0xd0c", "Neoverse-N1"}, {"0xd40", "Neoverse-V1"}, {"0xd49", "Neoverse-N2"},  {"0xd4f", "Neoverse-V2"},
+      {"0xd85", "Cortex-X925"}, {"0xd87", "Cortex-A725"}, {"0xd42", "Cortex-A78AE"}, {"0xd0b", "Cortex-A76"}};
+  std::string names;
+  for (const auto& [part, name] : kParts) {
+    size_t n = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+      ++n;
+    }
+    if (n > 0) {
+      names += fmt::format("{}{} x {}", names.empty() ? "" : " + ", n, name);
+    }
+  }
+  return names;
+}
+
+std::string cpu_model() {
+  auto text = read_file("/proc/cpuinfo", 16 << 20);
+  if (!text) {
+    return "unknown";
+  }
+  std::string name = cpuinfo_value(*text, "model name");
+  if (name.empty()) {
+    name = arm_cores(*text);
+  }
+  return name.empty() ? "unknown" : name;
+}
+
+int physical_cores() {
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < 4096; ++cpu) {
+    std::string siblings =
+        first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+    if (!siblings.empty()) {
+      cores.insert(siblings);
+    } else if (cpu >= sysconf(_SC_NPROCESSORS_CONF)) {
+      break;
+    }
+  }
+  return static_cast<int>(cores.size());
+}
+
+std::string os_name() {
+  auto text = read_file("/etc/os-release", 1 << 20);
+  if (!text) {
+    return "unknown";
+  }
+  constexpr std::string_view kKey = "PRETTY_NAME=";
+  size_t at = text->starts_with(kKey) ? 0 : text->find("\nPRETTY_NAME=");
+  if (at == std::string::npos) {
+    return "unknown";
+  }
+  at = text->find('=', at) + 1;
+  std::string name = text->substr(at, text->find('\n', at) - at);
+  std::erase(name, '"');
+  return name;
+}
+
+std::vector<std::string> gpu_names() {
+  std::vector<std::string> names;
+  if (find_in_path("nvidia-smi").empty()) {
+    return names;
+  }
+  auto run = run_command({"nvidia-smi", "--query-gpu=name", "--format=csv,noheader"}, 10);
+  if (!run || run->timed_out || run->exit.by_signal || run->exit.code != 0) {
+    return names;  // it also prints its errors on stdout
+  }
+  std::string_view rest = run->out;
+  while (!rest.empty()) {
+    size_t end = std::min(rest.find('\n'), rest.size());
+    if (end > 0) {
+      names.emplace_back(rest.substr(0, end));
+    }
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return names;
+}
+
+double number_in(const std::string& path) {
+  std::string text = first_line(path);
+  char* end = nullptr;
+  double value = std::strtod(text.c_str(), &end);
+  return end == text.c_str() ? std::numeric_limits<double>::quiet_NaN() : value;
+}
+
+}  // namespace
+
+HostFacts read_host_facts() {
+  HostFacts facts;
+  utsname names{};
+  if (::uname(&names) == 0) {
+    facts.hostname = names.nodename;
+    facts.kernel = names.release;
+    facts.arch = names.machine;
+  }
+  facts.os_name = os_name();
+  facts.cpu_model = cpu_model();
+  facts.logical_cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+  facts.physical_cores = physical_cores();
+  if (facts.physical_cores == 0) {
+    facts.physical_cores = facts.logical_cpus;  // a container without sysfs
+  }
+  MemInfo memory = read_meminfo();
+  facts.memory_bytes = memory.total;
+  facts.swap_bytes = memory.swap_total;
+  facts.gpus = gpu_names();
+  return facts;
+}
+
+HardwareState read_hardware_state() {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  HardwareState state{kNan, kNan, kNan};
+  auto widen = [](double value, double& low, double& high) {
+    if (value > 0) {
+      low = low < value ? low : value;  // NaN compares false: the first value is taken
+      high = high > value ? high : value;
+    }
+  };
+  double coldest = kNan;
+  for (int zone = 0; zone < 64; ++zone) {
+    widen(number_in(fmt::format("/sys/class/thermal/thermal_zone{}/temp", zone)) / 1000, coldest,
+          state.temperature_c);
+  }
+  long cpus = sysconf(_SC_NPROCESSORS_CONF);
+  for (long cpu = 0; cpu < cpus; ++cpu) {
+    widen(number_in(fmt::format("/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq", cpu)) / 1000,
+          state.cpu_mhz_min, state.cpu_mhz_max);
+  }
+  if (!(state.cpu_mhz_max > 0)) {  // virtual machines have no cpufreq, but x86 prints a clock per core
+    auto text = read_file("/proc/cpuinfo", 16 << 20);
+    for (size_t at = text ? text->find("cpu MHz") : std::string::npos; at != std::string::npos;
+         at = text->find("cpu MHz", at + 1)) {
+      size_t colon = text->find(':', at);
+      if (colon != std::string::npos) {
+        widen(std::strtod(text->c_str() + colon + 1, nullptr), state.cpu_mhz_min, state.cpu_mhz_max);
+      }
+    }
+  }
+  return state;
+}
+
+}  // namespace os

@@ -1,0 +1,134 @@
+#include "src/os/proc.h"
+
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "src/os/host.h"
+
+TEST_CASE("meminfo") {
+  auto info = os::parse_meminfo(
+      "MemTotal:       131072000 kB\nMemFree:         1000000 kB\nMemAvailable:   64000000 kB\n"
+      "Active(file):    3000000 kB\nInactive(file):  4000000 kB\nSwapTotal:       2097148 kB\n"
+      "SwapFree:        2000000 kB\nHugePages_Total:       0\n");
+  REQUIRE(info.has_value());
+  CHECK(info->total == 131072000ull * 1024);
+  CHECK(info->available == 64000000ull * 1024);
+  CHECK(info->file_lru == 7000000ull * 1024);
+  CHECK(info->swap_total == 2097148ull * 1024);
+  CHECK(info->swap_free == 2000000ull * 1024);
+  CHECK_FALSE(os::parse_meminfo("").has_value());
+  CHECK_FALSE(os::parse_meminfo("MemTotal: lots kB\n").has_value());
+  os::MemInfo now = os::read_meminfo();
+  CHECK(now.total > now.available);
+  CHECK(now.available > 0);
+}
+
+TEST_CASE("pressure and vmstat") {
+  CHECK(os::parse_psi_full_avg10("some avg10=7.00 avg60=1.00 avg300=0.10 total=99\n"
+                                 "full avg10=3.25 avg60=0.50 avg300=0.05 total=42\n") == 3.25);
+  CHECK_FALSE(os::parse_psi_full_avg10("some avg10=7.00\n").has_value());
+  CHECK(os::parse_vmstat("a 1\nworkingset_refault_anon 5\nworkingset_refault_file 77\n",
+                         "workingset_refault_file") == 77);
+  CHECK_FALSE(os::parse_vmstat("workingset_refault_filex 77\n", "workingset_refault_file").has_value());
+}
+
+TEST_CASE("process status: what mlock holds cannot be evicted") {
+  auto memory = os::parse_process_status(
+      "Name:\ttbq\nVmLck:\t 2000 kB\nVmRSS:\t 9000 kB\nRssAnon:\t 4000 kB\n"
+      "RssFile:\t 5000 kB\n");
+  REQUIRE(memory.has_value());
+  CHECK(memory->rss == 9000u * 1024);
+  CHECK(memory->rss_file == 5000u * 1024);
+  CHECK(memory->evictable == 3000u * 1024);
+  CHECK_FALSE(os::parse_process_status("Name:\tkthreadd\nState:\tS\n").has_value());
+  CHECK(os::read_process_memory(::getpid())->rss > 1 << 20);
+  CHECK_FALSE(os::read_process_memory(0x7ffffff0).has_value());
+}
+
+TEST_CASE("a command name may hold anything") {
+  std::string tail = " S 41 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 9 9";
+  auto stat = os::parse_proc_stat("42 (evil) S 1 (x)" + std::string(")") + tail);
+  REQUIRE(stat.has_value());
+  CHECK(stat->pid == 42);
+  CHECK(stat->ppid == 41);
+  CHECK(stat->state == 'S');
+  CHECK(stat->start_ticks == 987654);
+  CHECK_FALSE(os::parse_proc_stat("42 (short) S 1").has_value());
+  CHECK_FALSE(os::parse_proc_stat("").has_value());
+  CHECK(os::process_start_ticks(::getpid()).has_value());
+  CHECK_FALSE(os::process_start_ticks(0x7ffffff0).has_value());
+}
+
+TEST_CASE("listening sockets are told from others") {
+  const char* text =
+      "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+      "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1001 1 x\n"
+      "   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1002 1 x\n"
+      "   2: 0100007F:1F90 0100007F:C000 01 00000000:00000000 00:00000000 00000000     0        0 1003 1 x\n"
+      "   3: 0200A8C0:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1004 1 x\n"
+      "   4: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1005 1 x\n"
+      "   5: torn";
+  CHECK(os::parse_listening_inodes(text, 8080) == std::vector<uint64_t>{1001, 1002});
+  CHECK(os::parse_listening_inodes(text, 8081) == std::vector<uint64_t>{1005});
+  CHECK(os::parse_listening_inodes("   0: 00000000000000000000000001000000:0050 0:0 0A 0:0 0:0 0 0 0 7 1\n",
+                                   80) == std::vector<uint64_t>{7});
+}
+
+TEST_CASE("the owner of a port is found, and a stranger is not") {
+  int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(fd, 1) == 0);
+  socklen_t length = sizeof address;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+  int port = ntohs(address.sin_port);
+  CHECK(os::listening_owner(port, ::getpid()) == ::getpid());
+  pid_t stranger = ::fork();
+  if (stranger == 0) {
+    ::close(fd);
+    ::pause();
+    ::_exit(0);
+  }
+  // The fork may still hold the socket for an instant.
+  for (int i = 0; i < 1000 && os::listening_owner(port, stranger).has_value(); ++i) {
+    ::usleep(1000);
+  }
+  CHECK_FALSE(os::listening_owner(port, stranger).has_value());
+  std::vector<pid_t> below = os::descendants(::getpid());
+  CHECK(std::find(below.begin(), below.end(), stranger) != below.end());
+  ::kill(stranger, SIGKILL);
+  ::waitpid(stranger, nullptr, 0);
+  ::close(fd);
+  CHECK_FALSE(os::listening_owner(port, ::getpid()).has_value());
+}
+
+TEST_CASE("free ports differ and can be bound") {
+  auto port = os::free_port();
+  REQUIRE(port.ok());
+  CHECK(*port > 1023);
+}
+
+TEST_CASE("host facts are filled in") {
+  os::HostFacts facts = os::read_host_facts();
+  CHECK_FALSE(facts.hostname.empty());
+  CHECK_FALSE(facts.kernel.empty());
+  CHECK_FALSE(facts.cpu_model.empty());
+  CHECK_FALSE(facts.os_name.empty());
+  CHECK(facts.logical_cpus >= facts.physical_cores);
+  CHECK(facts.physical_cores >= 1);
+  CHECK(facts.memory_bytes == os::read_meminfo().total);
+  os::HardwareState state = os::read_hardware_state();
+  CHECK((std::isnan(state.cpu_mhz_max) || state.cpu_mhz_max >= state.cpu_mhz_min));
+  CHECK(os::boot_id().size() == 36);
+}
