@@ -5,7 +5,9 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "probes/needle.h"
@@ -29,6 +31,7 @@ struct BackendOptions {
   std::map<std::string, std::string> env;
   std::string api_key_env;  // name of the variable that holds the key, never the key
   double load_timeout_s = 120;
+  double load_estimate_s = 0;  // what a load usually takes, for `plan`; 0 = half of load_timeout_s
   double stop_grace_s = 2;
 };
 
@@ -76,8 +79,8 @@ struct SpaceFileErrors {
   std::string to_string() const;  // one line each
 };
 
-// Parses a space file's text. `where` is the path shown; suites and model paths are relative to it or to the
-// current directory. Returns the study, or every error found.
+// Parses a space file's text. `where` is the path shown; suites and model paths are relative to its directory
+// or, where nothing lies there, to the current directory. Returns the study, or every error found.
 std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where);
 std::variant<Study, SpaceFileErrors> load_space_file(const std::string& path);
 

@@ -1,0 +1,216 @@
+#include "src/study/objective.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace study {
+
+using search::Value;
+
+namespace {
+
+constexpr MetricInfo kMetrics[] = {
+    {"decode_tps", "speed", "tokens per second while generating, median at short context"},
+    {"prefill_tps", "speed", "prompt tokens per second until the first token, median"},
+    {"ttft_ms", "speed", "milliseconds until the first token, median"},
+    {"decode_tps_mad", "speed", "spread of decode_tps over its samples"},
+    {"decode_tps_at_half_context", "half_context", "decode_tps with half of ctx_size filled"},
+    {"quality", "quality", "share of the suite's items answered"},
+    {"needle_recall", "needle", "share of the planted facts found"},
+    {"min_headroom_gib", "memory", "least memory left on the host, in GiB"},
+    {"rss_gib", "memory", "resident memory of the server, in GiB"},
+    {"load_s", "load", "seconds from launch until it answered"},
+    {"ctx_size", "load", "context length in tokens"},
+};
+
+constexpr std::string_view kDefaultPrefix = "default.";
+constexpr size_t kItemsNamed = 5;  // in one sentence
+
+std::optional<Value> value_in(const Study& study, const TrialMetrics& trial, std::string_view name) {
+  auto measured = trial.values.find(std::string(name));
+  if (measured != trial.values.end() && std::isfinite(measured->second)) {
+    return Value(measured->second);
+  }
+  size_t axis = study.space.index_of(name);
+  if (axis < trial.config.size()) {
+    return trial.config[axis];
+  }
+  if (find_metric(name) != nullptr) {
+    return Value(std::numeric_limits<double>::quiet_NaN());
+  }
+  return std::nullopt;
+}
+
+search::Expression::Lookup lookup_of(const Study& study, const TrialMetrics& trial,
+                                     const TrialMetrics* default_trial) {
+  return [&study, &trial, default_trial](std::string_view name) -> std::optional<Value> {
+    if (!name.starts_with(kDefaultPrefix)) {
+      return value_in(study, trial, name);
+    }
+    name.remove_prefix(kDefaultPrefix.size());
+    return default_trial != nullptr ? value_in(study, *default_trial, name) : std::nullopt;
+  };
+}
+
+// "decode_tps 18.2, default.decode_tps 24": what stood behind a limit that does not hold.
+std::string numbers_in(const search::Expression& expression, const search::Expression::Lookup& lookup) {
+  std::vector<std::string> parts;
+  for (const std::string& name : expression.names()) {
+    auto value = lookup(name);
+    if (!value) {
+      continue;
+    }
+    const double* real = std::get_if<double>(&*value);
+    parts.push_back(fmt::format("{} {}", name,
+                                real != nullptr ? fmt::format("{:.4g}", *real) : search::to_string(*value)));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+bool same_but_cache_types(const Study& study, const search::Config& config, const search::Config& other,
+                          const std::string& type) {
+  for (size_t i = 0; i < study.space.axes.size() && i < other.size(); ++i) {
+    const std::string& name = study.space.axes[i].name;
+    bool is_cache_type = name == "cache_type_k" || name == "cache_type_v";
+    if (!search::equal(other[i], is_cache_type ? Value(type) : config[i])) {
+      return false;
+    }
+  }
+  return other.size() == config.size();
+}
+
+const TrialMetrics* find_reference(const Study& study, const TrialMetrics& trial,
+                                   const TrialMetrics* default_trial, std::span<const TrialMetrics> others,
+                                   const std::string& type) {
+  if (same_but_cache_types(study, trial.config, trial.config, type)) {
+    return &trial;
+  }
+  for (const TrialMetrics& other : others) {
+    if (!other.quality_items.empty() && same_but_cache_types(study, trial.config, other.config, type)) {
+      return &other;
+    }
+  }
+  return default_trial;
+}
+
+// "" when at most the margin of the reference's passed items is lost.
+std::string quality_violation(const Study& study, const TrialMetrics& trial,
+                              const TrialMetrics* default_trial, std::span<const TrialMetrics> others,
+                              const std::string& type) {
+  if (trial.quality_items.empty()) {
+    return "quality was not measured";
+  }
+  const TrialMetrics* reference = find_reference(study, trial, default_trial, others, type);
+  if (reference == nullptr || reference->quality_items.empty()) {
+    return fmt::format("quality not_worse_than {}: no {} reference was measured", type, type);
+  }
+  int passed = 0;
+  std::vector<std::string> lost;
+  for (const auto& [id, good] : reference->quality_items) {
+    auto mine = trial.quality_items.find(id);
+    passed += good ? 1 : 0;
+    if (good && (mine == trial.quality_items.end() || !mine->second)) {
+      lost.push_back(id);
+    }
+  }
+  if (passed == 0) {
+    return fmt::format("quality not_worse_than {}: the reference answered no item itself", type);
+  }
+  auto allowed = static_cast<size_t>(std::floor(study.probes.quality_margin * passed + 1e-9));
+  if (lost.size() <= allowed) {
+    return "";
+  }
+  size_t count = lost.size();
+  if (count > kItemsNamed) {
+    lost.resize(kItemsNamed);
+    lost.emplace_back("...");
+  }
+  return fmt::format(
+      "quality not_worse_than {}: {} of the {} items the reference answered are lost, {} allowed ({})", type,
+      count, passed, allowed, fmt::join(lost, ", "));
+}
+
+}  // namespace
+
+std::span<const MetricInfo> metric_table() {
+  return kMetrics;
+}
+
+const MetricInfo* find_metric(std::string_view name) {
+  for (const MetricInfo& metric : kMetrics) {
+    if (metric.name == name) {
+      return &metric;
+    }
+  }
+  return nullptr;
+}
+
+Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetrics* default_trial,
+                std::span<const TrialMetrics> others) {
+  AR_CHECK(trial.config.size() == study.space.axes.size(), "a trial of another space");
+  if (search::key_of(trial.config) == search::key_of(study.space.default_config())) {
+    default_trial = &trial;
+  }
+  auto lookup = lookup_of(study, trial, default_trial);
+  Judgement judgement;
+  for (const search::Expression& part : study.objective.maximize) {
+    auto value = part.evaluate(lookup);
+    const int64_t* whole = value ? std::get_if<int64_t>(&*value) : nullptr;
+    const double* real = value ? std::get_if<double>(&*value) : nullptr;
+    if (whole == nullptr && real == nullptr) {
+      judgement.violations.push_back(value ? fmt::format("{} is not a number", part.text())
+                                           : value.failure().what);
+      continue;
+    }
+    judgement.objective.push_back(whole != nullptr ? static_cast<double>(*whole) : *real);
+  }
+  if (judgement.objective.size() != study.objective.maximize.size()) {
+    judgement.objective.clear();
+  }
+  for (const search::Expression& limit : study.objective.subject_to) {
+    auto value = limit.evaluate(lookup);
+    const bool* holds = value ? std::get_if<bool>(&*value) : nullptr;
+    if (!value) {
+      judgement.violations.push_back(value.failure().what);
+    } else if (holds == nullptr || !*holds) {
+      judgement.violations.push_back(
+          fmt::format("{} does not hold ({})", limit.text(), numbers_in(limit, lookup)));
+    }
+  }
+  for (const std::string& type : study.objective.quality_not_worse_than) {
+    std::string violation = quality_violation(study, trial, default_trial, others, type);
+    if (!violation.empty()) {
+      judgement.violations.push_back(std::move(violation));
+    }
+  }
+  // One missing metric may stand in several places; once is enough.
+  std::vector<std::string> unique;
+  for (std::string& text : judgement.violations) {
+    if (std::find(unique.begin(), unique.end(), text) == unique.end()) {
+      unique.push_back(std::move(text));
+    }
+  }
+  judgement.violations = std::move(unique);
+  judgement.feasible = judgement.violations.empty();
+  return judgement;
+}
+
+search::Outcome outcome_of(const Judgement& judgement, const TrialMetrics& trial) {
+  search::Outcome outcome;
+  outcome.ok = true;
+  outcome.feasible = judgement.feasible;
+  outcome.objective = judgement.objective;
+  auto speed = trial.values.find("decode_tps");
+  auto spread = trial.values.find("decode_tps_mad");
+  if (speed != trial.values.end() && spread != trial.values.end() && speed->second > 0 &&
+      spread->second >= 0) {
+    outcome.noise = spread->second / speed->second;
+  }
+  return outcome;
+}
+
+}  // namespace study

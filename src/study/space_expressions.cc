@@ -1,0 +1,182 @@
+#include "src/study/space_expressions.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/study/objective.h"
+#include "src/study/suggest.h"
+
+namespace study {
+
+using search::Expression;
+using search::Value;
+
+namespace {
+
+constexpr std::string_view kDefaultPrefix = "default.";
+
+bool contains(const std::vector<std::string>& list, std::string_view word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+class ExpressionReader {
+ public:
+  ExpressionReader(SpaceReader& reader, const YamlNode& node, std::string_view name, const Names& names,
+                   ExpressionUse use)
+      : reader_(reader), node_(node), name_(name), names_(names), use_(use) {}
+
+  std::optional<Expression> read() {
+    auto text = reader_.text(node_, name_);
+    if (!text) {
+      return std::nullopt;
+    }
+    auto expression = Expression::parse(*text);
+    if (!expression) {
+      const base::Error& error = expression.failure();
+      constexpr std::string_view kColumn = "column ";
+      auto column =
+          parse_whole(std::string_view(error.where).substr(std::min(kColumn.size(), error.where.size())));
+      fail(static_cast<size_t>(column.value_or(1)), error.what, error.next);
+      return std::nullopt;
+    }
+    bool good = true;
+    for (const auto& used : expression->uses()) {
+      good &= check(used);
+    }
+    if (!good || !types_fit(*expression)) {
+      return std::nullopt;
+    }
+    return *expression;
+  }
+
+ private:
+  bool metrics_allowed() const { return use_ == ExpressionUse::kLimit || use_ == ExpressionUse::kMaximize; }
+
+  void fail(size_t column, std::string what, std::string next) {
+    reader_.fail(node_, fmt::format("{}: {}", name_, what), std::move(next),
+                 column - 1 + (node_.quoted ? 1 : 0));
+  }
+
+  bool check(const Expression::Use& used) {
+    if (contains(names_.declared, used.name)) {
+      return true;
+    }
+    if (used.name.starts_with(kDefaultPrefix)) {
+      return check_default(used);
+    }
+    if (find_metric(used.name) != nullptr) {
+      if (!metrics_allowed()) {
+        fail(used.column, fmt::format("{} is measured, but this is about axes only", used.name),
+             "write limits on what is measured under objective.subject_to");
+      }
+      return metrics_allowed();
+    }
+    if (contains(names_.declared, used.compared_with)) {
+      return check_word(used);
+    }
+    fail(used.column, fmt::format("'{}' is neither an axis nor a metric", used.name),
+         did_you_mean(used.name, known("")));
+    return false;
+  }
+
+  bool check_default(const Expression::Use& used) {
+    std::string rest = used.name.substr(kDefaultPrefix.size());
+    if (!metrics_allowed()) {
+      fail(used.column, fmt::format("{} is measured, but this is about axes only", used.name),
+           "write limits on what is measured under objective.subject_to");
+      return false;
+    }
+    if (find_metric(rest) == nullptr && !contains(names_.declared, rest)) {
+      fail(used.column, fmt::format("'{}' is neither an axis nor a metric", used.name),
+           did_you_mean(used.name, known(kDefaultPrefix)));
+      return false;
+    }
+    return true;
+  }
+
+  // A bare word on the other side of == is one of the axis' values.
+  bool check_word(const Expression::Use& used) {
+    const search::Axis* axis = names_.space->find(used.compared_with);
+    std::vector<std::string> values;
+    if (axis != nullptr) {
+      for (const Value& value : axis->values) {
+        values.push_back(search::to_string(value));
+      }
+    }
+    if (axis == nullptr || contains(values, used.name)) {
+      return true;
+    }
+    fail(used.column, fmt::format("'{}' is not one of the values of {}", used.name, used.compared_with),
+         did_you_mean(used.name, values));
+    return false;
+  }
+
+  std::vector<std::string> known(std::string_view prefix) const {
+    std::vector<std::string> all;
+    for (const std::string& axis : names_.declared) {
+      all.push_back(std::string(prefix) + axis);
+    }
+    for (const MetricInfo& metric : metric_table()) {
+      if (metrics_allowed() && !contains(names_.declared, metric.name)) {
+        all.push_back(std::string(prefix) + std::string(metric.name));
+      }
+    }
+    return all;
+  }
+
+  // Tried out on the default configuration, every metric being 1.
+  bool types_fit(const Expression& expression) {
+    if (names_.space->axes.size() != names_.declared.size()) {
+      return true;  // an axis has errors of its own; they come first
+    }
+    const search::Config usual = names_.space->default_config();
+    auto value = expression.evaluate([&](std::string_view name) -> std::optional<Value> {
+      if (name.starts_with(kDefaultPrefix)) {
+        name.remove_prefix(kDefaultPrefix.size());
+      }
+      size_t axis = names_.space->index_of(name);
+      if (axis < usual.size()) {
+        return usual[axis];
+      }
+      return find_metric(name) != nullptr ? std::optional<Value>(1.0) : std::nullopt;
+    });
+    if (!value) {
+      fail(1, value.failure().what, value.failure().next);
+      return false;
+    }
+    const bool* flag = std::get_if<bool>(&*value);
+    bool is_text = std::holds_alternative<std::string>(*value);
+    if (use_ == ExpressionUse::kMaximize) {
+      if (flag != nullptr || is_text) {
+        fail(1, fmt::format("'{}' is not a number", expression.text()), "name a metric, or compute one");
+      }
+      return flag == nullptr && !is_text;
+    }
+    if (flag == nullptr) {
+      fail(1, fmt::format("'{}' is neither true nor false", expression.text()), "compare it: ==, <=, >=");
+      return false;
+    }
+    if (use_ == ExpressionUse::kConstraint && !*flag) {
+      fail(1, fmt::format("the default configuration breaks '{}'", expression.text()),
+           "change a default or the constraint");
+      return false;
+    }
+    return true;
+  }
+
+  SpaceReader& reader_;
+  const YamlNode& node_;
+  std::string_view name_;
+  const Names& names_;
+  ExpressionUse use_;
+};
+
+}  // namespace
+
+std::optional<Expression> read_expression(SpaceReader& reader, const YamlNode& node, std::string_view name,
+                                          const Names& names, ExpressionUse use) {
+  return ExpressionReader(reader, node, name, names, use).read();
+}
+
+}  // namespace study
