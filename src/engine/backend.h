@@ -22,6 +22,8 @@ struct PartId {
   int layer = 0;
   // Position in the order of execution: embed, attn 0, ffn 0, attn 1, ... head.
   int order(int n_layer) const;
+  // The part at a position; positions are 0..2 * n_layer + 1.
+  static PartId at(int order, int n_layer);
 };
 struct Segment {
   PartId first, last;  // inclusive; one CUDA graph or one CPU parallel region
@@ -87,8 +89,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string caps() const = 0;  // "cpu AVX3_ZEN4", for /props and the journal
-  // Pure: what open() would take.
-  virtual base::Result<Need> plan(const Model& model, const KvPlan& kv,
+  // Pure: what open() would take after bind(model, parts).
+  virtual base::Result<Need> plan(const Model& model, const Segment& parts, const KvPlan& kv,
                                   const BackendOptions& options) const = 0;
   virtual base::Result<void> bind(std::shared_ptr<const Model> model, const Segment& parts) = 0;
   virtual base::Result<std::unique_ptr<Session>> open(const KvPlan& kv, const BackendOptions& options) = 0;

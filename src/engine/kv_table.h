@@ -34,6 +34,11 @@ class KvTable {
     std::vector<int> pages;
     int length = 0;
   };
+  const Sequence& at(int seq) const;
+  Sequence& at(int seq);
+  int take();
+  void release(int page);
+
   int page_tokens_;
   std::vector<Sequence> sequences_;
   std::vector<int> references_;  // per page

@@ -24,6 +24,9 @@ struct HParams {
   int n_ctx_train = 0;
   float rms_eps = 0, rope_freq_base = 10000, rope_freq_scale = 1;
   RopeKind rope = RopeKind::kNorm;
+  // YaRN (rope.h); ext_factor 0 = off. n_ctx_orig: the context the model knew before it was stretched.
+  float yarn_ext_factor = 0, rope_attn_factor = 1, yarn_beta_fast = 32, yarn_beta_slow = 1;
+  int n_ctx_orig = 0;
 };
 
 struct LayerWeights {
@@ -49,6 +52,7 @@ struct Model {
   const float* rope_factors = nullptr;  // (n_rot/2) divisors, or nullptr
   std::vector<LayerWeights> layers;
   uint64_t weight_bytes = 0, n_params = 0;
+  bool mapped = true;                         // the weights are pages of the file, which the kernel may drop
   std::shared_ptr<const void> storage;        // keeps the bytes alive
   std::vector<std::vector<float>> converted;  // small norm vectors stored in another type than f32
 };

@@ -66,10 +66,12 @@ struct File {
 // `where` is the path shown in errors. An Error names the byte offset and the key or tensor at fault.
 base::Result<File> parse(std::span<const std::byte> bytes, std::string_view where);
 
-// A read-only mapping of a whole file; unmapped on destruction.
+// The bytes of a whole file, read-only: a mapping of it, or a copy in anonymous memory. Page-aligned;
+// released on destruction.
 class MappedFile {
  public:
   static base::Result<MappedFile> open(const std::string& path);
+  static base::Result<MappedFile> read(const std::string& path);  // --no-mmap
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();

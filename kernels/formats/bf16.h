@@ -1,0 +1,12 @@
+#pragma once
+// bfloat16: the upper half of a float32. Weights only.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kernels::bf16 {
+
+void dequantize(const std::byte* row, int64_t n, float* out);
+void dequantize_fast(const std::byte* row, int64_t n, float* out);
+
+}  // namespace kernels::bf16

@@ -1,0 +1,22 @@
+#pragma once
+// IEEE half precision, as weights and as KV (one plane of 2 * head_dim bytes per slot). Writing to the cache
+// saturates at 65504: an infinity in a key would poison every later score. NaN stays NaN.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kernels::f16 {
+
+void dequantize(const std::byte* row, int64_t n, float* out);
+void dequantize_fast(const std::byte* row, int64_t n, float* out);
+void quantize(const float* values, int64_t n, std::byte* row);
+
+size_t page_bytes(int head_dim);
+void write_row(const float* x, int head_dim, std::byte* page, int slot);
+void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);
+void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
+           int score_stride);
+void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                int weight_stride, int n_q, float* acc);
+
+}  // namespace kernels::f16

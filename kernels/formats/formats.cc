@@ -1,0 +1,76 @@
+#include "kernels/formats/formats.h"
+
+#include <string>
+
+#include "kernels/formats/bf16.h"
+#include "kernels/formats/f16.h"
+#include "kernels/formats/f32.h"
+#include "kernels/formats/q4_0.h"
+#include "kernels/formats/q8_0.h"
+#include "kernels/formats/tbq3_0.h"
+#include "kernels/formats/tbq4_0.h"
+
+namespace kernels {
+namespace {
+
+// clang-format off
+constexpr WeightFormat kWeightFormats[] = {
+    // name, ggml type, block values, block bytes
+    {"f32",  0,  1,  4,  f32::dequantize,  f32::dequantize_fast,  nullptr},
+    {"f16",  1,  1,  2,  f16::dequantize,  f16::dequantize_fast,  f16::quantize},
+    {"q4_0", 2,  32, 18, q4_0::dequantize, q4_0::dequantize_fast, q4_0::quantize},
+    {"q8_0", 8,  32, 34, q8_0::dequantize, q8_0::dequantize_fast, q8_0::quantize},
+    {"bf16", 30, 1,  2,  bf16::dequantize, bf16::dequantize_fast, nullptr},
+};
+
+constexpr KvFormat kKvFormats[] = {
+    // name, rotated, group values
+    {"f32",    false, 0,   f32::page_bytes,    f32::write_row,    f32::load_rows,    f32::score,    f32::accumulate},
+    {"f16",    false, 0,   f16::page_bytes,    f16::write_row,    f16::load_rows,    f16::score,    f16::accumulate},
+    {"q8_0",   false, 32,  q8_0::page_bytes,   q8_0::write_row,   q8_0::load_rows,   q8_0::score,   q8_0::accumulate},
+    {"q4_0",   false, 32,  q4_0::page_bytes,   q4_0::write_row,   q4_0::load_rows,   q4_0::score,   q4_0::accumulate},
+    {"tbq4_0", true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate},
+    {"tbq3_0", true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate},
+};
+// clang-format on
+
+}  // namespace
+
+std::span<const WeightFormat> weight_formats() {
+  return kWeightFormats;
+}
+
+const WeightFormat* find_weight_format(uint32_t ggml_type) {
+  for (const WeightFormat& format : kWeightFormats) {
+    if (format.ggml_type == ggml_type) {
+      return &format;
+    }
+  }
+  return nullptr;
+}
+
+std::span<const KvFormat> kv_formats() {
+  return kKvFormats;
+}
+
+const KvFormat* find_kv_format(std::string_view name) {
+  for (const KvFormat& format : kKvFormats) {
+    if (format.name == name) {
+      return &format;
+    }
+  }
+  return nullptr;
+}
+
+std::string_view kv_format_names() {
+  static const std::string names = [] {
+    std::string joined;
+    for (const KvFormat& format : kKvFormats) {
+      joined += (joined.empty() ? "" : ", ") + std::string(format.name);
+    }
+    return joined;
+  }();
+  return names;
+}
+
+}  // namespace kernels

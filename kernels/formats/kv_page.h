@@ -1,0 +1,43 @@
+#pragma once
+// Where things lie in a KV page: planes of kPageTokens rows one after the other, each plane
+// kPlaneAlign-aligned.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/formats/formats.h"
+#include "kernels/formats/half.h"
+
+namespace kernels {
+
+// Bytes of a plane whose rows take row_bytes.
+inline constexpr size_t plane_bytes(size_t row_bytes) {
+  const size_t bytes = row_bytes * kPageTokens;
+  return (bytes + kPlaneAlign - 1) / kPlaneAlign * kPlaneAlign;
+}
+
+// Groups of `group` values in a head, the last one possibly shorter.
+inline constexpr int group_count(int head_dim, int group) {
+  return (head_dim + group - 1) / group;
+}
+
+// A rotated format's tiles: the largest power of two that is left, at most 128 (80 = 64 + 16).
+inline constexpr int kMaxTile = 128;
+inline constexpr int tile_at(int begin, int head_dim) {
+  const int left = head_dim - begin;
+  return left >= kMaxTile ? kMaxTile : static_cast<int>(std::bit_floor(static_cast<unsigned>(left)));
+}
+inline constexpr int tile_count(int head_dim) {
+  return head_dim / kMaxTile + std::popcount(static_cast<unsigned>(head_dim % kMaxTile));
+}
+
+// The fp16 scale of one group of one slot in a page's scale plane.
+inline float scale_at(const std::byte* scales, int n_groups, int slot, int group) {
+  return f32_from_f16(load_unaligned<uint16_t>(scales + 2 * (static_cast<size_t>(slot) * n_groups + group)));
+}
+inline void set_scale(std::byte* scales, int n_groups, int slot, int group, uint16_t scale) {
+  store_unaligned(scales + 2 * (static_cast<size_t>(slot) * n_groups + group), scale);
+}
+
+}  // namespace kernels

@@ -1,0 +1,25 @@
+#pragma once
+// Q4_0: blocks of 32 nibbles with one fp16 scale d; value = d * (q - 8), d = (the x of largest |x|) / -8.
+//   weights: fp16 d, 16 bytes: value i in the low nibble of byte i, value i + 16 in the high one (18 bytes)
+//   KV page: plane of nibbles [128][head_dim / 2], in groups of n = 32 laid out as in a block; plane fp16
+//   [128][ceil(head_dim / 32)]. A shorter last group of n values splits at n / 2.
+// A block with a NaN or an infinity is written as zeros; a scale over 65504 is stored as 65504.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kernels::q4_0 {
+
+void dequantize(const std::byte* row, int64_t n, float* out);
+void dequantize_fast(const std::byte* row, int64_t n, float* out);
+void quantize(const float* values, int64_t n, std::byte* row);
+
+size_t page_bytes(int head_dim);
+void write_row(const float* x, int head_dim, std::byte* page, int slot);
+void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);
+void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
+           int score_stride);
+void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                int weight_stride, int n_q, float* acc);
+
+}  // namespace kernels::q4_0

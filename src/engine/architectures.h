@@ -1,0 +1,30 @@
+#pragma once
+// THE table of architectures: one row each, over one forward pass (walker.h). A row says what differs; what
+// no row can say yet is refused when the model is read, never ignored.
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "src/base/error.h"
+#include "src/engine/model.h"
+
+namespace engine {
+
+struct Architecture {
+  std::string_view name;  // general.architecture, and the prefix of its keys
+  RopeKind rope;
+  bool tied_output;      // without output.weight, token_embd.weight serves
+  bool whole_head_rope;  // n_rot must equal head_dim
+};
+
+std::span<const Architecture> architectures();
+// nullptr when the name is unknown.
+const Architecture* find_architecture(std::string_view name);
+std::string architecture_names();  // "llama", for error messages
+
+// The hyperparameters as the file's keys give them. n_vocab is the tokenizer's, or the vocab_size key's, or 0
+// when the file has neither. Errors name `where` and the key.
+base::Result<HParams> read_hparams(const gguf::File& file, const Architecture& row, const std::string& where);
+
+}  // namespace engine

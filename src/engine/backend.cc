@@ -1,0 +1,44 @@
+#include "src/engine/backend.h"
+
+#include <limits>
+
+namespace engine {
+
+int PartId::order(int n_layer) const {
+  switch (part) {
+    case Part::kEmbed:
+      return 0;
+    case Part::kAttn:
+      return 1 + 2 * layer;
+    case Part::kFfn:
+      return 2 + 2 * layer;
+    case Part::kHead:
+      return 1 + 2 * n_layer;
+  }
+  AR_CHECK(false, "no such part");
+}
+
+PartId PartId::at(int order, int n_layer) {
+  AR_CHECK(order >= 0 && order <= 2 * n_layer + 1, "no such position");
+  if (order == 0) {
+    return {Part::kEmbed, 0};
+  }
+  if (order == 2 * n_layer + 1) {
+    return {Part::kHead, 0};
+  }
+  return {order % 2 == 1 ? Part::kAttn : Part::kFfn, (order - 1) / 2};
+}
+
+uint64_t KvPlan::bytes() const {
+  uint64_t total = 0;
+  bool overflow = false;
+  for (const KvLayer& layer : layers) {
+    uint64_t bytes = layer.k->page_bytes(layer.dim_k) + layer.v->page_bytes(layer.dim_v);
+    overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(layer.heads), &bytes) || overflow;
+    overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(n_pages), &bytes) || overflow;
+    overflow = __builtin_add_overflow(total, bytes, &total) || overflow;
+  }
+  return overflow ? std::numeric_limits<uint64_t>::max() : total;
+}
+
+}  // namespace engine

@@ -1,0 +1,127 @@
+#include "src/engine/context_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "src/base/units.h"
+#include "src/engine/host_limits.h"
+
+namespace engine {
+namespace {
+
+constexpr int kContextStep = 256;  // as llama-server pads
+constexpr int kMaxThreads = 1024;
+
+base::Result<const kernels::KvFormat*> cache_type(const char* flag, const std::string& name) {
+  const kernels::KvFormat* format = kernels::find_kv_format(name);
+  if (format == nullptr) {
+    return base::error(flag, fmt::format("unknown cache type '{}'", name),
+                       fmt::format("use one of: {}", kernels::kv_format_names()));
+  }
+  return format;
+}
+
+base::Result<void> check_range(const char* flag, int value, int min, int max) {
+  if (value < min || value > max) {
+    return base::error(flag, fmt::format("{} is out of range", value), fmt::format("use {} to {}", min, max));
+  }
+  return {};
+}
+
+double bits_per_value(const kernels::KvFormat& format, int head_dim) {
+  return static_cast<double>(format.page_bytes(head_dim)) * 8 / (kernels::kPageTokens * double(head_dim));
+}
+
+}  // namespace
+
+base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options) {
+  constexpr int kAny = std::numeric_limits<int>::max();
+  const std::pair<const char*, std::pair<int, std::pair<int, int>>> ranges[] = {
+      {"--ctx-size", {options.n_ctx, {0, kAny}}},
+      {"--parallel", {options.n_seqs, {1, 4096}}},
+      {"--batch-size", {options.n_batch, {1, kAny}}},
+      {"--ubatch-size", {options.n_ubatch, {1, kAny}}},
+      {"--threads", {options.n_threads, {0, kMaxThreads}}},
+      {"--threads-batch", {options.n_threads_batch, {0, kMaxThreads}}},
+  };
+  for (const auto& [flag, range] : ranges) {
+    if (auto fine = check_range(flag, range.first, range.second.first, range.second.second); !fine) {
+      return fine.failure();
+    }
+  }
+  const auto k = cache_type("--cache-type-k", options.cache_type_k);
+  if (!k) {
+    return k.failure();
+  }
+  const auto v = cache_type("--cache-type-v", options.cache_type_v);
+  if (!v) {
+    return v.failure();
+  }
+  const HParams& hp = model.hp;
+  const int64_t asked = options.n_ctx == 0 ? hp.n_ctx_train : options.n_ctx;
+  const int64_t n_ctx = (asked + kContextStep - 1) / kContextStep * kContextStep;
+  if (n_ctx * options.n_seqs > std::numeric_limits<int>::max()) {
+    return base::error(
+        "--ctx-size",
+        fmt::format("{} sequences of {} tokens are more than can be addressed", options.n_seqs, n_ctx),
+        fmt::format("use at most {} tokens",
+                    std::numeric_limits<int>::max() / options.n_seqs / kContextStep * kContextStep));
+  }
+  ContextPlan plan;
+  plan.info.n_ctx = static_cast<int>(n_ctx);
+  plan.info.n_batch = std::min(options.n_batch, plan.info.n_ctx);
+  plan.info.n_ubatch = std::min(options.n_ubatch, plan.info.n_batch);
+  plan.info.n_threads = options.n_threads != 0 ? options.n_threads : physical_cores();
+  plan.info.n_threads_batch = options.n_threads_batch != 0 ? options.n_threads_batch : plan.info.n_threads;
+  plan.info.cache_type_k = (*k)->name;
+  plan.info.cache_type_v = (*v)->name;
+  plan.info.k_bits_per_value = bits_per_value(**k, hp.head_dim);
+  plan.info.v_bits_per_value = bits_per_value(**v, hp.head_dim);
+  plan.info.weight_bytes = model.weight_bytes;
+  if (n_ctx > hp.n_ctx_train && asked > hp.n_ctx_train) {
+    plan.info.fallbacks.push_back(fmt::format(
+        "the model was trained for {} tokens of context, {} were asked for: quality beyond may suffer",
+        hp.n_ctx_train, asked));
+  }
+  plan.backend = {plan.info.n_threads, plan.info.n_threads_batch, plan.info.n_ubatch};
+  plan.kv.n_seqs = options.n_seqs;
+  plan.kv.n_pages = static_cast<int>(n_ctx / kernels::kPageTokens) * options.n_seqs;
+  plan.kv.layers.assign(static_cast<size_t>(hp.n_layer),
+                        KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv});
+  return plan;
+}
+
+base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint64_t mapped_weights,
+                                uint64_t available, std::vector<std::string>& fallbacks) {
+  uint64_t wanted = 0, with_weights = 0;
+  const bool overflow = __builtin_add_overflow(need.kv, need.workspace, &wanted);
+  if (overflow || wanted > available) {
+    constexpr double kMiB = 1 << 20;
+    const uint64_t per_step = need.kv / static_cast<uint64_t>(plan.info.n_ctx / kContextStep);
+    const uint64_t left = available > need.workspace ? available - need.workspace : 0;
+    const uint64_t fits = left / std::max<uint64_t>(per_step, 1) * kContextStep;
+    return base::error(
+        "--ctx-size",
+        fmt::format(
+            "a context of {} tokens ({}/{}, {} sequences) needs {:.2f} MiB of KV cache and {:.2f} MiB of "
+            "workspace, but {:.2f} MiB of memory are available",
+            plan.info.n_ctx, plan.info.cache_type_k, plan.info.cache_type_v, plan.kv.n_seqs,
+            static_cast<double>(need.kv) / kMiB, static_cast<double>(need.workspace) / kMiB,
+            static_cast<double>(available) / kMiB),
+        fits > 0 ? fmt::format("use --ctx-size {} or less, or a smaller cache type", fits)
+                 : std::string("free memory or use a smaller model: not even 256 tokens fit"));
+  }
+  if (__builtin_add_overflow(wanted, mapped_weights, &with_weights) || with_weights > available) {
+    fallbacks.push_back(fmt::format(
+        "the weights ({}) will not stay in memory beside the KV cache ({}): expect reads "
+        "from disk; {} are available",
+        base::format_bytes(mapped_weights), base::format_bytes(need.kv), base::format_bytes(available)));
+  }
+  return {};
+}
+
+}  // namespace engine

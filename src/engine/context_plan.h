@@ -1,0 +1,22 @@
+#pragma once
+// What a context's options come to for a model: the KV plan and the backend's options, with every limit
+// checked. Pure, but for the defaults that ask the machine.
+
+#include "src/engine/context.h"
+
+namespace engine {
+
+struct ContextPlan {
+  KvPlan kv;
+  BackendOptions backend;
+  ContextInfo info;  // all but the byte counts and the backend's own words
+};
+
+base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options);
+
+// An Error with what would fit when kv and workspace exceed the memory available. mapped_weights: bytes of
+// weights that are pages of the file; when only they no longer fit, that is a warning in `fallbacks`.
+base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint64_t mapped_weights,
+                                uint64_t available, std::vector<std::string>& fallbacks);
+
+}  // namespace engine

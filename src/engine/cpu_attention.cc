@@ -1,0 +1,77 @@
+#include "src/engine/cpu_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace engine {
+
+void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int n_rows, float* out) {
+  const float factor = 1 / std::sqrt(static_cast<float>(kv.dim_k));
+  const auto width = static_cast<size_t>(kv.group) * static_cast<size_t>(kv.dim_k);
+  for (int row = 0; row < n_rows; ++row) {
+    float* block = out + static_cast<size_t>(row) * width;
+    std::memcpy(block, q + row * row_stride, width * sizeof(float));
+    kernels::scale(block, factor, static_cast<int>(width));
+    for (int i = 0; i < kv.group && kv.k->rotated; ++i) {
+      kernels::rotate_head(block + static_cast<size_t>(i) * static_cast<size_t>(kv.dim_k), kv.dim_k);
+    }
+  }
+}
+
+void attend_chunk(const AttentionHead& head, int chunk, const float* query, int n, const int* visible,
+                  float* scores, const Partial& out) {
+  const KvLayer& kv = *head.kv;
+  const int begin = chunk * kChunkTokens;
+  const int tokens = std::clamp(*std::max_element(visible, visible + n) - begin, 0, kChunkTokens);
+  const auto page_of = [&](int at) {
+    return head.pages[static_cast<size_t>((begin + at) / kernels::kPageTokens)];
+  };
+  for (int at = 0; at < tokens; at += kernels::kPageTokens) {
+    kv.k->score(head.arena->k(head.layer, page_of(at), head.head), kv.dim_k, 0,
+                std::min(kernels::kPageTokens, tokens - at), query, n, scores + at, kChunkTokens);
+  }
+  for (int i = 0; i < n; ++i) {
+    float* row = scores + static_cast<size_t>(i) * kChunkTokens;
+    const int seen = std::clamp(visible[i] - begin, 0, tokens);
+    out.max[i] = kernels::reduce_max(row, seen);
+    out.sum[i] = seen == 0 ? 0 : kernels::exp_sum(row, seen, out.max[i]);
+    // Later tokens of the block's other rows get no weight, which adds exact zeros.
+    std::fill(row + seen, row + tokens, 0.0F);
+  }
+  std::fill(out.acc, out.acc + static_cast<size_t>(n) * static_cast<size_t>(kv.dim_v), 0.0F);
+  for (int at = 0; at < tokens; at += kernels::kPageTokens) {
+    kv.v->accumulate(head.arena->v(head.layer, page_of(at), head.head), kv.dim_v, 0,
+                     std::min(kernels::kPageTokens, tokens - at), scores + at, kChunkTokens, n, out.acc);
+  }
+}
+
+void merge(const Partial& into, const Partial& from, int n, int dim_v) {
+  for (int i = 0; i < n; ++i) {
+    if (from.sum[i] == 0) {
+      continue;  // nothing of the chunk was visible
+    }
+    float* acc = into.acc + static_cast<size_t>(i) * static_cast<size_t>(dim_v);
+    const float* add = from.acc + static_cast<size_t>(i) * static_cast<size_t>(dim_v);
+    const float max = std::max(into.max[i], from.max[i]);
+    const float keep = std::exp(into.max[i] - max);  // 0 for the first chunk, whose `into` is empty
+    const float weight = std::exp(from.max[i] - max);
+    for (int d = 0; d < dim_v; ++d) {
+      acc[d] = acc[d] * keep + add[d] * weight;
+    }
+    into.sum[i] = into.sum[i] * keep + from.sum[i] * weight;
+    into.max[i] = max;
+  }
+}
+
+void finish(const KvLayer& kv, const Partial& total, int i, float* out) {
+  const float* acc = total.acc + static_cast<size_t>(i) * static_cast<size_t>(kv.dim_v);
+  std::memcpy(out, acc, static_cast<size_t>(kv.dim_v) * sizeof(float));
+  kernels::scale(out, 1 / total.sum[i], kv.dim_v);
+  if (kv.v->rotated) {
+    kernels::unrotate_head(out, kv.dim_v);
+  }
+}
+
+}  // namespace engine

@@ -1,0 +1,175 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "kernels/threads.h"
+#include "src/engine/cpu_memory.h"
+#include "src/engine/cpu_ops.h"
+#include "src/engine/rope.h"
+
+namespace engine {
+namespace {
+
+struct LayerRange {
+  int first = 0, last = -1;
+};
+
+// The layers whose attention is among the parts.
+LayerRange attention_layers(const Segment& parts, int n_layer) {
+  const int first = parts.first.order(n_layer), last = parts.last.order(n_layer);
+  return {first / 2, std::min((last + 1) / 2, n_layer) - 1};  // attn l is at 1 + 2l
+}
+
+class CpuSession : public Session {
+ public:
+  CpuSession(std::shared_ptr<const Model> model, KvPlan plan, const BackendOptions& options,
+             LayerRange layers, Arena kv_memory, Arena work_memory)
+      : model_(std::move(model)),
+        plan_(std::move(plan)),
+        n_ubatch_(options.n_ubatch),
+        kv_memory_(std::move(kv_memory)),
+        work_memory_(std::move(work_memory)),
+        arena_(plan_, layers.first, layers.last, kv_memory_.data()),
+        rope_(make_rope_table(model_->hp, model_->rope_factors)),
+        decode_pool_(options.n_threads) {
+    uint64_t bytes = 0;
+    space_ = Workspace::lay_out(*model_, plan_, options, work_memory_.data(), bytes);
+    AR_CHECK(bytes <= work_memory_.size(), "the workspace grew between plan and open");
+    if (options.n_threads_batch != options.n_threads) {
+      batch_pool_.emplace(options.n_threads_batch);
+    }
+  }
+
+  base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) override {
+    AR_CHECK(io.data != nullptr && step.token.size() == step.pos.size(),
+             "a step without rows or residual stream");
+    AR_CHECK(!step.token.empty() && step.token.size() <= static_cast<size_t>(n_ubatch_),
+             "a step of more than n_ubatch");
+    const int n_layer = model_->hp.n_layer;
+    const LayerRange layers = attention_layers(segment, n_layer);
+    AR_CHECK(layers.first > layers.last || (arena_.has(layers.first) && arena_.has(layers.last)),
+             "a part this session was not opened for");
+    CpuRegion region{*model_, plan_, arena_, space_, rope_, step, space_.act, nullptr};
+    region.act.h = io.data;
+    if (segment.last.part == Part::kHead) {
+      AR_CHECK(step.logit_rows.empty() || (out != nullptr && out->data != nullptr),
+               "logits wanted, but no room");
+      region.logits = step.logit_rows.empty() ? nullptr : out->data;
+    }
+    const bool ropes = layers.first <= layers.last;
+    const auto work = [&region, &segment, ropes](kernels::Worker& worker) {
+      CpuOps ops(region, worker);
+      if (ropes) {
+        ops.prepare_rope();
+      }
+      walk(ops, region.model, segment);
+    };
+    kernels::ThreadPool& pool = step.token.size() > 1 && batch_pool_ ? *batch_pool_ : decode_pool_;
+    pool.run(std::cref(work));  // a reference fits in the function object: nothing is allocated
+    return {};
+  }
+
+  base::Result<void> kv_copy(std::span<const PageCopy> copies) override {
+    for (const PageCopy& copy : copies) {
+      for (int layer = 0; layer < arena_.n_layers(); ++layer) {
+        if (arena_.has(layer)) {
+          const auto from = arena_.page(layer, copy.from), to = arena_.page(layer, copy.to);
+          std::memcpy(to.data(), from.data(), from.size());
+        }
+      }
+    }
+    return {};
+  }
+
+  base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
+                             CopyDirection direction) override {
+    if (layer < 0 || layer >= arena_.n_layers() || !arena_.has(layer) || page < 0 || page >= plan_.n_pages) {
+      return base::error("KV cache", fmt::format("there is no page {} of layer {} here", page, layer));
+    }
+    const std::span<std::byte> stored = arena_.page(layer, page);
+    if (stored.size() != bytes.size()) {
+      return base::error("KV cache", fmt::format("a page of layer {} has {} bytes, not {}", layer,
+                                                 stored.size(), bytes.size()));
+    }
+    if (direction == CopyDirection::kToHost) {
+      std::memcpy(bytes.data(), stored.data(), bytes.size());
+    } else {
+      std::memcpy(stored.data(), bytes.data(), bytes.size());
+    }
+    return {};
+  }
+
+  base::Result<void> sync() override { return {}; }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  KvPlan plan_;
+  int n_ubatch_;
+  Arena kv_memory_, work_memory_;
+  KvArena arena_;
+  RopeTable rope_;
+  Workspace space_;
+  kernels::ThreadPool decode_pool_;
+  std::optional<kernels::ThreadPool> batch_pool_;  // where n_threads_batch differs
+};
+
+class CpuBackend : public Backend {
+ public:
+  std::string caps() const override { return fmt::format("cpu {}", kernels::float_isa()); }
+
+  base::Result<Need> plan(const Model& model, const Segment& parts, const KvPlan& kv,
+                          const BackendOptions& options) const override {
+    AR_CHECK(kv.page_tokens == kernels::kPageTokens, "pages of another size");
+    AR_CHECK(kv.layers.size() == static_cast<size_t>(model.hp.n_layer), "a KV plan for another model");
+    AR_CHECK(options.n_threads > 0 && options.n_threads_batch > 0 && options.n_ubatch > 0,
+             "impossible options");
+    const LayerRange layers = attention_layers(parts, model.hp.n_layer);
+    Need need;
+    need.weights = model.weight_bytes;
+    need.kv = KvArena(kv, layers.first, layers.last, nullptr).bytes();
+    Workspace::lay_out(model, kv, options, nullptr, need.workspace);
+    return need;
+  }
+
+  base::Result<void> bind(std::shared_ptr<const Model> model, const Segment& parts) override {
+    AR_CHECK(parts.first.order(model->hp.n_layer) <= parts.last.order(model->hp.n_layer),
+             "parts out of order");
+    model_ = std::move(model);
+    parts_ = parts;
+    return {};
+  }
+
+  base::Result<std::unique_ptr<Session>> open(const KvPlan& kv, const BackendOptions& options) override {
+    AR_CHECK(model_ != nullptr, "open before bind");
+    const auto need = plan(*model_, parts_, kv, options);
+    if (!need) {
+      return need.failure();
+    }
+    auto kv_memory = Arena::allocate(need->kv, "KV cache");
+    if (!kv_memory) {
+      return kv_memory.failure();
+    }
+    auto work_memory = Arena::allocate(need->workspace, "workspace");
+    if (!work_memory) {
+      return work_memory.failure();
+    }
+    return std::unique_ptr<Session>(
+        std::make_unique<CpuSession>(model_, kv, options, attention_layers(parts_, model_->hp.n_layer),
+                                     *std::move(kv_memory), *std::move(work_memory)));
+  }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  Segment parts_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend() {
+  return std::make_unique<CpuBackend>();
+}
+
+}  // namespace engine

@@ -1,0 +1,72 @@
+#include "src/engine/cpu_memory.h"
+
+#include <algorithm>
+
+namespace engine {
+
+KvArena::KvArena(const KvPlan& plan, int first_layer, int last_layer, std::byte* base)
+    : layers_(plan.layers.size()) {
+  for (int i = first_layer; i <= last_layer; ++i) {
+    const KvLayer& kv = plan.layers[static_cast<size_t>(i)];
+    Layer& layer = layers_[static_cast<size_t>(i)];
+    layer.k_bytes = kv.k->page_bytes(kv.dim_k);
+    layer.v_bytes = kv.v->page_bytes(kv.dim_v);
+    layer.v_offset = layer.k_bytes * static_cast<size_t>(kv.heads);
+    layer.page_bytes = layer.v_offset + layer.v_bytes * static_cast<size_t>(kv.heads);
+    layer.base = base == nullptr ? nullptr : base + bytes_;
+    bytes_ += layer.page_bytes * static_cast<size_t>(plan.n_pages);
+  }
+}
+
+namespace {
+
+Partial take_partial(Carver& carver, uint64_t queries, uint64_t dim_v) {
+  Partial partial;
+  partial.max = carver.take<float>(queries);
+  partial.sum = carver.take<float>(queries);
+  partial.acc = carver.take<float>(queries * dim_v);
+  return partial;
+}
+
+}  // namespace
+
+Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const BackendOptions& options,
+                             std::byte* base, uint64_t& bytes) {
+  const HParams& hp = model.hp;
+  const auto rows = static_cast<uint64_t>(options.n_ubatch);
+  const auto n_embd = static_cast<uint64_t>(hp.n_embd), n_ff = static_cast<uint64_t>(hp.n_ff);
+  const auto head_dim = static_cast<uint64_t>(hp.head_dim);
+  const auto group = static_cast<uint64_t>(hp.n_head / hp.n_head_kv);
+  const uint64_t q_width = static_cast<uint64_t>(hp.n_head) * head_dim;
+  const uint64_t kv_width = static_cast<uint64_t>(hp.n_head_kv) * head_dim;
+  const int n_threads = std::max(options.n_threads, options.n_threads_batch);
+  Carver carver(base);
+  Workspace space;
+  space.act.x = carver.take<float>(rows * n_embd);
+  space.act.q = carver.take<float>(rows * q_width);
+  space.act.a = carver.take<float>(rows * q_width);
+  space.act.k = carver.take<float>(rows * kv_width);
+  space.act.v = carver.take<float>(rows * kv_width);
+  space.act.gate = carver.take<float>(rows * n_ff);
+  space.act.up = carver.take<float>(rows * n_ff);
+  space.cos_sin = carver.take<float>(rows * static_cast<uint64_t>(hp.n_rot));
+  const uint64_t queries = static_cast<uint64_t>(block_rows(static_cast<int>(group))) * group;
+  for (int i = 0; i < n_threads; ++i) {
+    ThreadScratch thread;
+    thread.row = carver.take<float>(std::max({n_embd, n_ff, q_width}));
+    thread.query = carver.take<float>(queries * head_dim);
+    thread.scores = carver.take<float>(queries * kChunkTokens);
+    thread.visible = carver.take<int>(queries);
+    thread.chunk = take_partial(carver, queries, head_dim);
+    thread.total = take_partial(carver, queries, head_dim);
+    space.threads.push_back(thread);
+  }
+  const int64_t tokens = int64_t{kv.n_pages} / std::max(1, kv.n_seqs) * kv.page_tokens;
+  space.split_stride = static_cast<int64_t>(group * (head_dim + 2));
+  space.split_slots = n_threads == 1 ? 0 : 2 * n_threads * ((tokens + kChunkTokens - 1) / kChunkTokens);
+  space.split = carver.take<float>(static_cast<uint64_t>(space.split_slots * space.split_stride));
+  bytes = carver.used();
+  return space;
+}
+
+}  // namespace engine

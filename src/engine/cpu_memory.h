@@ -1,0 +1,86 @@
+#pragma once
+// Where a CPU session keeps things: the KV arena's addresses and the workspace's layout. Sizes are known at
+// open().
+
+#include <span>
+#include <vector>
+
+#include "src/engine/arena.h"
+#include "src/engine/backend.h"
+#include "src/engine/walker.h"
+
+namespace engine {
+
+// Tokens of context that one pass of attention covers. Fixed: results must not depend on how work is split.
+inline constexpr int kChunkTokens = 4 * kernels::kPageTokens;
+// Query vectors that share one reading of a page.
+inline constexpr int kBlockQueries = 32;
+
+// The KV arena: for each layer of the session's attention parts, each page: all heads' K, then all heads' V.
+class KvArena {
+ public:
+  KvArena() = default;
+  // base may be nullptr, to know bytes() alone. Layers outside [first_layer, last_layer] have no memory.
+  KvArena(const KvPlan& plan, int first_layer, int last_layer, std::byte* base);
+
+  uint64_t bytes() const { return bytes_; }
+  bool has(int layer) const { return layers_[static_cast<size_t>(layer)].base != nullptr; }
+  int n_layers() const { return static_cast<int>(layers_.size()); }
+  std::byte* k(int layer, int page, int head) const {
+    const Layer& at = layers_[static_cast<size_t>(layer)];
+    return at.base + static_cast<size_t>(page) * at.page_bytes + static_cast<size_t>(head) * at.k_bytes;
+  }
+  std::byte* v(int layer, int page, int head) const {
+    const Layer& at = layers_[static_cast<size_t>(layer)];
+    return at.base + static_cast<size_t>(page) * at.page_bytes + at.v_offset +
+           static_cast<size_t>(head) * at.v_bytes;
+  }
+  // All of a page in one layer.
+  std::span<std::byte> page(int layer, int page) const {
+    const Layer& at = layers_[static_cast<size_t>(layer)];
+    return {at.base + static_cast<size_t>(page) * at.page_bytes, at.page_bytes};
+  }
+
+ private:
+  struct Layer {
+    std::byte* base = nullptr;
+    size_t page_bytes = 0, k_bytes = 0, v_bytes = 0, v_offset = 0;
+  };
+  std::vector<Layer> layers_;
+  uint64_t bytes_ = 0;
+};
+
+// A softmax over part of the context, unnormalised: sum of exp(score - max) * V row. n queries.
+struct Partial {
+  float *max = nullptr, *sum = nullptr;  // [n]
+  float* acc = nullptr;                  // [n x dim_v]
+};
+
+struct ThreadScratch {
+  float* row = nullptr;     // a dequantized weight row
+  float* query = nullptr;   // [queries x dim_k]
+  float* scores = nullptr;  // [queries x kChunkTokens]
+  int* visible = nullptr;   // [queries]: how many tokens of the sequence each may see
+  Partial chunk, total;
+};
+
+struct Workspace {
+  Activations act;
+  float* cos_sin = nullptr;  // (rows, n_rot)
+  std::vector<ThreadScratch> threads;
+  // For decode, where heads are too few to share out: one Partial of `group` queries per item and chunk of
+  // context.
+  float* split = nullptr;
+  int64_t split_slots = 0, split_stride = 0;  // stride in floats
+
+  // base may be nullptr, to know the size alone.
+  static Workspace lay_out(const Model& model, const KvPlan& kv, const BackendOptions& options,
+                           std::byte* base, uint64_t& bytes);
+};
+
+// Query rows of one block of attention.
+inline int block_rows(int group) {
+  return group >= kBlockQueries ? 1 : kBlockQueries / group;
+}
+
+}  // namespace engine

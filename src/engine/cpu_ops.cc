@@ -1,0 +1,254 @@
+#include "src/engine/cpu_ops.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace engine {
+namespace {
+
+// Rows of x that stay in the L2 cache while a chunk of weight rows passes over them.
+constexpr int kTileTokens = 64;
+
+size_t at(int64_t row, int64_t stride) {
+  return static_cast<size_t>(row * stride);
+}
+
+// Pieces small enough to balance big and little cores, large enough that the counter costs nothing.
+int64_t chunk_rows(int64_t rows, int n_workers) {
+  return std::clamp<int64_t>(rows / (int64_t{n_workers} * 8), 8, 64);
+}
+
+int chunks_of(int tokens) {
+  return (tokens + kChunkTokens - 1) / kChunkTokens;
+}
+
+}  // namespace
+
+CpuOps::CpuOps(const CpuRegion& region, kernels::Worker& worker)
+    : region_(region), worker_(worker), scratch_(region.space.threads[static_cast<size_t>(worker.index())]) {}
+
+void CpuOps::prepare_rope() {
+  const int n_rot = region_.model.hp.n_rot;
+  worker_.for_chunks(n_rows(), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      region_.rope.fill(region_.step.pos[static_cast<size_t>(i)], region_.space.cos_sin + at(i, n_rot));
+    }
+  });
+}
+
+void CpuOps::embed(const kernels::Matrix& table, float* y) {
+  worker_.for_chunks(n_rows(), 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto token = static_cast<size_t>(region_.step.token[static_cast<size_t>(i)]);
+      table.format->dequantize_fast(table.data + token * table.row_bytes, table.cols, y + at(i, table.cols));
+    }
+  });
+}
+
+void CpuOps::norm(const float* x, const float* weight, float* y) {
+  const HParams& hp = region_.model.hp;
+  worker_.for_chunks(n_rows(), 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      kernels::rms_norm(x + at(i, hp.n_embd), weight, hp.n_embd, hp.rms_eps, y + at(i, hp.n_embd));
+    }
+  });
+}
+
+void CpuOps::norm_logit_rows(const float* x, const float* weight, float* y) {
+  const HParams& hp = region_.model.hp;
+  worker_.for_chunks(n_logit_rows(), 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int row = region_.step.logit_rows[static_cast<size_t>(i)];
+      kernels::rms_norm(x + at(row, hp.n_embd), weight, hp.n_embd, hp.rms_eps, y + at(i, hp.n_embd));
+    }
+  });
+}
+
+void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows,
+                      float* y) {
+  for (int first = 0; first < n_rows; first += kTileTokens) {
+    kernels::matmul(w, row0, row1, x + at(first, w.cols), w.cols, std::min(kTileTokens, n_rows - first),
+                    y + at(first, w.rows), w.rows, scratch_.row);
+  }
+}
+
+void CpuOps::linear(const float* x, int n_rows, std::initializer_list<Product> products) {
+  int64_t total = 0;
+  for (const Product& product : products) {
+    total += product.w->rows;
+  }
+  worker_.for_chunks(total, chunk_rows(total, worker_.count()), [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // the row of all products where this one's begin
+    for (const Product& product : products) {
+      const int64_t row0 = std::max<int64_t>(begin - first, 0), row1 = std::min(end - first, product.w->rows);
+      if (row0 < row1) {
+        multiply(*product.w, row0, row1, x, n_rows, product.y);
+      }
+      first += product.w->rows;
+    }
+  });
+}
+
+void CpuOps::linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y) {
+  worker_.for_chunks(w.rows, chunk_rows(w.rows, worker_.count()), [&](int64_t begin, int64_t end) {
+    multiply(w, begin, end, x, n_rows(), tmp);
+    for (int64_t i = 0; i < n_rows(); ++i) {
+      kernels::add(y + at(i, w.rows) + begin, tmp + at(i, w.rows) + begin, static_cast<int>(end - begin));
+    }
+  });
+}
+
+void CpuOps::rope(float* q, float* k) {
+  const HParams& hp = region_.model.hp;
+  const auto rotate = hp.rope == RopeKind::kNorm ? kernels::rope_norm : kernels::rope_neox;
+  const int64_t heads = int64_t{hp.n_head} + hp.n_head_kv;
+  worker_.for_chunks(n_rows() * heads, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / heads, head = i % heads;
+      float* values = head < hp.n_head ? q + at(row * hp.n_head + head, hp.head_dim)
+                                       : k + at(row * hp.n_head_kv + head - hp.n_head, hp.head_dim);
+      rotate(values, hp.n_rot, region_.space.cos_sin + at(row, hp.n_rot));
+    }
+  });
+}
+
+void CpuOps::kv_write(int layer, const float* k, const float* v) {
+  const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  worker_.for_chunks(int64_t{n_rows()} * kv.heads, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int row = static_cast<int>(i / kv.heads), head = static_cast<int>(i % kv.heads);
+      const auto seq = std::ranges::find_if(region_.step.seqs,
+                                            [row](const SeqRows& rows) { return row < rows.row0 + rows.n; });
+      const int token = seq->n_past + row - seq->row0;
+      const int page = seq->pages[static_cast<size_t>(token / kernels::kPageTokens)];
+      const int slot = token % kernels::kPageTokens;
+      kv.k->write_row(k + at(i, kv.dim_k), kv.dim_k, region_.arena.k(layer, page, head), slot);
+      kv.v->write_row(v + at(i, kv.dim_v), kv.dim_v, region_.arena.v(layer, page, head), slot);
+    }
+  });
+}
+
+int64_t CpuOps::count_blocks(int rows_per_block) const {
+  int64_t blocks = 0;
+  for (const SeqRows& seq : region_.step.seqs) {
+    blocks += (seq.n + rows_per_block - 1) / rows_per_block;
+  }
+  return blocks;
+}
+
+CpuOps::Block CpuOps::block_at(int64_t index, int rows_per_block) const {
+  for (const SeqRows& seq : region_.step.seqs) {
+    const int64_t blocks = (seq.n + rows_per_block - 1) / rows_per_block;
+    if (index < blocks) {
+      const int first = static_cast<int>(index) * rows_per_block;
+      return {&seq, first, std::min(rows_per_block, seq.n - first)};
+    }
+    index -= blocks;
+  }
+  AR_CHECK(false, "a block beyond the step");
+}
+
+void CpuOps::attend_block(int layer, int head, const Block& block, const float* q, float* a) {
+  const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  const int64_t q_width = int64_t{kv.heads} * kv.group * kv.dim_k,
+                a_width = int64_t{kv.heads} * kv.group * kv.dim_v;
+  const int row0 = block.seq->row0 + block.first, n = block.rows * kv.group;
+  prepare_queries(kv, q + at(row0, q_width) + at(head, int64_t{kv.group} * kv.dim_k), q_width, block.rows,
+                  scratch_.query);
+  for (int i = 0; i < n; ++i) {
+    scratch_.visible[i] = block.seq->n_past + block.first + i / kv.group + 1;
+  }
+  std::fill_n(scratch_.total.max, n, -std::numeric_limits<float>::infinity());
+  std::fill_n(scratch_.total.sum, n, 0.0F);
+  std::fill_n(scratch_.total.acc, at(n, kv.dim_v), 0.0F);
+  const AttentionHead source{&region_.arena, &kv, layer, head, block.seq->pages};
+  const int chunks = chunks_of(scratch_.visible[n - 1]);
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    attend_chunk(source, chunk, scratch_.query, n, scratch_.visible, scratch_.scores, scratch_.chunk);
+    merge(scratch_.total, scratch_.chunk, n, kv.dim_v);
+  }
+  for (int i = 0; i < n; ++i) {
+    const int64_t row = row0 + i / kv.group, query_head = int64_t{head} * kv.group + i % kv.group;
+    finish(kv, scratch_.total, i, a + at(row, a_width) + at(query_head, kv.dim_v));
+  }
+}
+
+Partial CpuOps::split_slot(int64_t index, const KvLayer& kv) const {
+  float* base = region_.space.split + at(index, region_.space.split_stride);
+  return {base, base + kv.group, base + 2 * kv.group};
+}
+
+// Few rows and few heads: chunks of context are shared out as well, then merged in the order attend_block
+// has.
+void CpuOps::attend_split(int layer, const float* q, float* a, int max_chunks) {
+  const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  const int64_t q_width = int64_t{kv.heads} * kv.group * kv.dim_k,
+                a_width = int64_t{kv.heads} * kv.group * kv.dim_v;
+  const int64_t items = int64_t{n_rows()} * kv.heads;
+  worker_.for_chunks(items * max_chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t item = i / max_chunks;
+      const int chunk = static_cast<int>(i % max_chunks), head = static_cast<int>(item % kv.heads);
+      const Block block = block_at(item / kv.heads, 1);
+      const int visible = block.seq->n_past + block.first + 1;
+      if (chunk >= chunks_of(visible)) {
+        continue;
+      }
+      prepare_queries(kv,
+                      q + at(block.seq->row0 + block.first, q_width) + at(head, int64_t{kv.group} * kv.dim_k),
+                      q_width, 1, scratch_.query);
+      std::fill_n(scratch_.visible, kv.group, visible);
+      attend_chunk({&region_.arena, &kv, layer, head, block.seq->pages}, chunk, scratch_.query, kv.group,
+                   scratch_.visible, scratch_.scores, split_slot(i, kv));
+    }
+  });
+  worker_.for_chunks(items, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const Block block = block_at(item / kv.heads, 1);
+      std::fill_n(scratch_.total.max, kv.group, -std::numeric_limits<float>::infinity());
+      std::fill_n(scratch_.total.sum, kv.group, 0.0F);
+      std::fill_n(scratch_.total.acc, at(kv.group, kv.dim_v), 0.0F);
+      const int chunks = chunks_of(block.seq->n_past + block.first + 1);
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        merge(scratch_.total, split_slot(item * max_chunks + chunk, kv), kv.group, kv.dim_v);
+      }
+      float* out =
+          a + at(block.seq->row0 + block.first, a_width) + at(item % kv.heads, int64_t{kv.group} * kv.dim_v);
+      for (int i = 0; i < kv.group; ++i) {
+        finish(kv, scratch_.total, i, out + at(i, kv.dim_v));
+      }
+    }
+  });
+}
+
+void CpuOps::attention(int layer, const float* q, float* a) {
+  const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  int longest = 0;
+  for (const SeqRows& seq : region_.step.seqs) {
+    longest = std::max(longest, seq.n_past + seq.n);
+  }
+  const int max_chunks = chunks_of(longest);
+  const int64_t items = int64_t{n_rows()} * kv.heads;
+  if (max_chunks > 1 && items < 2 * worker_.count() && items * max_chunks <= region_.space.split_slots) {
+    attend_split(layer, q, a, max_chunks);
+    return;
+  }
+  const int rows = block_rows(kv.group);
+  const int64_t blocks = count_blocks(rows);
+  worker_.for_chunks(blocks * kv.heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t item = blocks * kv.heads - 1 - i;  // the last blocks see most: start with them
+      attend_block(layer, static_cast<int>(item % kv.heads), block_at(item / kv.heads, rows), q, a);
+    }
+  });
+}
+
+void CpuOps::swiglu(float* gate, const float* up) {
+  const int64_t n_ff = region_.model.hp.n_ff;
+  constexpr int64_t kPiece = 1024;
+  worker_.for_chunks(n_rows() * n_ff, kPiece, [&](int64_t begin, int64_t end) {
+    kernels::swiglu(gate + begin, up + begin, static_cast<int>(end - begin));
+  });
+}
+
+}  // namespace engine

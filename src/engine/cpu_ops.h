@@ -1,0 +1,66 @@
+#pragma once
+// The walker's operations on the CPU: one instance per worker of a parallel region, all making the same
+// calls.
+
+#include <initializer_list>
+
+#include "kernels/threads.h"
+#include "src/engine/cpu_attention.h"
+#include "src/engine/cpu_memory.h"
+#include "src/engine/rope.h"
+#include "src/engine/walker.h"
+
+namespace engine {
+
+// What the workers of a region share.
+struct CpuRegion {
+  const Model& model;
+  const KvPlan& kv;
+  const KvArena& arena;
+  const Workspace& space;
+  const RopeTable& rope;
+  const Step& step;
+  Activations act;  // the workspace's, with h
+  float* logits = nullptr;
+};
+
+class CpuOps {
+ public:
+  CpuOps(const CpuRegion& region, kernels::Worker& worker);
+
+  const Activations& activations() const { return region_.act; }
+  int n_rows() const { return static_cast<int>(region_.step.token.size()); }
+  int n_logit_rows() const { return static_cast<int>(region_.step.logit_rows.size()); }
+  float* logits() const { return region_.logits; }
+
+  // Fills the step's cos_sin table; before the first attn_part of a region.
+  void prepare_rope();
+  void embed(const kernels::Matrix& table, float* y);
+  void norm(const float* x, const float* weight, float* y);
+  void norm_logit_rows(const float* x, const float* weight, float* y);
+  void linear(const float* x, int n_rows, std::initializer_list<Product> products);
+  void linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y);
+  void rope(float* q, float* k);
+  void kv_write(int layer, const float* k, const float* v);
+  void attention(int layer, const float* q, float* a);
+  void swiglu(float* gate, const float* up);
+
+ private:
+  // A block of query rows of one sequence.
+  struct Block {
+    const SeqRows* seq;
+    int first, rows;  // within the sequence's rows of this step
+  };
+  Block block_at(int64_t index, int rows_per_block) const;
+  int64_t count_blocks(int rows_per_block) const;
+  void attend_block(int layer, int head, const Block& block, const float* q, float* a);
+  void attend_split(int layer, const float* q, float* a, int max_chunks);
+  Partial split_slot(int64_t index, const KvLayer& kv) const;
+  void multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows, float* y);
+
+  const CpuRegion& region_;
+  kernels::Worker& worker_;
+  const ThreadScratch& scratch_;
+};
+
+}  // namespace engine

@@ -1,0 +1,321 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/formats/formats.h"
+#include "tests/kernels/random_rows.h"
+
+using namespace kernels;
+
+namespace {
+
+constexpr int kHeadDims[] = {8, 24, 40, 64, 72, 80, 96, 128, 192, 200, 256, 576};
+
+struct Page {
+  Page(const KvFormat& format, int head_dim) : storage(format.page_bytes(head_dim) + kPlaneAlign) {
+    const auto address = reinterpret_cast<uintptr_t>(storage.data());
+    bytes = storage.data() + (kPlaneAlign - address % kPlaneAlign) % kPlaneAlign;
+  }
+  std::vector<std::byte> storage;
+  std::byte* bytes;
+};
+
+Page filled(const KvFormat& format, int head_dim, uint32_t seed) {
+  Page page(format, head_dim);
+  auto rows = testing::rough(static_cast<size_t>(kPageTokens) * head_dim, seed);
+  std::fill_n(rows.begin() + 3 * head_dim, head_dim, 0.0F);
+  for (int slot = 0; slot < kPageTokens; ++slot) {
+    format.write_row(rows.data() + slot * head_dim, head_dim, page.bytes, slot);
+  }
+  return page;
+}
+
+double square(const float* x, int n) {
+  double sum = 0.0;
+  for (int i = 0; i < n; ++i) {
+    sum += double{x[i]} * double{x[i]};
+  }
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("page sizes are the published bytes per token") {
+  const auto per_token = [](const char* name, int head_dim) {
+    const size_t bytes = find_kv_format(name)->page_bytes(head_dim);
+    CHECK(bytes % kPlaneAlign == 0);
+    CHECK(bytes % kPageTokens == 0);
+    return bytes / kPageTokens;
+  };
+  CHECK(per_token("f32", 128) == 512);
+  CHECK(per_token("f16", 128) == 256);
+  CHECK(per_token("q8_0", 128) == 136);
+  CHECK(per_token("q4_0", 128) == 72);
+  CHECK(per_token("tbq4_0", 128) == 66);
+  CHECK(per_token("tbq3_0", 128) == 50);
+  CHECK(per_token("tbq4_0", 64) == 34);
+  CHECK(per_token("tbq3_0", 64) == 26);
+  CHECK(per_token("tbq4_0", 80) == 44);   // 40 + two tiles' scales: no padding to 128
+  CHECK(per_token("tbq3_0", 192) == 76);  // 72 + 4
+
+  // MiniMax-M2.5: 62 layers, 8 KV heads of 128 (DESIGN: "Exact sizes to test").
+  const auto mib = [&](size_t bytes_k, size_t bytes_v, int n_ctx) {
+    return static_cast<double>((bytes_k + bytes_v) * 62 * 8 * n_ctx) / (1 << 20);
+  };
+  CHECK(mib(per_token("q4_0", 128), per_token("q4_0", 128), 65536) == 4464.0);
+  CHECK(mib(per_token("tbq4_0", 128), per_token("tbq3_0", 128), 100096) ==
+        doctest::Approx(5492.33).epsilon(1e-6));
+  CHECK(mib(per_token("f16", 128), per_token("f16", 128), 16384) == 3968.0);
+}
+
+TEST_CASE("formats are found by name") {
+  CHECK(kv_format_names() == "f32, f16, q8_0, q4_0, tbq4_0, tbq3_0");
+  CHECK(find_kv_format("tbq4_0")->rotated);
+  CHECK(!find_kv_format("q4_0")->rotated);
+  CHECK(find_kv_format("turbo4") == nullptr);
+}
+
+TEST_CASE("rotation is orthonormal and undone exactly up to rounding") {
+  for (const int head_dim : kHeadDims) {
+    CAPTURE(head_dim);
+    const auto x = testing::rough(head_dim, head_dim);
+    auto z = x;
+    rotate_head(z.data(), head_dim);
+    CHECK(square(z.data(), head_dim) == doctest::Approx(square(x.data(), head_dim)).epsilon(1e-6));
+    CHECK(std::memcmp(z.data(), x.data(), 4 * head_dim) != 0);
+    unrotate_head(z.data(), head_dim);
+    for (int i = 0; i < head_dim; ++i) {
+      CHECK(z[i] == doctest::Approx(x[i]).epsilon(1e-5).scale(30.0));
+    }
+  }
+}
+
+TEST_CASE("rotation is the published one: signs, order and tiles") {
+  // Column j of the rotation of one tile is sigma[j] * (-1)^popcount(i & j) / sqrt(d).
+  for (const int j : {0, 1, 5, 64, 127}) {
+    std::vector<float> unit(128, 0.0F);
+    unit[j] = 1.0F;
+    rotate_head(unit.data(), 128);
+    const float sign = unit[0] < 0.0F ? -1.0F : 1.0F;
+    for (int i = 0; i < 128; ++i) {
+      const float want =
+          sign * ((std::popcount(static_cast<unsigned>(i & j)) & 1) != 0 ? -1.0F : 1.0F) * 0.0883883476F;
+      CHECK(unit[i] == want);
+    }
+  }
+  // The signs of the first 16 columns: a saved cache depends on them.
+  std::string signs;
+  for (int j = 0; j < 16; ++j) {
+    std::vector<float> unit(128, 0.0F);
+    unit[j] = 1.0F;
+    rotate_head(unit.data(), 128);
+    signs += unit[0] < 0.0F ? '-' : '+';
+  }
+  CHECK(signs == "+-++-++------++-");
+  // 80 = 64 + 16: a value of the second tile stays there.
+  std::vector<float> head(80, 0.0F);
+  head[70] = 1.0F;
+  rotate_head(head.data(), 80);
+  for (int i = 0; i < 80; ++i) {
+    CHECK((head[i] != 0.0F) == (i >= 64));
+  }
+}
+
+TEST_CASE("write_row touches its slot alone and reads back close") {
+  for (const KvFormat& format : kv_formats()) {
+    for (const int head_dim : kHeadDims) {
+      CAPTURE(format.name);
+      CAPTURE(head_dim);
+      Page page(format, head_dim);
+      const size_t bytes = format.page_bytes(head_dim);
+      std::fill_n(page.bytes, bytes, std::byte{0xa5});
+      std::vector<std::vector<float>> rows;
+      for (const int slot : {0, 1, 63, 127}) {
+        auto before = std::vector<std::byte>(page.bytes, page.bytes + bytes);
+        const auto x = testing::gaussian(head_dim, 100 * head_dim + slot);
+        format.write_row(x.data(), head_dim, page.bytes, slot);
+        size_t changed = 0;
+        for (size_t i = 0; i < bytes; ++i) {
+          changed += before[i] != page.bytes[i] ? 1 : 0;
+        }
+        CHECK(changed <= bytes / kPageTokens);
+        std::vector<float> back(head_dim);
+        format.load_rows(page.bytes, head_dim, slot, 1, back.data());
+        if (format.rotated) {
+          unrotate_head(back.data(), head_dim);
+        }
+        double error = 0.0;
+        for (int i = 0; i < head_dim; ++i) {
+          error += (double{back[i]} - x[i]) * (double{back[i]} - x[i]);
+        }
+        const double bound = format.name == "f32"      ? 0.0
+                             : format.name == "f16"    ? 1e-6
+                             : format.name == "q8_0"   ? 1e-4
+                             : format.name == "tbq3_0" ? 0.08
+                                                       : 0.025;
+        CHECK(error <= bound * square(x.data(), head_dim));
+        for (const auto& earlier : rows) {
+          CHECK(!earlier.empty());
+        }
+        rows.push_back(back);
+      }
+      // The rows written first are still there.
+      std::vector<float> first(head_dim);
+      format.load_rows(page.bytes, head_dim, 0, 1, first.data());
+      if (format.rotated) {
+        unrotate_head(first.data(), head_dim);
+      }
+      CHECK(std::memcmp(first.data(), rows[0].data(), 4 * head_dim) == 0);
+    }
+  }
+}
+
+TEST_CASE("TBQ distortion of Gaussian rows is that of the published centroids") {
+  constexpr int kRows = 40 * kPageTokens;
+  const auto distortion = [&](const char* name) {
+    const KvFormat& format = *find_kv_format(name);
+    Page page(format, 128);
+    const auto x = testing::gaussian(size_t{kRows} * 128, 11);
+    double sum = 0.0;
+    std::vector<float> back(128);
+    for (int r = 0; r < kRows; ++r) {
+      const float* row = x.data() + size_t{128} * r;
+      format.write_row(row, 128, page.bytes, r % kPageTokens);
+      format.load_rows(page.bytes, 128, r % kPageTokens, 1, back.data());
+      unrotate_head(back.data(), 128);
+      double error = 0.0;
+      for (int i = 0; i < 128; ++i) {
+        error += (double{back[i]} - row[i]) * (double{back[i]} - row[i]);
+      }
+      sum += error / square(row, 128);
+    }
+    return sum / kRows;
+  };
+  const double three = distortion("tbq3_0");
+  const double four = distortion("tbq4_0");
+  MESSAGE("tbq3_0 " << three << ", tbq4_0 " << four);
+  CHECK(three >= 0.0332);
+  CHECK(three <= 0.0338);
+  CHECK(four >= 0.0090);
+  CHECK(four <= 0.0094);
+}
+
+TEST_CASE("quantized rows stay finite whatever is written") {
+  for (const KvFormat& format : kv_formats()) {
+    if (format.name == "f32") {
+      continue;
+    }
+    for (const int head_dim : {64, 80, 128}) {
+      CAPTURE(format.name);
+      Page page(format, head_dim);
+      std::vector<float> back(head_dim);
+      for (const float value : {0.0F, 1e-45F, 1e-30F, 3e38F, -3.4e38F, 65504.0F, 1e9F}) {
+        CAPTURE(value);
+        std::vector<float> x(head_dim, 0.0F);
+        x[head_dim / 2] = value;
+        x[0] = value;
+        format.write_row(x.data(), head_dim, page.bytes, 5);
+        format.load_rows(page.bytes, head_dim, 5, 1, back.data());
+        for (const float got : back) {
+          CHECK(std::isfinite(got));
+          CHECK((value != 0.0F || got == 0.0F));
+        }
+      }
+      if (format.name == "f16") {
+        continue;  // keeps a NaN: nothing is hidden
+      }
+      for (const float value : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+        std::vector<float> x(head_dim, 1.0F);
+        x[1] = value;
+        format.write_row(x.data(), head_dim, page.bytes, 5);
+        format.load_rows(page.bytes, head_dim, 5, 1, back.data());
+        for (int i = 0; i < 8; ++i) {
+          CHECK(back[i] == 0.0F);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("score and accumulate equal the definition over load_rows") {
+  for (const KvFormat& format : kv_formats()) {
+    for (const int head_dim : kHeadDims) {
+      CAPTURE(format.name);
+      CAPTURE(head_dim);
+      const Page page = filled(format, head_dim, 17 + head_dim);
+      const auto rows = [&] {
+        std::vector<float> all(static_cast<size_t>(kPageTokens) * head_dim);
+        format.load_rows(page.bytes, head_dim, 0, kPageTokens, all.data());
+        return all;
+      }();
+      for (const int n_q : {1, 2, 3, 4, 5, 6, 8, 13}) {
+        const auto query = testing::rough(static_cast<size_t>(n_q) * head_dim, 3 + n_q);
+        const auto weights = testing::gaussian(static_cast<size_t>(n_q) * kPageTokens, 5 + n_q);
+        std::vector<float> whole(static_cast<size_t>(n_q) * kPageTokens);
+        format.score(page.bytes, head_dim, 0, kPageTokens, query.data(), n_q, whole.data(), kPageTokens);
+        for (int q = 0; q < n_q; ++q) {
+          for (int t = 0; t < kPageTokens; ++t) {
+            double want = 0.0;
+            double size = 0.0;
+            for (int i = 0; i < head_dim; ++i) {
+              const double term = double{query[q * head_dim + i]} * rows[t * head_dim + i];
+              want += term;
+              size += std::fabs(term);
+            }
+            REQUIRE(std::fabs(whole[q * kPageTokens + t] - want) <= 1e-6 * size);
+          }
+        }
+        std::vector<float> acc(static_cast<size_t>(n_q) * head_dim, 0.5F);
+        format.accumulate(page.bytes, head_dim, 0, kPageTokens, weights.data(), kPageTokens, n_q, acc.data());
+        for (int q = 0; q < n_q; ++q) {
+          for (int i = 0; i < head_dim; ++i) {
+            double want = 0.5;
+            double size = 0.5;
+            for (int t = 0; t < kPageTokens; ++t) {
+              const double term = double{weights[q * kPageTokens + t]} * rows[t * head_dim + i];
+              want += term;
+              size += std::fabs(term);
+            }
+            REQUIRE(std::fabs(acc[q * head_dim + i] - want) <= 2e-6 * size);
+          }
+        }
+
+        // Any split of rows and queries gives the same bits, and nothing outside the answer is written.
+        std::vector<float> parts(static_cast<size_t>(n_q) * 131, -7.0F);
+        std::vector<float> acc_parts(static_cast<size_t>(n_q) * head_dim, 0.5F);
+        for (const auto& [slot0, n] : {std::pair{0, 1}, {1, 5}, {6, 2}, {8, 51}, {59, 3}, {62, 66}}) {
+          for (int q0 = 0; q0 < n_q; q0 += 3) {
+            const int n_part = std::min(3, n_q - q0);
+            format.score(page.bytes, head_dim, slot0, n, query.data() + q0 * head_dim, n_part,
+                         parts.data() + q0 * 131 + slot0, 131);
+            format.accumulate(page.bytes, head_dim, slot0, n, weights.data() + q0 * kPageTokens + slot0,
+                              kPageTokens, n_part, acc_parts.data() + q0 * head_dim);
+          }
+        }
+        for (int q = 0; q < n_q; ++q) {
+          REQUIRE(std::memcmp(parts.data() + q * 131, whole.data() + q * kPageTokens, 4 * kPageTokens) == 0);
+          for (int t = kPageTokens; t < 131; ++t) {
+            REQUIRE(parts[q * 131 + t] == -7.0F);
+          }
+        }
+        REQUIRE(std::memcmp(acc.data(), acc_parts.data(), 4 * acc.size()) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("zero rows in, zero calls: n = 0 changes nothing") {
+  for (const KvFormat& format : kv_formats()) {
+    const Page page = filled(format, 64, 1);
+    float scores[4] = {1.0F, 2.0F, 3.0F, 4.0F};
+    std::vector<float> query(64, 1.0F);
+    std::vector<float> acc(64, 2.0F);
+    format.score(page.bytes, 64, 10, 0, query.data(), 1, scores, 4);
+    format.accumulate(page.bytes, 64, 10, 0, query.data(), 64, 1, acc.data());
+    CHECK(scores[0] == 1.0F);
+    CHECK(acc == std::vector<float>(64, 2.0F));
+  }
+}
