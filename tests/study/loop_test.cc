@@ -123,7 +123,8 @@ struct Fixture {
   // params_hash -> status of every end that search made, in order.
   std::vector<std::string> ends() const {
     std::vector<std::string> out;
-    for (const base::Json* end : content().of_type("trial_end")) {
+    study::JournalContent held = content();
+    for (const base::Json* end : held.of_type("trial_end")) {
       out.push_back((*end)["params_hash"].get<std::string>() + " " + (*end)["status"].get<std::string>());
     }
     return out;
