@@ -1,6 +1,8 @@
 #pragma once
 // How a probe talks to the server under test: llama-server's native /completion and the OpenAI chat route.
 
+#include <atomic>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,10 +13,11 @@
 namespace probes {
 
 struct Endpoint {
-  std::string base_url;         // "http://127.0.0.1:40123"
-  std::string api_key;          // "" = none; sent as a header, never logged
-  double timeout_s = 120;       // one request
-  double stall_timeout_s = 60;  // no token for this long
+  std::string base_url;                          // "http://127.0.0.1:40123"
+  std::string api_key;                           // "" = none; sent as a header, never logged
+  double timeout_s = 120;                        // one request
+  double stall_timeout_s = 60;                   // no token for this long
+  const std::atomic<bool>* cancelled = nullptr;  // polled; ends the request with the Error "cancelled"
 };
 
 // One streamed generation, timed on our own clock.
@@ -33,6 +36,10 @@ struct ChatMessage {
   std::string role, content;
 };
 
+// The Errors of the functions below keep os::http's wording (os::http_fault tells them apart), and add:
+// "HTTP 400: <the server's message>", "the stream ended before the answer was complete", "an event that is no
+// JSON". A server that is dead or hung shows as kRefused, kClosed, kTimedOut, kNoData.
+
 // POST /v1/chat/completions, streamed, temperature 0, fixed seed, cache_prompt false, thinking off where the
 // server knows how. max_tokens always bounds it; thinking beyond max_tokens counts as finish_reason "length".
 base::Result<Generation> chat(const Endpoint& endpoint, const std::vector<ChatMessage>& messages,
@@ -44,5 +51,23 @@ base::Result<Generation> complete(const Endpoint& endpoint, std::string_view pro
 
 // POST /tokenize; number of tokens.
 base::Result<int> count_tokens(const Endpoint& endpoint, std::string_view text);
+// A text of about `tokens` tokens: text(n) gives n units of it (sentences, say), each longer than the last.
+// Counts with /tokenize, at most six times; four characters a token where the server has no /tokenize. Never
+// over `tokens` unless one unit alone is.
+base::Result<std::string> text_of_length(const Endpoint& endpoint, int tokens,
+                                         const std::function<std::string(int)>& text);
+
+// Pure pieces, for tests.
+// Cuts <think>...</think> out of content, into reasoning. An opening tag without a close: all of it is
+// thinking; a close without an opening (the template opened it): what stands before is.
+void split_thinking(std::string& content, std::string& reasoning);
+// One data event of a stream taken into a Generation, `ms` after the request was sent. False: it is no JSON
+// object.
+bool take_chat_event(std::string_view data, double ms, Generation& generation);
+bool take_completion_event(std::string_view data, double ms, Generation& generation);
+// The answer begins by declining ("I'm sorry, but", "I cannot", ...).
+bool is_refusal(std::string_view answer);
+// `text` cut to at most max_bytes at a character border.
+std::string clip(std::string_view text, size_t max_bytes);
 
 }  // namespace probes

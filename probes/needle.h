@@ -15,6 +15,7 @@ struct NeedleOptions {
   std::vector<double> depths = {0.1, 0.5, 0.9};
   int per_cell = 1;
   uint64_t seed = 1;  // which codes and which filler
+  int max_tokens = 64;
 };
 enum class NeedleVerdict { kFound, kWrong, kRefused, kTimedOut, kError };
 std::string_view to_string(NeedleVerdict verdict);
@@ -30,7 +31,17 @@ struct NeedleResult {
   double recall = 0;  // found / rows
 };
 
+// kFound: the expected words or digits are in the answer, punctuation and case aside, a number as a whole
+// only. kTimedOut: its tokens ended before it said anything that counts as an answer (endless thinking).
 NeedleVerdict score_needle(std::string_view expected, const Generation& generation);
+// The prompt of one cell, with `sentences` sentences of filler; pure. The fact stands after depth x
+// sentences.
+struct NeedlePrompt {
+  std::string text, expected;
+};
+NeedlePrompt make_needle_prompt(uint64_t seed, int cell, int sentences, double depth);
+// A request that times out is a row (kTimedOut), the second in a row an Error; a server that is gone is an
+// Error at once; a request it refuses is a row (kError).
 base::Result<NeedleResult> run_needle(const Endpoint& endpoint, const NeedleOptions& options);
 base::Json to_json(const NeedleResult& result);
 

@@ -11,7 +11,8 @@ namespace probes {
 
 struct QualityItem {
   std::string id, category, prompt;
-  // Matched case-insensitively on word starts in the answer without its thinking.
+  // Matched case-insensitively on word starts in the answer without its thinking ("cache" is in "cached", not
+  // in "supercache"); a number only as a whole ("12" is not in "120", "3,127" or "1.12").
   std::vector<std::string> all_of, any_of, none_of;
   int max_tokens = 64;
 };
@@ -32,11 +33,16 @@ struct QualityResult {
 };
 
 // A suite file: JSON {"name": ..., "items": [{id, category, prompt, all_of?, any_of?, none_of?,
-// max_tokens?}]}.
+// max_tokens?}]}. Every item needs an id of its own, a prompt, and at least one keyword group; unknown keys
+// are errors.
 base::Result<std::vector<QualityItem>> parse_suite(std::string_view json_text, std::string_view where);
+// An answer that opens with a refusal is kRefused whatever it goes on to say; one that misses because it
+// ended at max_tokens is kCutOff; finish_reason "error" is kError.
+bool has_keyword(std::string_view text, std::string_view keyword);
 Verdict score_answer(const QualityItem& item, const Generation& generation);
 QualityResult score_quality(const std::vector<QualityItem>& items,
                             const std::vector<Generation>& generations);
+// An item whose request the server refuses (HTTP 4xx, 5xx) is kError; a dead or hung server is an Error.
 base::Result<QualityResult> run_quality(const Endpoint& endpoint, const std::vector<QualityItem>& items);
 base::Json to_json(const QualityResult& result);
 
