@@ -1,0 +1,218 @@
+#include "src/study/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "search/strategy.h"
+#include "src/base/units.h"
+
+namespace study {
+namespace {
+
+// What a trial takes besides loading and tokens: the stop, the wait until memory is back, the first token.
+constexpr double kOverheadS = 5;
+constexpr double kAnswerShare = 0.5;    // of max_tokens, for a known answer
+constexpr double kQuestionTokens = 40;  // with the chat template
+constexpr double kNeedleAnswer = 24;
+constexpr int kListedLeftOut = 6;
+
+double ctx_size_of(const search::Space& space, const search::Config& config) {
+  size_t axis = space.index_of("ctx_size");
+  const int64_t* whole = axis < config.size() ? std::get_if<int64_t>(&config[axis]) : nullptr;
+  return whole != nullptr ? static_cast<double>(*whole) : 0;
+}
+
+double speed_s(const probes::SpeedOptions& speed, double prompt_tokens, const PlanRates& rates) {
+  return (speed.repeats + speed.warmups) *
+         (prompt_tokens / rates.prefill_tps + speed.n_gen / rates.decode_tps);
+}
+
+double measure_s(const Study& study, const search::Config& config, const PlanRates& rates) {
+  const ProbeOptions& probes = study.probes;
+  double total = kOverheadS;
+  if (probes.speed) {
+    total += speed_s(probes.speed_options, probes.speed_options.n_prompt, rates);
+  }
+  if (probes.half_context) {
+    total += speed_s(probes.speed_options, ctx_size_of(study.space, config) / 2, rates);
+  }
+  if (probes.quality) {
+    for (const auto& item : probes.quality_items) {
+      total += kQuestionTokens / rates.prefill_tps + kAnswerShare * item.max_tokens / rates.decode_tps;
+    }
+  }
+  if (probes.needle) {
+    const auto& needle = probes.needle_options;
+    for (int length : needle.lengths) {
+      total += static_cast<double>(needle.depths.size()) * needle.per_cell *
+               (length / rates.prefill_tps + kNeedleAnswer / rates.decode_tps);
+    }
+  }
+  return total;
+}
+
+int trials_in(const Plan& plan, double load_s) {
+  if (plan.available_s <= 0) {
+    return plan.max_trials;
+  }
+  double left = plan.available_s;
+  int fits = 0;
+  while (fits < plan.max_trials) {
+    size_t listed = static_cast<size_t>(fits);
+    left -= load_s + (listed < plan.first.size() ? plan.first[listed].measure_s : plan.measure_s);
+    if (left < 0) {
+      break;
+    }
+    ++fits;
+  }
+  return fits;
+}
+
+double time_of_first(const Plan& plan) {
+  double total = 0;
+  for (const PlannedTrial& trial : plan.first) {
+    total += plan.load_s + trial.measure_s;
+  }
+  return total;
+}
+
+std::string limits_text(const Plan& plan, const Study& study) {
+  if (plan.available_s <= 0) {
+    return fmt::format("no time limit; set search.budget or search.until to have one\n");
+  }
+  std::string why;
+  if (study.search.budget_s > 0) {
+    why = fmt::format("budget {}", base::format_duration(study.search.budget_s));
+  }
+  if (!study.search.until.empty()) {
+    why += fmt::format("{}until {}", why.empty() ? "" : ", ", study.search.until);
+  }
+  return fmt::format("{} ({})\n", base::format_duration(plan.available_s), why);
+}
+
+std::string left_out_text(const Plan& plan) {
+  auto fits = static_cast<size_t>(plan.fits);
+  if (fits >= static_cast<size_t>(plan.max_trials)) {
+    return "";
+  }
+  std::string text = "  left out     ";
+  if (fits < plan.first.size()) {
+    std::string names;
+    size_t missing = plan.first.size() - fits;
+    for (size_t i = fits; i < plan.first.size() && i < fits + kListedLeftOut; ++i) {
+      names += (names.empty() ? "" : ", ") + plan.first[i].change;
+    }
+    return text + fmt::format("the last {} of the trials above ({}{}){}\n", missing, names,
+                              missing > kListedLeftOut ? ", ..." : "",
+                              plan.open_ended ? " and every step from the best point" : "");
+  }
+  return text + fmt::format("the last {} steps from the best point\n", plan.max_trials - plan.fits);
+}
+
+}  // namespace
+
+Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most) {
+  const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
+  AR_CHECK(info != nullptr, "a study with an unknown strategy");
+  AR_CHECK(rates.decode_tps > 0 && rates.prefill_tps > 0, "a plan without speeds");
+  Plan plan;
+  plan.axes = study.space.axes.size();
+  plan.grid_size = study.space.grid_size();
+  plan.max_trials = study.search.max_trials;
+  plan.rates = rates;
+  plan.load_worst_s = study.backend.load_timeout_s;
+  plan.load_s = study.backend.load_estimate_s > 0 ? study.backend.load_estimate_s : plan.load_worst_s / 2;
+  plan.available_s = available_s;
+
+  auto strategy = info->make(study.space, study.search.seed, {plan.max_trials});
+  const search::Config usual = study.space.default_config();
+  while (static_cast<int>(plan.first.size()) < list_at_most) {
+    auto proposal = strategy->ask();
+    if (!proposal) {
+      break;
+    }
+    if (proposal->phase == "perturb") {
+      plan.open_ended = true;
+      break;
+    }
+    plan.first.push_back({proposal->phase, search::describe(study.space, proposal->config, usual),
+                          measure_s(study, proposal->config, rates)});
+    // Every trial alike: nothing is pruned and nothing wins.
+    strategy->tell(proposal->config, {true, false, true, {1.0}, 0});
+  }
+  for (const PlannedTrial& trial : plan.first) {
+    plan.measure_s += trial.measure_s / static_cast<double>(plan.first.size());
+  }
+  if (!plan.open_ended && static_cast<int>(plan.first.size()) < list_at_most) {
+    plan.max_trials = static_cast<int>(plan.first.size());  // the space holds no more
+  }
+  plan.fits = trials_in(plan, plan.load_s);
+  plan.fits_worst = trials_in(plan, plan.load_worst_s);
+  return plan;
+}
+
+std::string to_text(const Study& study, const Plan& plan) {
+  std::string text = fmt::format("Study {}: {} {}, {} points in the full grid\n", study.name, plan.axes,
+                                 plan.axes == 1 ? "axis" : "axes", grouped(plan.grid_size));
+  text += fmt::format("  model        {}\n", study.model);
+  text += fmt::format("  strategy     {}, seed {}, at most {} trials\n", study.search.strategy,
+                      study.search.seed, study.search.max_trials);
+  text += fmt::format("\nThe first {} trials\n", plan.first.size());
+  text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}\n", "#", "phase", "differs from the default", "measuring");
+  for (size_t i = 0; i < plan.first.size(); ++i) {
+    const PlannedTrial& trial = plan.first[i];
+    bool usual = trial.phase == "default";
+    text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}\n", i + 1, trial.phase,
+                        usual ? "nothing: what all others are compared with" : trial.change,
+                        base::format_duration(trial.measure_s));
+  }
+  int more = plan.max_trials - static_cast<int>(plan.first.size());
+  if (plan.open_ended && more > 0) {
+    text += fmt::format(
+        "  then up to {} that depend on what these show: winners together, steps from the best point\n",
+        more);
+  } else if (more > 0) {
+    text += fmt::format("  and {} more of the kind\n", more);
+  }
+
+  text += "\nThe night (an estimate: nothing has been launched)\n";
+  text += fmt::format("  one trial    {} to load ({} at worst), then {} to measure on average\n",
+                      base::format_duration(plan.load_s), base::format_duration(plan.load_worst_s),
+                      base::format_duration(plan.measure_s));
+  text += fmt::format(
+      "  assumed      {:.0f} tok/s decode, {:.0f} tok/s prefill; --decode-tps and --prefill-tps change it\n",
+      plan.rates.decode_tps, plan.rates.prefill_tps);
+  text += "  time         " + limits_text(plan, study);
+  text += fmt::format("  listed above take about {}\n", base::format_duration(time_of_first(plan)));
+  if (plan.available_s > 0) {
+    text += fmt::format("  room for     about {} of {} trials; {} if every load takes its time-out\n",
+                        plan.fits, plan.max_trials, plan.fits_worst);
+    text += left_out_text(plan);
+  } else {
+    double rest = std::max(more, 0) * (plan.load_s + plan.measure_s);
+    text += fmt::format("  all {} trials about {}\n", plan.max_trials,
+                        base::format_duration(time_of_first(plan) + rest));
+  }
+  return text;
+}
+
+double seconds_until(const std::string& hh_mm, double now_s) {
+  AR_CHECK(hh_mm.size() == 5, "a time of day that was not checked");
+  double then = std::stoi(hh_mm.substr(0, 2)) * 3600.0 + std::stoi(hh_mm.substr(3)) * 60.0;
+  return then > now_s ? then - now_s : then - now_s + 86400;
+}
+
+std::string grouped(double number) {
+  if (number >= 1e15) {
+    return fmt::format("{:.2g}", number);
+  }
+  std::string digits = fmt::format("{:.0f}", number);
+  for (size_t at = digits.size(); at > 3; at -= 3) {
+    digits.insert(at - 3, ",");
+  }
+  return digits;
+}
+
+}  // namespace study

@@ -1,0 +1,59 @@
+#pragma once
+// `autoresearch plan`: what a study would begin with and what a night has room for, without launching
+// anything.
+
+#include <string>
+#include <vector>
+
+#include "src/study/study.h"
+
+namespace study {
+
+// Speeds assumed for the estimate; the study measures its own.
+struct PlanRates {
+  double decode_tps = 20, prefill_tps = 300;
+};
+
+struct PlannedTrial {
+  std::string phase;   // default, sweep; random or grid for those strategies
+  std::string change;  // "cache_type_k=q8_0", "default"
+  double measure_s = 0;
+};
+
+struct Plan {
+  size_t axes = 0;
+  double grid_size = 0;
+  std::vector<PlannedTrial> first;  // everything before the search depends on results
+  int max_trials = 0;
+  bool open_ended = false;  // steps follow that depend on results
+  PlanRates rates;
+  double load_s = 0, load_worst_s = 0;  // one launch until it answers
+  double measure_s = 0;                 // mean over `first`
+  double available_s = 0;               // 0 = no limit of time
+  int fits = 0, fits_worst = 0;         // trials, at most max_trials
+};
+
+// Pure. At most `list_at_most` trials are listed. Trials are taken to succeed: what memory forbids is only
+// known by running.
+Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100);
+std::string to_text(const Study& study, const Plan& plan);
+
+// Seconds from `now_s` (since midnight) until "HH:MM", today or tomorrow: more than 0, at most a day.
+double seconds_until(const std::string& hh_mm, double now_s);
+
+// 2278125 -> "2,278,125"; 1.2e+17 above 1e15.
+std::string grouped(double number);
+
+struct PlanOptions {
+  std::string space;                       // path of the space file
+  double decode_tps = 0, prefill_tps = 0;  // 0 = from the size of the model file
+  double budget_s = -1;                    // -1 = as in the file
+  int max_trials = 0;                      // 0 = as in the file
+};
+
+// Prints the plan; exit codes of the design: 0, or 2 with every error of the space file on stderr.
+int plan_command(const PlanOptions& options);
+// The subcommand: argv[0] is "plan".
+int plan_command(int argc, char** argv);
+
+}  // namespace study

@@ -1,0 +1,107 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+
+#include "src/base/units.h"
+#include "src/study/plan.h"
+
+namespace study {
+namespace {
+
+constexpr int kOk = 0, kUsage = 2;
+
+// Decode is bound by memory traffic and a sparse model reads part of its file: a rough guess between what
+// large and tiny models do. Prefill batches the same reads.
+PlanRates guess_rates(const std::string& model) {
+  std::error_code missing;
+  auto bytes = static_cast<double>(std::filesystem::file_size(model, missing));
+  PlanRates rates;
+  if (!missing && bytes > 0) {
+    rates.decode_tps = std::clamp(2e10 / bytes, 20.0, 300.0);
+    rates.prefill_tps = rates.decode_tps * 15;
+  }
+  return rates;
+}
+
+double now_since_midnight_s() {
+  std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec;
+}
+
+double available_s(const SearchOptions& search) {
+  double left = search.budget_s;
+  if (!search.until.empty()) {
+    double until = seconds_until(search.until, now_since_midnight_s());
+    left = left > 0 ? std::min(left, until) : until;
+  }
+  return left;
+}
+
+}  // namespace
+
+int plan_command(const PlanOptions& options) {
+  auto loaded = load_space_file(options.space);
+  if (const auto* errors = std::get_if<SpaceFileErrors>(&loaded)) {
+    fmt::print(stderr, "{}", errors->to_string());
+    return kUsage;
+  }
+  Study& study = std::get<Study>(loaded);
+  if (options.budget_s >= 0) {
+    study.search.budget_s = options.budget_s;
+  }
+  if (options.max_trials > 0) {
+    study.search.max_trials = options.max_trials;
+  }
+  PlanRates rates = guess_rates(study.model);
+  if (options.decode_tps > 0) {
+    rates.decode_tps = options.decode_tps;
+  }
+  if (options.prefill_tps > 0) {
+    rates.prefill_tps = options.prefill_tps;
+  }
+  Plan plan = make_plan(study, rates, available_s(study.search));
+  fmt::print("{}", to_text(study, plan));
+  std::error_code ignored;
+  if (!std::filesystem::exists(study.model, ignored)) {
+    fmt::print("\nThe model is not there yet: {}. `autoresearch run` will refuse to start without it.\n",
+               study.model);
+  }
+  return kOk;
+}
+
+int plan_command(int argc, char** argv) {
+  PlanOptions options;
+  std::string budget;
+  CLI::App app("List the trials a study would begin with and estimate its time; launches nothing.",
+               "autoresearch plan");
+  app.add_option("--space", options.space, "the study's space file")->required();
+  app.add_option("--budget", budget, "time for the whole study, such as 8h (default: the file's)");
+  app.add_option("--max-trials", options.max_trials, "most trials (default: the file's)")
+      ->check(CLI::Range(1, 100000));
+  app.add_option("--decode-tps", options.decode_tps, "decode speed assumed, tokens per second")
+      ->check(CLI::Range(1e-3, 1e6));
+  app.add_option("--prefill-tps", options.prefill_tps, "prefill speed assumed, tokens per second")
+      ->check(CLI::Range(1e-3, 1e7));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kOk : kUsage;
+  }
+  if (!budget.empty()) {
+    auto seconds = base::parse_duration_s(budget);
+    if (!seconds) {
+      fmt::print(stderr, "error: --budget: {}\n", seconds.failure().to_string());
+      return kUsage;
+    }
+    options.budget_s = *seconds;
+  }
+  return plan_command(options);
+}
+
+}  // namespace study
