@@ -1,0 +1,81 @@
+#pragma once
+// The API's JSON: requests to what they ask for, results to llama-server's answers with its keys in its order. Pure: no
+// socket, no thread, no clock. Fields that would change the output and are not implemented are refused, never ignored.
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/json.h"
+#include "src/engine/chat.h"
+#include "src/engine/generation_types.h"
+#include "src/engine/tokenizer.h"
+
+namespace engine {
+
+struct ApiError {
+  int code = 400;
+  std::string type = "invalid_request_error";
+  std::string message;
+  base::Json extra;  // more keys of the error object
+};
+using MaybeError = std::optional<ApiError>;  // nullopt: fine
+
+ApiError invalid_request(std::string message);
+// llama-server spells the object in two orders: its handlers code first, its HTTP layer message first.
+std::string error_body(const ApiError& error);
+std::string http_layer_error_body(int status, std::string_view message);
+// 500, as llama-server answers malformed JSON.
+MaybeError parse_body(const std::string& body, base::Json& out);
+
+struct CompletionRequest {
+  GenerationParams params;
+  bool stream = false, include_usage = false, timings_per_token = false, return_tokens = false;
+  std::vector<std::string> response_fields;
+};
+
+// Everything but the prompt. `defaults` are the server's.
+MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer, const GenerationParams& defaults,
+                            CompletionRequest& out);
+// A string, ids, a mix of both, or an array of those; `several` tells the last.
+MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, std::vector<std::vector<int>>& out,
+                         bool& several);
+// open_end: the last message is the assistant's and is to be continued.
+MaybeError parse_messages(const base::Json& body, std::vector<ChatMessage>& out, bool& open_end);
+// Ids in range.
+MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
+MaybeError check_context(const std::vector<int>& prompt, int n_ctx);
+
+// What every piece of one answer shares.
+struct AnswerFacts {
+  std::string model, id, fingerprint, prompt;  // id: "chatcmpl-..."; prompt: detokenized
+  int64_t created = 0;                         // seconds since 1970
+  int index = 0, n_prompt = 0;
+};
+
+base::Json timings_json(const Timings& timings);
+base::Json generation_settings(const CompletionRequest& request, uint32_t seed);
+
+// POST /completion
+base::Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request, const GenerationEvent& event,
+                            int n_predicted);
+base::Json completion_answer(const AnswerFacts& facts, const CompletionRequest& request,
+                             const GenerationResult& result);
+// Only the paths asked for, each under its own spelling; everything when none was.
+base::Json select_fields(const base::Json& answer, const std::vector<std::string>& fields);
+
+// POST /v1/completions; text chunks have no result yet.
+base::Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result);
+
+// POST /v1/chat/completions
+base::Json chat_answer(const AnswerFacts& facts, const GenerationResult& result);
+base::Json chat_role_chunk(const AnswerFacts& facts);
+base::Json chat_text_chunk(const AnswerFacts& facts, std::string_view text);
+base::Json chat_finish_chunk(const AnswerFacts& facts, const GenerationResult& result, bool with_timings);
+base::Json chat_usage_chunk(const AnswerFacts& facts, const GenerationResult& result);
+
+// POST /tokenize, with_pieces: a piece that is not UTF-8 is an array of its bytes.
+base::Json tokens_json(const std::vector<int>& tokens, const Tokenizer& tokenizer, bool with_pieces);
+
+}  // namespace engine

@@ -1,0 +1,371 @@
+// Requests: JSON to what it asks for, and the errors.
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+
+#include "src/engine/api.h"
+
+namespace engine {
+namespace {
+
+using base::Json;
+
+// Reads fields one by one; after the first error the rest are left alone.
+class Fields {
+ public:
+  explicit Fields(const Json& body) : body_(body) {}
+
+  const Json* find(std::string_view name) const {
+    auto found = body_.find(name);
+    return found == body_.end() || found->is_null() ? nullptr : &*found;
+  }
+  // The value clamped to [lo, hi]; `hard`: outside is an error.
+  template <class T>
+  void number(std::string_view name, T& out, double lo, double hi, bool hard = false) {
+    const Json* value = find(name);
+    if (!value || error) {
+      return;
+    }
+    if (!value->is_number()) {
+      return wrong_type(name, "number", *value);
+    }
+    auto v = value->get<double>();
+    if (hard && (v < lo || v > hi)) {
+      error = invalid_request(
+          fmt::format("Field '{}': Value must be between {} <= value <= {}, but got {}", name, lo, hi, v));
+      return;
+    }
+    out = static_cast<T>(std::min(std::max(v, lo), hi));
+  }
+  void boolean(std::string_view name, bool& out) {
+    const Json* value = find(name);
+    if (!value || error) {
+      return;
+    }
+    if (!value->is_boolean()) {
+      return wrong_type(name, "boolean", *value);
+    }
+    out = value->get<bool>();
+  }
+  void strings(std::string_view name, std::vector<std::string>& out) {
+    const Json* value = find(name);
+    if (!value || error) {
+      return;
+    }
+    if (value->is_string()) {
+      out = {value->get<std::string>()};
+      return;
+    }
+    if (!value->is_array()) {
+      return wrong_type(name, "array", *value);
+    }
+    out.clear();
+    for (const Json& item : *value) {
+      if (!item.is_string()) {
+        return wrong_type(name, "string", item);
+      }
+      out.push_back(item.get<std::string>());
+    }
+  }
+
+  MaybeError error;
+
+ private:
+  void wrong_type(std::string_view name, std::string_view want, const Json& got) {
+    error = invalid_request(fmt::format("Field '{}': [json.exception.type_error.302] type must be {}, but is {}", name,
+                                        want, got.type_name()));
+  }
+  const Json& body_;
+};
+
+constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
+
+// A field we do not implement, and the values of it that change nothing.
+struct Unsupported {
+  std::string_view name;
+  bool (*neutral)(const Json& value);
+};
+
+bool zero(const Json& v) {
+  return (v.is_number() && v.get<double>() == 0) || v == false || (v.is_structured() && v.empty()) || v == "";
+}
+bool one(const Json& v) {
+  return v.is_number() && v.get<double>() == 1;
+}
+bool not_positive(const Json& v) {
+  return v.is_number() && v.get<double>() <= 0;
+}
+
+constexpr Unsupported kUnsupported[] = {
+    {"n", one},
+    {"n_cmpl", one},
+    {"n_probs", zero},
+    {"logprobs", zero},
+    {"post_sampling_probs", zero},
+    {"repeat_penalty", one},
+    {"presence_penalty", zero},
+    {"frequency_penalty", zero},
+    {"dry_multiplier", zero},
+    {"xtc_probability", zero},
+    {"typical_p", one},
+    {"top_n_sigma", not_positive},
+    {"dynatemp_range", zero},
+    {"mirostat", zero},
+    {"adaptive_target", [](const Json& v) { return v.is_number() && v.get<double>() < 0; }},
+    {"samplers", zero},
+    {"grammar", zero},
+    {"json_schema", zero},
+    {"lora", zero},
+    {"tools", zero},
+    {"response_format", [](const Json& v) { return v.is_object() && v.value("type", "text") == "text"; }},
+};
+
+MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer, std::vector<std::pair<int, float>>& out) {
+  ApiError bad = invalid_request("Field 'logit_bias': must be [[token or text, bias or false], ...] or {text: bias}");
+  auto add = [&](const Json& token, const Json& bias) -> bool {
+    float amount = 0;
+    if (bias.is_number()) {
+      amount = bias.get<float>();
+    } else if (bias == false) {
+      amount = -std::numeric_limits<float>::infinity();
+    } else {
+      return false;
+    }
+    if (token.is_number_integer()) {
+      if (tokenizer.in_range(token.get<int64_t>())) {
+        out.emplace_back(token.get<int>(), amount);
+      }
+      return true;
+    }
+    if (!token.is_string()) {
+      return false;
+    }
+    for (int id : tokenizer.encode(token.get<std::string>(), false, true)) {
+      out.emplace_back(id, amount);
+    }
+    return true;
+  };
+  if (value.is_object()) {
+    for (const auto& [key, bias] : value.items()) {
+      bool digits = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == std::string::npos;
+      if (!add(digits ? Json(std::stoi(key)) : Json(key), bias)) {
+        return bad;
+      }
+    }
+    return std::nullopt;
+  }
+  if (!value.is_array()) {
+    return bad;
+  }
+  for (const Json& pair : value) {
+    if (!pair.is_array() || pair.size() != 2 || !add(pair[0], pair[1])) {
+      return bad;
+    }
+  }
+  return std::nullopt;
+}
+
+// One prompt: text, ids, a mix of them, or {"prompt_string": text}.
+MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, std::vector<int>& out) {
+  ApiError bad = invalid_request(
+      "\"prompt\" elements must be a string, a list of tokens, a JSON object containing a prompt string, or a list of "
+      "mixed strings & tokens.");
+  if (value.is_string()) {
+    out = tokenizer.encode(value.get<std::string>(), true, true);
+    return std::nullopt;
+  }
+  if (value.is_object()) {
+    auto text = value.find("prompt_string");
+    return text != value.end() && text->is_string() ? read_prompt(*text, tokenizer, out) : bad;
+  }
+  if (!value.is_array()) {
+    return bad;
+  }
+  bool first = true;
+  for (const Json& item : value) {
+    if (item.is_string()) {
+      std::vector<int> tokens = tokenizer.encode(item.get<std::string>(), first, true);
+      out.insert(out.end(), tokens.begin(), tokens.end());
+    } else if (!item.is_number_integer()) {
+      return bad;
+    } else if (!tokenizer.in_range(item.get<int64_t>())) {
+      return invalid_request("Prompt contains invalid tokens");
+    } else {
+      out.push_back(item.get<int>());
+    }
+    first = false;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+ApiError invalid_request(std::string message) {
+  ApiError error;
+  error.message = std::move(message);
+  return error;
+}
+
+std::string error_body(const ApiError& error) {
+  Json body = {{"code", error.code}, {"message", error.message}, {"type", error.type}};
+  if (error.extra.is_object()) {
+    body.update(error.extra);
+  }
+  return base::dump_line({{"error", body}});
+}
+
+std::string http_layer_error_body(int status, std::string_view message) {
+  std::string_view type = status == 401   ? "authentication_error"
+                          : status == 404 ? "not_found_error"
+                          : status == 501 ? "not_supported_error"
+                          : status == 503 ? "unavailable_error"
+                          : status >= 500 ? "server_error"
+                                          : "invalid_request_error";
+  return base::dump_line({{"error", {{"message", message}, {"type", type}, {"code", status}}}});
+}
+
+MaybeError parse_body(const std::string& body, Json& out) {
+  auto parsed = base::parse_json(body, "");
+  if (!parsed) {
+    return ApiError{500, "server_error", parsed.failure().what, {}};
+  }
+  out = std::move(*parsed);
+  if (!out.is_object()) {
+    return invalid_request("the request's body must be a JSON object");
+  }
+  return std::nullopt;
+}
+
+MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const GenerationParams& defaults,
+                            CompletionRequest& out) {
+  out.params = defaults;
+  Fields fields(body);
+  for (const Unsupported& field : kUnsupported) {
+    if (const Json* value = fields.find(field.name); value && !field.neutral(*value)) {
+      return invalid_request(fmt::format("Field '{}': this value is not supported by tbq-server; leave it out", field.name));
+    }
+  }
+  GenerationParams& p = out.params;
+  SamplerParams& s = p.sampling;
+  for (std::string_view name : {"max_tokens", "max_completion_tokens", "n_predict"}) {  // the last one counts most
+    fields.number(name, p.n_predict, -1, kMaxInt, true);
+  }
+  fields.number("top_k", s.top_k, 0, kMaxInt);
+  fields.number("top_p", s.top_p, 0, 1);
+  fields.number("min_p", s.min_p, 0, 1);
+  fields.number("temperature", s.temperature, 0, std::numeric_limits<float>::max());
+  fields.number("min_keep", s.min_keep, 0, kMaxInt);
+  double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
+  fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);
+  double seed = s.seed;
+  fields.number("seed", seed, -1, kRandomSeed, true);
+  s.seed = seed < 0 ? kRandomSeed : static_cast<uint32_t>(seed);
+  fields.boolean("ignore_eos", s.ignore_eos);
+  fields.boolean("cache_prompt", p.cache_prompt);
+  fields.boolean("stream", out.stream);
+  fields.boolean("timings_per_token", out.timings_per_token);
+  fields.boolean("return_tokens", out.return_tokens);
+  fields.strings("stop", p.stop);
+  fields.strings("response_fields", out.response_fields);
+  if (const Json* options = fields.find("stream_options"); options && options->is_object()) {
+    out.include_usage = base::json_get(*options, "include_usage", false);
+  }
+  if (const Json* bias = fields.find("logit_bias"); bias && !fields.error) {
+    fields.error = read_logit_bias(*bias, tokenizer, s.logit_bias);
+  }
+  return fields.error;
+}
+
+MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, std::vector<std::vector<int>>& out,
+                         bool& several) {
+  auto prompt = body.find("prompt");
+  if (prompt == body.end()) {
+    return invalid_request("[json.exception.out_of_range.403] key 'prompt' not found");
+  }
+  // An array is one prompt when it has a number in it; otherwise its elements are prompts.
+  several = prompt->is_array() && !prompt->empty();
+  for (const Json& item : *prompt) {
+    several = several && !item.is_number();
+  }
+  if (!several) {
+    return read_prompt(*prompt, tokenizer, out.emplace_back());
+  }
+  for (const Json& item : *prompt) {
+    if (MaybeError error = read_prompt(item, tokenizer, out.emplace_back())) {
+      return error;
+    }
+  }
+  return std::nullopt;
+}
+
+MaybeError parse_messages(const Json& body, std::vector<ChatMessage>& out, bool& open_end) {
+  auto messages = body.find("messages");
+  if (messages == body.end()) {
+    return invalid_request("'messages' is required");
+  }
+  if (!messages->is_array()) {
+    return invalid_request("Expected 'messages' to be an array");
+  }
+  for (const Json& message : *messages) {
+    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
+      return invalid_request("Each message must be an object with a 'role'");
+    }
+    ChatMessage& added = out.emplace_back(ChatMessage{message["role"].get<std::string>(), ""});
+    auto content = message.find("content");
+    if (content == message.end() || content->is_null()) {
+      if (added.role != "assistant") {
+        return invalid_request("All non-assistant messages must contain 'content'");
+      }
+    } else if (content->is_string()) {
+      added.content = content->get<std::string>();
+    } else if (content->is_array()) {
+      for (const Json& part : *content) {
+        if (base::json_get<std::string>(part, "type", "") != "text") {
+          return invalid_request("unsupported content[].type: only 'text' is supported");
+        }
+        added.content += base::json_get<std::string>(part, "text", "");
+      }
+    } else {
+      return invalid_request("Invalid 'content': expected a string or an array");
+    }
+  }
+  open_end = !out.empty() && out.back().role == "assistant";
+  if (open_end && out.size() >= 2 && out[out.size() - 2].role == "assistant") {
+    return invalid_request("Cannot have 2 or more assistant messages at the end of the list.");
+  }
+  return std::nullopt;
+}
+
+MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {
+  auto tokens = body.find("tokens");
+  if (tokens == body.end()) {
+    return std::nullopt;
+  }
+  if (!tokens->is_array()) {
+    return invalid_request("Field 'tokens': must be an array of token ids");
+  }
+  for (const Json& token : *tokens) {
+    if (!token.is_number_integer() || !tokenizer.in_range(token.get<int64_t>())) {
+      return invalid_request(fmt::format("Field 'tokens': {} is no token id between 0 and {}", base::dump_line(token),
+                                         tokenizer.n_vocab() - 1));
+    }
+    out.push_back(token.get<int>());
+  }
+  return std::nullopt;
+}
+
+MaybeError check_context(const std::vector<int>& prompt, int n_ctx) {
+  auto n = static_cast<int64_t>(prompt.size());
+  if (n < n_ctx) {
+    return std::nullopt;
+  }
+  return ApiError{400,
+                  "exceed_context_size_error",
+                  fmt::format("request ({} tokens) exceeds the available context size ({} tokens), try increasing it",
+                              n, n_ctx),
+                  {{"n_prompt_tokens", n}, {"n_ctx", n_ctx}}};
+}
+
+}  // namespace engine

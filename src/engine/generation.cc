@@ -1,0 +1,252 @@
+#include "src/engine/generation.h"
+
+#include <algorithm>
+
+#include "src/base/log.h"
+
+namespace engine {
+namespace {
+
+constexpr const char* kStopMessage = "the server is shutting down";
+
+double milliseconds(std::chrono::steady_clock::duration d) {
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(d).count()) / 1000;
+}
+
+GenerationEvent failed(int status, std::string message) {
+  GenerationEvent event;
+  event.kind = GenerationEvent::Kind::kFailed;
+  event.status = status;
+  event.message = std::move(message);
+  return event;
+}
+
+}  // namespace
+
+// ---- Task ----
+
+std::optional<GenerationEvent> Task::wait(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  if (!ready_.wait_for(lock, timeout, [this] { return !events_.empty(); })) {
+    return std::nullopt;
+  }
+  GenerationEvent event = std::move(events_.front());
+  events_.pop_front();
+  return event;
+}
+
+void Task::put(GenerationEvent event) {
+  std::lock_guard lock(mutex_);
+  events_.push_back(std::move(event));
+  ready_.notify_one();
+}
+
+// ---- Slot ----
+
+void Slot::start(std::shared_ptr<Task> task) {
+  task_ = std::move(task);
+  const std::vector<int>& prompt = task_->prompt_;
+  AR_CHECK(!prompt.empty() && static_cast<int>(prompt.size()) < context_.info().n_ctx, "a prompt that does not fit");
+  prompt_begin_ = Clock::now();
+  sampler_.emplace(task_->params_.sampling, tokenizer_.eog());
+  output_.emplace(task_->params_.stop);
+  result_ = {};
+  result_.n_prompt = static_cast<int>(prompt.size());
+  result_.seed = sampler_->seed();
+  size_t reused = 0;
+  if (task_->params_.cache_prompt) {
+    // The last prompt token is always evaluated: its logits are needed.
+    size_t limit = std::min(cached_.size(), prompt.size() - 1);
+    while (reused < limit && cached_[reused] == prompt[reused]) {
+      ++reused;
+    }
+  }
+  context_.truncate(seq_, static_cast<int>(reused));
+  cached_.resize(reused);
+  evaluated_ = reused;
+  n_reused_ = static_cast<int>(reused);
+  task_->put({});  // kStarted
+}
+
+void Slot::step(const std::atomic<bool>& stopping) {
+  auto cancelled = [&] { return stopping || task_->cancelled_; };
+  if (cancelled()) {
+    return fail(503, kStopMessage);  // a client that went away does not read it
+  }
+  const std::vector<int>& prompt = task_->prompt_;
+  bool prefill = evaluated_ < prompt.size();
+  size_t n = std::min(prompt.size() - evaluated_, static_cast<size_t>(context_.info().n_batch));
+  std::span<const int> tokens =
+      prefill ? std::span(prompt).subspan(evaluated_, n) : std::span<const int>(result_.tokens).last(1);
+  auto logits = context_.eval(seq_, tokens, cancelled);
+  // A cancelled evaluation keeps the rows it finished, and so does the record of them.
+  auto n_rows = static_cast<size_t>(context_.length(seq_)) - cached_.size();
+  cached_.insert(cached_.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(n_rows));
+  if (!logits) {
+    return cancelled() ? fail(503, kStopMessage) : fail(500, "Compute error: " + logits.failure().to_string());
+  }
+  if (prefill) {
+    evaluated_ += tokens.size();
+    if (evaluated_ < prompt.size()) {
+      return;
+    }
+  }
+  auto token = sampler_->sample(*logits);
+  if (!token) {
+    return fail(500, token.failure().to_string());
+  }
+  last_token_ = Clock::now();
+  if (result_.tokens.empty()) {
+    first_token_ = last_token_;
+  }
+  token_drawn(*token);
+}
+
+void Slot::token_drawn(int token) {
+  result_.tokens.push_back(token);
+  bool eog = tokenizer_.is_eog(token);
+  TextOutput::Step step = output_->push(tokenizer_.piece(token, false));
+  GenerationEvent event;
+  event.kind = GenerationEvent::Kind::kToken;
+  event.token = token;
+  event.text = std::move(step.text);
+  event.mid_character = step.mid_character;
+  event.timings = timings();
+  task_->put(std::move(event));
+  auto n = static_cast<int>(result_.tokens.size());
+  if (step.stopped) {
+    return finish(StopType::kWord, false);
+  }
+  if (eog) {
+    return finish(StopType::kEos, false);
+  }
+  if (task_->params_.n_predict >= 0 && n >= task_->params_.n_predict) {
+    return finish(StopType::kLimit, false);
+  }
+  if (static_cast<int>(cached_.size()) + 1 >= context_.info().n_ctx) {
+    return finish(StopType::kLimit, true);
+  }
+}
+
+void Slot::finish(StopType type, bool truncated) {
+  if (type != StopType::kWord) {
+    if (std::string rest = output_->flush(); !rest.empty()) {
+      GenerationEvent event;
+      event.kind = GenerationEvent::Kind::kToken;
+      event.text = std::move(rest);
+      event.timings = timings();
+      task_->put(std::move(event));
+    }
+  }
+  result_.content = output_->text();
+  result_.stopping_word = output_->stopping_word();
+  result_.stop_type = type;
+  result_.truncated = truncated;
+  result_.tokens_cached = static_cast<int>(cached_.size());
+  result_.timings = timings();
+  const Timings& t = result_.timings;
+  base::log_info("prompt eval time = {:10.2f} ms / {:5} tokens, eval time = {:10.2f} ms / {:5} tokens, {} reused",
+                 t.prompt_ms, t.prompt_n, t.predicted_ms, t.predicted_n, t.cache_n);
+  GenerationEvent event;
+  event.kind = GenerationEvent::Kind::kDone;
+  event.result = std::move(result_);
+  task_->put(std::move(event));
+  release();
+}
+
+void Slot::fail(int status, std::string message) {
+  if (status >= 500 && status != 503) {
+    base::log_error("generation: {}", message);
+  }
+  task_->put(failed(status, std::move(message)));
+  release();
+}
+
+void Slot::release() {
+  task_.reset();
+  sampler_.reset();
+  output_.reset();
+}
+
+Timings Slot::timings() const {
+  Timings t;
+  t.cache_n = n_reused_;
+  t.prompt_n = static_cast<int>(evaluated_) - n_reused_;
+  t.predicted_n = static_cast<int>(result_.tokens.size());
+  if (t.predicted_n > 0) {
+    t.prompt_ms = milliseconds(first_token_ - prompt_begin_);
+    t.predicted_ms = std::max(0.001, milliseconds(last_token_ - first_token_));
+  }
+  return t;
+}
+
+// ---- Generator ----
+
+Generator::Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer) : context_(std::move(context)) {
+  slots_.emplace_back(*context_, tokenizer, 0);
+  thread_ = std::thread([this] { run(); });
+}
+
+Generator::~Generator() {
+  stop();
+  thread_.join();
+}
+
+std::shared_ptr<Task> Generator::submit(std::vector<int> prompt, GenerationParams params) {
+  auto task = std::make_shared<Task>(std::move(prompt), std::move(params));
+  std::lock_guard lock(mutex_);
+  if (stopping_) {
+    task->put(failed(503, kStopMessage));
+  } else {
+    waiting_.push_back(task);
+    changed_.notify_all();
+  }
+  return task;
+}
+
+void Generator::stop() {
+  std::lock_guard lock(mutex_);
+  stopping_ = true;
+  changed_.notify_all();
+}
+
+bool Generator::stopped_within(std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, timeout, [this] { return ended_; });
+}
+
+void Generator::run() {
+  auto any_busy = [this] { return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); }); };
+  for (bool going = true; going;) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || any_busy(); });
+      for (Slot& slot : slots_) {
+        while (!stopping_ && !slot.busy() && !waiting_.empty()) {
+          std::shared_ptr<Task> task = std::move(waiting_.front());
+          waiting_.pop_front();
+          if (task->cancelled_) {
+            task->put(failed(503, kStopMessage));
+          } else {
+            slot.start(std::move(task));
+          }
+        }
+      }
+      going = !stopping_;
+    }
+    for (Slot& slot : slots_) {
+      if (slot.busy()) {
+        slot.step(stopping_);
+      }
+    }
+  }
+  std::lock_guard lock(mutex_);
+  for (const std::shared_ptr<Task>& task : waiting_) {
+    task->put(failed(503, kStopMessage));
+  }
+  waiting_.clear();
+  ended_ = true;
+  changed_.notify_all();
+}
+
+}  // namespace engine

@@ -1,0 +1,109 @@
+#pragma once
+// The engine thread. Clients submit tasks and wait for their events on their own threads; the one engine thread owns
+// the Context, gives waiting tasks to free slots and advances every busy slot by one step (a batch of prompt or one
+// token) in turn. Today there is one slot; continuous batching joins the steps of several into one Step.
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "src/engine/context.h"
+#include "src/engine/generation_types.h"
+#include "src/engine/text_output.h"
+#include "src/engine/tokenizer.h"
+
+namespace engine {
+
+// One client's request, shared by its thread and the engine thread.
+class Task {
+ public:
+  Task(std::vector<int> prompt, GenerationParams params) : prompt_(std::move(prompt)), params_(std::move(params)) {}
+
+  // The next event; nullopt when none came in time. Nothing follows kDone or kFailed.
+  std::optional<GenerationEvent> wait(std::chrono::milliseconds timeout);
+  // The engine gives the task up after the ubatch that is running.
+  void cancel() { cancelled_ = true; }
+
+ private:
+  friend class Generator;
+  friend class Slot;
+  void put(GenerationEvent event);
+
+  const std::vector<int> prompt_;
+  const GenerationParams params_;
+  std::atomic<bool> cancelled_{false};
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<GenerationEvent> events_;
+};
+
+// One sequence of the context and the task on it. The engine thread's own.
+class Slot {
+ public:
+  Slot(Context& context, const Tokenizer& tokenizer, int seq) : context_(context), tokenizer_(tokenizer), seq_(seq) {}
+
+  bool busy() const { return task_ != nullptr; }
+  void start(std::shared_ptr<Task> task);
+  // One batch of the prompt, or one token. `stopping` ends it as a cancelled client does.
+  void step(const std::atomic<bool>& stopping);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void token_drawn(int token);
+  void finish(StopType type, bool truncated);
+  void fail(int status, std::string message);
+  void release();
+  Timings timings() const;
+
+  Context& context_;
+  const Tokenizer& tokenizer_;
+  int seq_;
+  std::vector<int> cached_;  // the tokens whose rows the sequence holds
+
+  std::shared_ptr<Task> task_;
+  std::optional<Sampler> sampler_;
+  std::optional<TextOutput> output_;
+  GenerationResult result_;
+  size_t evaluated_ = 0;  // prompt tokens in the cache
+  int n_reused_ = 0;
+  Clock::time_point prompt_begin_, first_token_, last_token_;
+};
+
+class Generator {
+ public:
+  // The tokenizer must outlive it.
+  Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer);
+  ~Generator();  // stop(), then waits for the engine thread
+
+  // The prompt is not empty, has fewer than n_ctx tokens, and its tokens are in range.
+  std::shared_ptr<Task> submit(std::vector<int> prompt, GenerationParams params);
+  // Fails every task, running or waiting, as soon as the running ubatch ends, and all later ones.
+  void stop();
+  // True once the engine thread has nothing more to do after stop().
+  bool stopped_within(std::chrono::milliseconds timeout);
+
+  const ContextInfo& info() const { return context_->info(); }
+  const Model& model() const { return context_->model(); }
+
+ private:
+  void run();
+
+  std::unique_ptr<Context> context_;
+  std::vector<Slot> slots_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Task>> waiting_;
+  std::atomic<bool> stopping_{false};
+  bool ended_ = false;
+  std::thread thread_;
+};
+
+}  // namespace engine

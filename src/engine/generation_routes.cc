@@ -1,0 +1,247 @@
+// The routes that generate: submit, wait for events, write them as plain or streamed answers.
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <random>
+
+#include "src/base/version.h"
+#include "src/engine/routes.h"
+
+namespace engine {
+namespace {
+
+using base::Json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kPoll{100};  // how often a waiting client's socket is looked at
+constexpr std::chrono::seconds kPing{30};        // a comment line for streams that are silent for so long
+
+enum class Form { kCompletion, kOaiCompletion, kChat };
+
+std::string random_id() {
+  constexpr std::string_view kAlphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::random_device device;
+  std::string out = "chatcmpl-";
+  for (int i = 0; i < 32; ++i) {
+    out.push_back(kAlphabet[device() % kAlphabet.size()]);
+  }
+  return out;
+}
+
+// One request on its way: its form, its streams and what has been sent.
+class Exchange {
+ public:
+  Exchange(const RouteContext& context, Form form, os::HttpReply& reply)
+      : context_(context), form_(form), reply_(reply) {}
+
+  void run(const os::HttpIncoming& request) {
+    Json body;
+    MaybeError error = parse_body(request.body, body);
+    if (!error) {
+      error = prepare(body);
+    }
+    if (error) {
+      return reply_error(reply_, *error);
+    }
+    std::vector<std::shared_ptr<Task>> tasks;
+    for (std::vector<int>& prompt : prompts_) {
+      n_prompts_.push_back(static_cast<int>(prompt.size()));
+      texts_.push_back(form_ == Form::kCompletion ? context_.loaded.tokenizer.decode(prompt, true) : "");
+      tasks.push_back(context_.loaded.generator->submit(std::move(prompt), request_.params));
+    }
+    Json answers = Json::array();
+    bool whole = true;
+    for (size_t i = 0; whole && i < tasks.size(); ++i) {
+      facts_.index = static_cast<int>(i);
+      facts_.n_prompt = n_prompts_[i];
+      facts_.prompt = std::move(texts_[i]);
+      whole = follow(*tasks[i], answers);
+    }
+    for (const auto& task : tasks) {
+      task->cancel();  // without effect on those that are done
+    }
+    if (whole) {
+      finish(answers);
+    }
+  }
+
+ private:
+  MaybeError prepare(const Json& body) {
+    GenerationParams defaults;
+    defaults.sampling = context_.options.sampling;
+    defaults.n_predict = context_.options.n_predict;
+    defaults.cache_prompt = context_.options.cache_prompt;
+    const Tokenizer& tokenizer = context_.loaded.tokenizer;
+    MaybeError error;
+    if (form_ == Form::kChat) {
+      std::vector<ChatMessage> messages;
+      bool open_end = false;
+      error = parse_messages(body, messages, open_end);
+      prompts_.push_back(tokenizer.encode(context_.loaded.chat->render(messages, open_end), true, true));
+    } else {
+      error = parse_prompts(body, tokenizer, prompts_, several_);
+    }
+    if (!error) {
+      error = parse_completion(body, tokenizer, defaults, request_);
+    }
+    for (const std::vector<int>& prompt : prompts_) {
+      if (!error && prompt.empty()) {
+        error = invalid_request("the prompt is empty, and the vocabulary has no token to begin with");
+      }
+      if (!error) {
+        error = check_context(prompt, context_.loaded.generator->info().n_ctx);
+      }
+    }
+    facts_.model = context_.options.model_name();
+    facts_.id = random_id();
+    facts_.fingerprint = fmt::format("tbq-{}-{}", base::version(), base::commit());
+    facts_.created =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    return error;
+  }
+
+  // Waits for the task's end. False: it failed or the client is gone, and what could be said has been said.
+  bool follow(Task& task, Json& answers) {
+    int n_predicted = 0;
+    Clock::time_point last = Clock::now();
+    while (true) {
+      std::optional<GenerationEvent> event = task.wait(kPoll);
+      if (!event) {
+        bool ping = reply_.started() && Clock::now() - last >= kPing;
+        if (reply_.client_gone() || (ping && !reply_.write(":\n\n"))) {
+          return false;
+        }
+        last = ping ? Clock::now() : last;
+        continue;
+      }
+      last = Clock::now();
+      switch (event->kind) {
+        case GenerationEvent::Kind::kStarted:
+          if (request_.stream && !begin_stream()) {
+            return false;
+          }
+          break;
+        case GenerationEvent::Kind::kToken:
+          n_predicted += event->token >= 0;
+          // Nothing is sent for a piece that ended inside a character, unless it has text before that.
+          if (request_.stream && !(event->mid_character && event->text.empty()) && !send_token(*event, n_predicted)) {
+            return false;
+          }
+          if (reply_.client_gone()) {
+            return false;
+          }
+          break;
+        case GenerationEvent::Kind::kDone:
+          return request_.stream ? send_last(event->result) : (answers.push_back(answer(event->result)), true);
+        case GenerationEvent::Kind::kFailed: {
+          ApiError error{event->status, event->status == 503 ? "unavailable_error" : "server_error", event->message, {}};
+          if (reply_.started()) {
+            reply_.write("data: " + error_body(error) + "\n\n");
+          } else {
+            reply_error(reply_, error);
+          }
+          return false;
+        }
+      }
+    }
+  }
+
+  bool begin_stream() {
+    if (reply_.started()) {
+      return true;  // a further prompt of the same request
+    }
+    return reply_.begin_stream("text/event-stream", {{"X-Accel-Buffering", "no"}}) &&
+           (form_ != Form::kChat || send_event(chat_role_chunk(facts_)));
+  }
+
+  bool send_event(const Json& data) { return reply_.write("data: " + base::dump_line(data) + "\n\n"); }
+
+  bool send_token(const GenerationEvent& event, int n_predicted) {
+    switch (form_) {
+      case Form::kCompletion:
+        return send_event(completion_chunk(facts_, request_, event, n_predicted));
+      case Form::kOaiCompletion:
+        return event.text.empty() || send_event(oai_completion(facts_, event.text, nullptr));
+      case Form::kChat: {
+        if (event.text.empty()) {
+          return true;
+        }
+        Json chunk = chat_text_chunk(facts_, event.text);
+        if (request_.timings_per_token) {
+          chunk["timings"] = timings_json(event.timings);
+        }
+        return send_event(chunk);
+      }
+    }
+    return false;
+  }
+
+  bool send_last(const GenerationResult& result) {
+    switch (form_) {
+      case Form::kCompletion:
+        return send_event(select_fields(completion_answer(facts_, request_, result), request_.response_fields));
+      case Form::kOaiCompletion:
+        return send_event(oai_completion(facts_, "", &result));
+      case Form::kChat:
+        return send_event(chat_finish_chunk(facts_, result, !request_.include_usage)) &&
+               (!request_.include_usage || send_event(chat_usage_chunk(facts_, result)));
+    }
+    return false;
+  }
+
+  Json answer(const GenerationResult& result) const {
+    switch (form_) {
+      case Form::kCompletion:
+        return select_fields(completion_answer(facts_, request_, result), request_.response_fields);
+      case Form::kOaiCompletion:
+        return oai_completion(facts_, result.content, &result);
+      case Form::kChat:
+        break;
+    }
+    return chat_answer(facts_, result);
+  }
+
+  void finish(const Json& answers) {
+    if (!request_.stream) {
+      // Several prompts: /completion answers an array; /v1/completions one object with several choices.
+      if (!several_ || form_ != Form::kOaiCompletion) {
+        return reply_json(reply_, several_ ? answers : answers.at(0));
+      }
+      Json merged = answers.at(0);
+      for (size_t i = 1; i < answers.size(); ++i) {
+        merged["choices"].push_back(answers[i]["choices"][0]);
+      }
+      return reply_json(reply_, merged);
+    }
+    if (form_ == Form::kCompletion || reply_.write("data: [DONE]\n\n")) {
+      reply_.end_stream();
+    }
+  }
+
+  const RouteContext& context_;
+  Form form_;
+  os::HttpReply& reply_;
+  CompletionRequest request_;
+  AnswerFacts facts_;
+  std::vector<std::vector<int>> prompts_;
+  std::vector<int> n_prompts_;
+  std::vector<std::string> texts_;
+  bool several_ = false;
+};
+
+}  // namespace
+
+void route_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  Exchange(context, Form::kCompletion, reply).run(request);
+}
+
+void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  Exchange(context, Form::kOaiCompletion, reply).run(request);
+}
+
+void route_chat(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  Exchange(context, Form::kChat, reply).run(request);
+}
+
+}  // namespace engine

@@ -1,0 +1,55 @@
+#pragma once
+// What goes into and comes out of one generation: plain data between the engine thread and the API's JSON.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/engine/sampler.h"
+
+namespace engine {
+
+struct GenerationParams {
+  SamplerParams sampling;
+  int n_predict = -1;  // -1: until the context is full; 0 still gives one token, as in llama-server
+  std::vector<std::string> stop;
+  bool cache_prompt = true;  // reuse the rows of a common prefix with the prompt before
+};
+
+// llama-server's `timings`; every member is what its name says there.
+struct Timings {
+  int cache_n = 0;       // prompt tokens taken from the cache
+  int prompt_n = 0;      // prompt tokens evaluated
+  double prompt_ms = 0;  // from the start of the prompt to the first token drawn
+  int predicted_n = 0;
+  double predicted_ms = 0;  // from the first token drawn to the last; at least 0.001 once there is one
+};
+
+enum class StopType { kNone, kEos, kLimit, kWord };
+
+struct GenerationResult {
+  std::string content;      // everything generated, the stop word excluded
+  std::vector<int> tokens;  // the end-of-generation token included
+  int n_prompt = 0;         // tokens, the cached ones included
+  int tokens_cached = 0;    // rows now in the KV cache
+  StopType stop_type = StopType::kNone;
+  std::string stopping_word;
+  bool truncated = false;  // the context was full
+  uint32_t seed = 0;       // the one used
+  Timings timings;
+};
+
+struct GenerationEvent {
+  enum class Kind { kStarted, kToken, kDone, kFailed };
+  Kind kind = Kind::kStarted;
+  // kToken
+  std::string text;            // to send now; empty while something is held back
+  int token = -1;              // -1: only text that had been held back
+  bool mid_character = false;  // no event for the client yet
+  Timings timings;             // until now
+  GenerationResult result;     // kDone
+  int status = 500;            // kFailed: HTTP status
+  std::string message;         // kFailed
+};
+
+}  // namespace engine

@@ -1,0 +1,229 @@
+#include "src/engine/routes.h"
+
+#include <fmt/format.h>
+
+#include "src/base/version.h"
+
+namespace engine {
+namespace {
+
+using base::Json;
+
+constexpr std::string_view kJsonType = "application/json; charset=utf-8";
+
+// general.file_type to the name llama-server shows.
+std::string file_type_name(const gguf::File& file) {
+  struct Row {
+    int64_t id;
+    std::string_view name;
+  };
+  static constexpr Row kRows[] = {{0, "all F32"}, {1, "F16"}, {2, "Q4_0"}, {7, "Q8_0"}, {32, "BF16"}};
+  auto type = file.get_int("general.file_type");
+  for (const Row& row : kRows) {
+    if (type == row.id) {
+      return std::string(row.name);
+    }
+  }
+  return type ? fmt::format("file type {}", *type) : "unknown";
+}
+
+std::string build_info() {
+  return fmt::format("tbq-{}-{}", base::version(), base::commit());
+}
+
+void health(const RouteContext&, const os::HttpIncoming&, os::HttpReply& reply) {
+  reply_json(reply, {{"status", "ok"}});
+}
+
+void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
+  const Model& model = *context.loaded.model;
+  std::string name = context.options.model_name();
+  Json details = {{"parent_model", ""},          {"format", "gguf"},        {"family", ""}, {"families", Json::array({""})},
+                  {"parameter_size", ""}, {"quantization_level", ""}};
+  Json listed = {{"name", name},
+                 {"model", name},
+                 {"modified_at", ""},
+                 {"size", ""},
+                 {"digest", ""},
+                 {"type", "model"},
+                 {"description", ""},
+                 {"tags", Json::array({""})},
+                 {"capabilities", Json::array({"completion"})},
+                 {"parameters", ""},
+                 {"details", details}};
+  Json meta = {{"vocab_type", 1},  // SentencePiece
+               {"n_vocab", context.loaded.tokenizer.n_vocab()},
+               {"n_ctx", context.loaded.generator->info().n_ctx},
+               {"n_ctx_train", model.hp.n_ctx_train},
+               {"n_embd", model.hp.n_embd},
+               {"n_params", model.n_params},
+               {"size", model.weight_bytes},
+               {"ftype", file_type_name(model.file)}};
+  Json data = {{"id", name},
+               {"aliases", Json::array({name})},
+               {"tags", Json::array()},
+               {"object", "model"},
+               {"created", context.created},
+               {"owned_by", "tbq"},
+               {"meta", meta}};
+  reply_json(reply,
+             {{"models", Json::array({listed})}, {"object", "list"}, {"data", Json::array({data})}});
+}
+
+// The configuration that took effect, for drivers to compare with what they asked for.
+Json effective_settings(const RouteContext& context) {
+  const ContextInfo& info = context.loaded.generator->info();
+  return {{"cache_type_k", info.cache_type_k},
+          {"cache_type_v", info.cache_type_v},
+          {"k_bits_per_value", info.k_bits_per_value},
+          {"v_bits_per_value", info.v_bits_per_value},
+          {"n_ctx", info.n_ctx},
+          {"n_batch", info.n_batch},
+          {"n_ubatch", info.n_ubatch},
+          {"n_threads", info.n_threads},
+          {"n_threads_batch", info.n_threads_batch},
+          {"n_parallel", 1},
+          {"n_gpu_layers", 0},
+          {"flash_attn", "on"},  // the only attention there is
+          {"mmap", context.options.mmap},
+          {"mlock", context.options.mlock},
+          {"kv_bytes", info.kv_bytes},
+          {"weight_bytes", info.weight_bytes},
+          {"workspace_bytes", info.workspace_bytes},
+          {"backend", info.backend},
+          {"fallbacks", info.fallbacks}};
+}
+
+void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
+  const Tokenizer& tokenizer = context.loaded.tokenizer;
+  CompletionRequest defaults;
+  defaults.params.sampling = context.options.sampling;
+  defaults.params.n_predict = context.options.n_predict;
+  Json params = generation_settings(defaults, context.options.sampling.seed);
+  params.erase("stop");
+  params.erase("logit_bias");
+  auto token_text = [&](int token) { return token >= 0 ? tokenizer.piece(token, true) : std::string(); };
+  reply_json(reply, {{"default_generation_settings",
+                      {{"params", params}, {"n_ctx", context.loaded.generator->info().n_ctx}}},
+                     {"total_slots", 1},
+                     {"model_alias", context.options.model_name()},
+                     {"model_ftype", file_type_name(context.loaded.model->file)},
+                     {"model_path", context.options.model},
+                     {"modalities", {{"vision", false}, {"video", false}, {"audio", false}}},
+                     {"endpoint_slots", false},
+                     {"endpoint_props", false},
+                     {"endpoint_metrics", false},
+                     {"chat_template", context.loaded.chat_template},
+                     {"bos_token", token_text(tokenizer.bos())},
+                     {"eos_token", token_text(tokenizer.eos())},
+                     {"build_info", build_info()},
+                     {"is_sleeping", false},
+                     {"tbq", effective_settings(context)}});
+}
+
+// Runs `body` over the parsed JSON of the request; what it returns is the error to answer with.
+template <class Body>
+void with_json(const os::HttpIncoming& request, os::HttpReply& reply, Body&& body) {
+  Json json;
+  MaybeError error = parse_body(request.body, json);
+  if (!error) {
+    error = body(json);
+  }
+  if (error) {
+    reply_error(reply, *error);
+  }
+}
+
+void tokenize(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  with_json(request, reply, [&](const Json& json) -> MaybeError {
+    std::string content = base::json_get<std::string>(json, "content", "");
+    std::vector<int> tokens = context.loaded.tokenizer.encode(
+        content, base::json_get(json, "add_special", false), base::json_get(json, "parse_special", true));
+    reply_json(reply, tokens_json(tokens, context.loaded.tokenizer, base::json_get(json, "with_pieces", false)));
+    return std::nullopt;
+  });
+}
+
+void detokenize(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  with_json(request, reply, [&](const Json& json) -> MaybeError {
+    std::vector<int> tokens;
+    if (MaybeError error = parse_tokens(json, context.loaded.tokenizer, tokens)) {
+      return error;
+    }
+    reply_json(reply, {{"content", context.loaded.tokenizer.decode(tokens, true)}});
+    return std::nullopt;
+  });
+}
+
+void apply_template(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  with_json(request, reply, [&](const Json& json) -> MaybeError {
+    std::vector<ChatMessage> messages;
+    bool open_end = false;
+    if (MaybeError error = parse_messages(json, messages, open_end)) {
+      return error;
+    }
+    reply_json(reply, {{"prompt", context.loaded.chat->render(messages, open_end)}});
+    return std::nullopt;
+  });
+}
+
+struct Row {
+  std::string_view method, path;
+  Route route;
+  bool generation = false, is_public = false;
+};
+
+constexpr Row kRoutes[] = {
+    {"GET", "/health", health, false, true},
+    {"GET", "/v1/health", health, false, true},
+    {"GET", "/models", models, false, true},
+    {"GET", "/v1/models", models, false, true},
+    {"GET", "/props", props},
+    {"POST", "/tokenize", tokenize},
+    {"POST", "/detokenize", detokenize},
+    {"POST", "/apply-template", apply_template},
+    {"POST", "/completion", route_completion, true},
+    {"POST", "/completions", route_completion, true},
+    {"POST", "/v1/completions", route_oai_completion, true},
+    {"POST", "/chat/completions", route_chat, true},
+    {"POST", "/v1/chat/completions", route_chat, true},
+};
+
+}  // namespace
+
+Route find_route(std::string_view method, std::string_view path) {
+  for (const Row& row : kRoutes) {
+    if (row.path == path && row.method == (method == "HEAD" ? "GET" : method)) {
+      return row.route;
+    }
+  }
+  return nullptr;
+}
+
+bool is_generation_route(std::string_view path) {
+  for (const Row& row : kRoutes) {
+    if (row.path == path) {
+      return row.generation;
+    }
+  }
+  return false;
+}
+
+bool is_public_route(std::string_view path) {
+  for (const Row& row : kRoutes) {
+    if (row.path == path) {
+      return row.is_public;
+    }
+  }
+  return false;
+}
+
+void reply_json(os::HttpReply& reply, const Json& body) {
+  reply.send(200, kJsonType, base::dump_line(body));
+}
+
+void reply_error(os::HttpReply& reply, const ApiError& error) {
+  reply.send(error.code, kJsonType, error_body(error));
+}
+
+}  // namespace engine

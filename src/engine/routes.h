@@ -1,0 +1,32 @@
+#pragma once
+// What each route of tbq-server does, once the model is loaded.
+
+#include "src/engine/api.h"
+#include "src/engine/server.h"
+
+namespace engine {
+
+struct RouteContext {
+  const ServerOptions& options;
+  const Loaded& loaded;
+  int64_t created;  // when the server started, seconds since 1970
+};
+
+using Route = void (*)(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+
+// nullptr: no such route (404). HEAD is looked up as GET.
+Route find_route(std::string_view method, std::string_view path);
+// Generation may take long and shares few threads; everything else has threads of its own.
+bool is_generation_route(std::string_view path);
+// Answered without an API key.
+bool is_public_route(std::string_view path);
+
+void reply_json(os::HttpReply& reply, const base::Json& body);
+void reply_error(os::HttpReply& reply, const ApiError& error);
+
+// POST /completion, /v1/completions, /v1/chat/completions (generation_routes.cc)
+void route_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+void route_chat(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+
+}  // namespace engine

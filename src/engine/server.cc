@@ -1,0 +1,156 @@
+#include "src/engine/server.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "src/base/log.h"
+#include "src/engine/routes.h"
+
+namespace engine {
+namespace {
+
+constexpr std::chrono::milliseconds kStopPatience{600};
+constexpr size_t kMaxBody = 256u << 20;  // a prompt of 100K tokens is half a megabyte; ids as JSON are longer
+
+// Takes as long for a wrong key as for a right one of the same length.
+bool same_secret(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() != b.size();
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i]) ^ (b.empty() ? 0xFFU : static_cast<unsigned char>(b[i % b.size()]));
+  }
+  return difference == 0;
+}
+
+bool has_key(const std::vector<std::string>& keys, const os::HttpIncoming& request) {
+  std::string_view shown;
+  if (const std::string* bearer = request.header("authorization"); bearer && bearer->starts_with("Bearer ")) {
+    shown = std::string_view(*bearer).substr(7);
+  } else if (const std::string* key = request.header("x-api-key")) {
+    shown = *key;
+  }
+  bool found = false;
+  for (const std::string& key : keys) {
+    found |= same_secret(shown, key);
+  }
+  return found;
+}
+
+void refuse(os::HttpReply& reply, int status, std::string_view message, bool close = false) {
+  reply.send(status, "application/json; charset=utf-8", http_layer_error_body(status, message), {}, close);
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options)
+    : options_(std::move(options)),
+      created_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+                   .count()) {}
+
+base::Result<void> Server::bind() {
+  os::HttpServerOptions http;
+  http.host = options_.host;
+  http.port = options_.port;
+  http.n_threads = options_.threads_http;
+  http.n_urgent_threads = 4;
+  http.urgent = [](std::string_view path) { return !is_generation_route(path); };
+  http.limits.max_body_bytes = kMaxBody;
+  http.write_timeout_s = options_.timeout_s;
+  http.request_timeout_s = std::min(options_.timeout_s, 600);
+  http.headers = {{"Server", "tbq-server"}};
+  http.error_body = http_layer_error_body;
+  auto bound = os::HttpServer::bind(std::move(http));
+  if (!bound) {
+    return bound.failure();
+  }
+  http_ = std::move(*bound);
+  http_->start([this](const os::HttpIncoming& request, os::HttpReply& reply) { handle(request, reply); });
+  return {};
+}
+
+base::Result<void> Server::load() {
+  auto model = load_model(options_.model, {.mmap = options_.mmap, .mlock = options_.mlock});
+  if (!model) {
+    return model.failure();
+  }
+  auto tokenizer = Tokenizer::from_gguf((*model)->file, options_.model);
+  if (!tokenizer) {
+    return tokenizer.failure();
+  }
+  if (tokenizer->n_vocab() > (*model)->hp.n_vocab) {
+    return base::error(options_.model,
+                       fmt::format("the vocabulary has {} tokens, but the model's output only {}", tokenizer->n_vocab(),
+                                   (*model)->hp.n_vocab),
+                       "the file is damaged; convert the model again");
+  }
+  auto context = Context::open(*model, options_.context);
+  if (!context) {
+    return context.failure();
+  }
+  const ContextInfo& info = (*context)->info();
+  base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}", info.n_ctx,
+                 info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
+  base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
+                 static_cast<double>(info.weight_bytes) / (1 << 20), static_cast<double>(info.kv_bytes) / (1 << 20),
+                 info.cache_type_k, info.cache_type_v, static_cast<double>(info.workspace_bytes) / (1 << 20));
+  for (const std::string& fallback : info.fallbacks) {
+    base::log_warn("{}", fallback);
+  }
+  if (options_.warmup) {
+    int token = std::max(0, tokenizer->bos());
+    if (auto warm = (*context)->eval(0, std::span(&token, 1)); !warm) {
+      return warm.failure();
+    }
+    (*context)->truncate(0, 0);
+  }
+  auto loaded = std::make_unique<Loaded>(Loaded{*model, std::move(*tokenizer), nullptr, "", nullptr});
+  loaded->chat_template = (*model)->file.get_string("tokenizer.chat_template").value_or("");
+  bool known = true;
+  loaded->chat = &chat_family(loaded->chat_template, &known);
+  if (!known) {
+    base::log_warn("the model's chat template is not known to this server; using {}", loaded->chat->name);
+  }
+  std::lock_guard lock(mutex_);
+  if (stopping_) {
+    return base::error("", "stopped while loading");
+  }
+  loaded->generator = std::make_unique<Generator>(std::move(*context), loaded->tokenizer);
+  loaded_ = std::move(loaded);
+  ready_ = loaded_.get();
+  return {};
+}
+
+bool Server::stop() {
+  Generator* generator = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    generator = loaded_ ? loaded_->generator.get() : nullptr;
+  }
+  if (generator) {
+    generator->stop();
+    if (!generator->stopped_within(kStopPatience)) {
+      return false;
+    }
+  }
+  if (http_) {
+    http_->stop();
+  }
+  return true;
+}
+
+void Server::handle(const os::HttpIncoming& request, os::HttpReply& reply) {
+  const Loaded* loaded = ready_;
+  if (!loaded) {
+    return refuse(reply, 503, "Loading model", true);
+  }
+  if (!options_.api_keys.empty() && !is_public_route(request.path) && !has_key(options_.api_keys, request)) {
+    return refuse(reply, 401, "Invalid API Key");
+  }
+  Route route = find_route(request.method, request.path);
+  if (!route) {
+    return refuse(reply, 404, "File Not Found");
+  }
+  route({options_, *loaded, created_}, request, reply);
+}
+
+}  // namespace engine

@@ -1,0 +1,55 @@
+#pragma once
+// tbq-server without its main: routes over a model that is still loading, ready, or going away. The port answers from
+// the first moment (503 "Loading model"), as llama-server's does.
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "src/base/error.h"
+#include "src/engine/chat.h"
+#include "src/engine/generation.h"
+#include "src/engine/server_options.h"
+#include "src/engine/tokenizer.h"
+#include "src/os/http_server.h"
+
+namespace engine {
+
+// What exists once the model is loaded; immutable but for the generator, which has its own lock.
+struct Loaded {
+  std::shared_ptr<const Model> model;
+  Tokenizer tokenizer;
+  const ChatFamily* chat = nullptr;
+  std::string chat_template;
+  std::unique_ptr<Generator> generator;  // last: ends before what it uses
+};
+
+class Server {
+ public:
+  explicit Server(ServerOptions options);
+
+  // Binds the port; from then on every request is answered 503 until load() is done.
+  base::Result<void> bind();
+  int port() const { return http_->port(); }
+  std::string url() const { return http_->url(); }
+  // Loads the model, opens the context, warms up. Blocks; called once, on any thread.
+  base::Result<void> load();
+  // Fails running and waiting requests and closes every connection. False: a computation was still running after
+  // about half a second, and this object must not be destroyed.
+  bool stop();
+
+  // The HTTP handler.
+  void handle(const os::HttpIncoming& request, os::HttpReply& reply);
+
+ private:
+  ServerOptions options_;
+  int64_t created_;
+  std::unique_ptr<os::HttpServer> http_;
+  std::mutex mutex_;  // over loaded_ and stopping_ while they change
+  bool stopping_ = false;
+  std::unique_ptr<Loaded> loaded_;
+  std::atomic<const Loaded*> ready_{nullptr};
+};
+
+}  // namespace engine

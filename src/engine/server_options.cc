@@ -1,0 +1,426 @@
+#include "src/engine/server_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <optional>
+#include <set>
+
+#include "kernels/formats/formats.h"
+#include "src/os/files.h"
+
+namespace engine {
+namespace {
+
+// Why a value is refused; "" when it was taken.
+using Why = std::string;
+
+struct Parse {  // what a binding may touch
+  ServerOptions& options;
+  std::vector<std::string>& warnings;
+};
+
+struct Flag {
+  std::string_view names;  // separated by spaces, as written on a command line
+  std::string_view off;    // the negative spellings of a switch
+  std::string_view env;
+  std::string_view value;  // how --help calls the value; "" for a switch
+  std::string_view fallback;
+  std::string_view help;
+  Why (*set)(Parse& parse, std::string_view value);  // a switch gets "1" or "0"
+};
+
+template <class T>
+Why number(std::string_view text, T lo, T hi, T& out) {
+  T value{};
+  auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failure != std::errc() || end != text.data() + text.size() || value != value) {
+    return fmt::format("'{}' is not a number", text);
+  }
+  if (value < lo || value > hi) {
+    return fmt::format("{} is not between {} and {}", text, lo, hi);
+  }
+  out = value;
+  return "";
+}
+
+Why one_of(std::string_view text, std::initializer_list<std::string_view> allowed) {
+  return std::find(allowed.begin(), allowed.end(), text) != allowed.end()
+             ? ""
+             : fmt::format("'{}' is none of: {}", text, fmt::join(allowed, ", "));
+}
+
+Why threads(std::string_view text, int& out) {
+  Why why = number(text, -1, 1024, out);
+  out = std::max(out, 0);  // -1: automatic
+  return why;
+}
+
+Why cache_type(std::string_view text, std::string& out) {
+  if (!kernels::find_kv_format(text)) {
+    return fmt::format("Unsupported cache type: {}; one of: {}", text, kernels::kv_format_names());
+  }
+  out = text;
+  return "";
+}
+
+Why add_keys(std::string_view text, char separator, ServerOptions& options) {
+  for (size_t at = 0; at <= text.size();) {
+    size_t end = std::min(text.find(separator, at), text.size());
+    std::string_view key = text.substr(at, end - at);
+    while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) {
+      key.remove_suffix(1);
+    }
+    if (!key.empty()) {
+      options.api_keys.emplace_back(key);
+    }
+    at = end + 1;
+  }
+  return options.api_keys.empty() ? "no key given" : "";
+}
+
+Why load_mode(Parse& p, std::string_view mode) {
+  if (Why why = one_of(mode, {"auto", "none", "mmap", "mlock", "mmap+mlock"}); !why.empty()) {
+    return why;
+  }
+  p.options.mmap = mode == "auto" || mode.starts_with("mmap");
+  p.options.mlock = mode.ends_with("mlock");
+  return "";
+}
+
+constexpr int kMax = std::numeric_limits<int>::max();
+
+constexpr Flag kFlags[] = {
+    {"-h --help --usage", "", "", "", "", "print this and exit",
+     [](Parse& p, std::string_view) { return p.options.help = true, Why(); }},
+    {"--version", "", "", "", "", "print the version and exit",
+     [](Parse& p, std::string_view) { return p.options.version = true, Why(); }},
+    {"-m --model", "", "LLAMA_ARG_MODEL", "FILE", "", "GGUF model to serve",
+     [](Parse& p, std::string_view v) { return p.options.model = v, Why(); }},
+    {"-a --alias", "", "LLAMA_ARG_ALIAS", "NAME", "the model's path", "the model's name in the API",
+     [](Parse& p, std::string_view v) { return p.options.alias = v, Why(); }},
+    {"--host", "", "LLAMA_ARG_HOST", "HOST", "127.0.0.1", "address to listen on",
+     [](Parse& p, std::string_view v) { return p.options.host = v, Why(); }},
+    {"--port", "", "LLAMA_ARG_PORT", "N", "8080", "port to listen on; 0: any free one, printed",
+     [](Parse& p, std::string_view v) { return number(v, 0, 65535, p.options.port); }},
+    {"--api-key", "", "LLAMA_API_KEY", "KEY,...", "", "keys that clients must show one of",
+     [](Parse& p, std::string_view v) { return add_keys(v, ',', p.options); }},
+    {"--api-key-file", "", "LLAMA_ARG_API_KEY_FILE", "FILE", "", "file with one such key per line",
+     [](Parse& p, std::string_view v) {
+       auto text = os::read_file(std::string(v), 1 << 20);
+       return text ? add_keys(*text, '\n', p.options) : text.failure().to_string();
+     }},
+    {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "generation requests that may wait at once",
+     [](Parse& p, std::string_view v) {
+       int n = 0;
+       Why why = number(v, -1, 1024, n);
+       p.options.threads_http = n >= 1 ? n : p.options.threads_http;
+       return why;
+     }},
+    {"-to --timeout", "", "LLAMA_ARG_TIMEOUT", "N", "3600", "seconds for a client that neither sends nor reads",
+     [](Parse& p, std::string_view v) { return number(v, 1, 1000000, p.options.timeout_s); }},
+    {"-c --ctx-size", "", "LLAMA_ARG_CTX_SIZE", "N", "0", "context in tokens; 0: what the model was trained for",
+     [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.n_ctx); }},
+    {"-n --predict --n-predict", "", "LLAMA_ARG_N_PREDICT", "N", "-1", "tokens to generate; -1: until the context is full",
+     [](Parse& p, std::string_view v) { return number(v, -1, kMax, p.options.n_predict); }},
+    {"-b --batch-size", "", "LLAMA_ARG_BATCH", "N", "2048", "most prompt tokens per call of the engine",
+     [](Parse& p, std::string_view v) { return number(v, 1, kMax, p.options.context.n_batch); }},
+    {"-ub --ubatch-size", "", "LLAMA_ARG_UBATCH", "N", "512", "most tokens computed together",
+     [](Parse& p, std::string_view v) { return number(v, 1, kMax, p.options.context.n_ubatch); }},
+    {"-t --threads", "", "LLAMA_ARG_THREADS", "N", "physical cores", "threads while generating",
+     [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads); }},
+    {"-tb --threads-batch", "", "", "N", "as --threads", "threads while reading a prompt",
+     [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads_batch); }},
+    {"-np --parallel", "", "LLAMA_ARG_N_PARALLEL", "N", "1", "sequences at once; only 1 (further requests wait)",
+     [](Parse&, std::string_view v) {
+       int n = 0;
+       Why why = number(v, -1, 1024, n);
+       return !why.empty() || n == 1 || n == -1 ? why : Why("only one sequence at a time is supported; use -np 1");
+     }},
+    {"-ctk --cache-type-k", "", "LLAMA_ARG_CACHE_TYPE_K", "TYPE", "f16", "type of the cache's keys",
+     [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
+    {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",
+     [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_v); }},
+    {"-fa --flash-attn", "", "LLAMA_ARG_FLASH_ATTN", "on|off|auto", "auto",
+     "attention here is always fused; off is refused with a quantized V cache, as in llama-server",
+     [](Parse& p, std::string_view v) {
+       Why why = one_of(v, {"on", "off", "auto"});
+       if (why.empty() && v == "off") {
+         p.warnings.emplace_back("--flash-attn off is ignored: this engine has one attention path, and it is fused");
+       }
+       p.options.flash_attn = v;
+       return why;
+     }},
+    {"-ngl --gpu-layers --n-gpu-layers", "", "LLAMA_ARG_N_GPU_LAYERS", "N|auto|all", "auto", "layers on the GPU",
+     [](Parse& p, std::string_view v) {
+       int n = 0;
+       Why why = v == "auto" || v == "all" ? "" : number(v, -1, kMax, n);
+       if (v != "auto" && v != "0") {
+         p.warnings.emplace_back("no usable GPU found, --gpu-layers option will be ignored");
+       }
+       return why;
+     }},
+    {"--fit", "", "LLAMA_ARG_FIT", "on|off", "off", "llama-server's fitting of unset options; here always off",
+     [](Parse& p, std::string_view v) {
+       if (v == "on") {
+         p.warnings.emplace_back("--fit on is ignored: options are used as given");
+       }
+       return one_of(v, {"on", "off"});
+     }},
+    {"--numa", "", "LLAMA_ARG_NUMA", "TYPE", "", "distribute, isolate or numactl; ignored",
+     [](Parse& p, std::string_view v) {
+       p.warnings.emplace_back("--numa is ignored: this build does not place threads or memory");
+       return one_of(v, {"distribute", "isolate", "numactl"});
+     }},
+    {"-lm --load-mode", "", "LLAMA_ARG_LOAD_MODE", "MODE", "auto", "auto, none, mmap, mlock or mmap+mlock", load_mode},
+    {"--mmap", "--no-mmap", "LLAMA_ARG_MMAP", "", "on", "map the model file instead of reading it",
+     [](Parse& p, std::string_view v) { return p.options.mmap = v == "1", Why(); }},
+    {"--mlock", "", "LLAMA_ARG_MLOCK", "", "off", "keep the model in memory",
+     [](Parse& p, std::string_view v) { return p.options.mlock = v == "1", Why(); }},
+    {"--warmup", "--no-warmup", "", "", "on", "one token before the server is ready",
+     [](Parse& p, std::string_view v) { return p.options.warmup = v == "1", Why(); }},
+    {"--cache-prompt", "--no-cache-prompt", "LLAMA_ARG_CACHE_PROMPT", "", "on",
+     "reuse the common prefix of successive prompts",
+     [](Parse& p, std::string_view v) { return p.options.cache_prompt = v == "1", Why(); }},
+    {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0", "llama-server's copies of old prompts; here there are none",
+     [](Parse& p, std::string_view v) {
+       int n = 0;
+       Why why = number(v, -1, kMax, n);
+       if (why.empty() && n != 0) {
+         p.warnings.emplace_back("--cache-ram is ignored: this server keeps no copies of old prompts");
+       }
+       return why;
+     }},
+    {"-s --seed", "", "", "N", "-1", "seed of sampling; -1: a random one",
+     [](Parse& p, std::string_view v) {
+       int64_t seed = 0;
+       Why why = number<int64_t>(v, -1, 0xFFFFFFFF, seed);
+       p.options.sampling.seed = static_cast<uint32_t>(seed);
+       return why;
+     }},
+    {"--temp --temperature", "", "", "N", "0.8", "temperature; 0: always the best token",
+     [](Parse& p, std::string_view v) { return number(v, 0.0F, 1000.0F, p.options.sampling.temperature); }},
+    {"--top-k", "", "LLAMA_ARG_TOP_K", "N", "40", "draw from the K best tokens; 0: all",
+     [](Parse& p, std::string_view v) { return number(v, 0, kMax, p.options.sampling.top_k); }},
+    {"--top-p", "", "", "N", "0.95", "draw from the best tokens that together have this probability; 1: all",
+     [](Parse& p, std::string_view v) { return number(v, 0.0F, 1.0F, p.options.sampling.top_p); }},
+    {"--min-p", "", "", "N", "0.05", "least probability, relative to the best token's; 0: any",
+     [](Parse& p, std::string_view v) { return number(v, 0.0F, 1.0F, p.options.sampling.min_p); }},
+    {"--ignore-eos", "", "", "", "off", "never draw a token that ends generation",
+     [](Parse& p, std::string_view v) { return p.options.sampling.ignore_eos = v == "1", Why(); }},
+    {"-lv --verbosity --log-verbosity", "", "LLAMA_ARG_LOG_VERBOSITY", "N", "3",
+     "0 nothing, 1 errors, 2 warnings, 3 information, 4 and 5 more",
+     [](Parse& p, std::string_view v) { return number(v, 0, 5, p.options.verbosity); }},
+};
+
+// llama-server had these; it names their successors, which this server lacks too.
+constexpr std::string_view kRemoved[] = {"--draft", "--draft-n", "--draft-max", "--draft-min", "--draft-n-min"};
+
+std::vector<std::string_view> words(std::string_view list) {
+  std::vector<std::string_view> out;
+  for (size_t at = 0; at < list.size();) {
+    size_t end = std::min(list.find(' ', at), list.size());
+    out.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return out;
+}
+
+struct Found {
+  const Flag* flag = nullptr;
+  bool off = false;
+};
+
+Found find_flag(std::string_view name) {
+  for (const Flag& flag : kFlags) {
+    for (bool off : {false, true}) {
+      std::vector<std::string_view> names = words(off ? flag.off : flag.names);
+      if (std::find(names.begin(), names.end(), name) != names.end()) {
+        return {&flag, off};
+      }
+    }
+  }
+  return {};
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) {
+    row[j] = j;
+  }
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      size_t up = row[j];
+      row[j] = std::min({up + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = up;
+    }
+  }
+  return row.back();
+}
+
+std::string did_you_mean(std::string_view name) {
+  size_t best = std::max<size_t>(2, name.size() / 4) + 1;
+  std::string_view meant;
+  for (const Flag& flag : kFlags) {
+    for (std::string_view list : {flag.names, flag.off}) {
+      for (std::string_view candidate : words(list)) {
+        if (size_t distance = edit_distance(name, candidate); candidate.starts_with("--") && distance < best) {
+          best = distance;
+          meant = candidate;
+        }
+      }
+    }
+  }
+  return meant.empty() ? "see --help for what there is" : fmt::format("did you mean {}?", meant);
+}
+
+std::optional<bool> truth(std::string_view text) {
+  for (std::string_view yes : {"1", "on", "true", "enabled"}) {
+    if (text == yes) {
+      return true;
+    }
+  }
+  for (std::string_view no : {"0", "off", "false", "disabled"}) {
+    if (text == no) {
+      return false;
+    }
+  }
+  return std::nullopt;
+}
+
+base::Result<void> read_environment(const Flag& flag, const Environment& environment,
+                                    const std::string* on_command_line, Parse& parse) {
+  std::string name(flag.env);
+  const char* value = environment(name.c_str());
+  std::string no_name = name.starts_with("LLAMA_ARG_") && !flag.off.empty() ? "LLAMA_ARG_NO_" + name.substr(10) : "";
+  if (!no_name.empty() && environment(no_name.c_str())) {  // set to anything: false
+    name = no_name;
+    value = "0";
+  }
+  if (!value) {
+    return {};
+  }
+  if (on_command_line) {
+    parse.warnings.push_back(fmt::format(
+        "{} environment variable is set, but will be overwritten by command line argument {}", name, *on_command_line));
+    return {};
+  }
+  std::string_view text = value;
+  Why why;
+  if (flag.value.empty()) {
+    std::optional<bool> on = truth(text);
+    why = on ? flag.set(parse, *on ? "1" : "0") : fmt::format("'{}' is neither on nor off", text);
+  } else {
+    why = flag.set(parse, text);
+  }
+  if (!why.empty()) {
+    return base::error("", fmt::format("error while handling environment variable \"{}\": {}", name, why),
+                       "unset it, or see --help");
+  }
+  return {};
+}
+
+base::Result<void> validate(ServerOptions& options) {
+  if (options.model.empty()) {
+    return base::error("", "no model was given", "name a GGUF file with --model FILE");
+  }
+  const kernels::KvFormat* v = kernels::find_kv_format(options.context.cache_type_v);
+  if (options.flash_attn == "off" && v && v->group_values > 0) {
+    return base::error("", "quantized V cache requires flash_attn to be enabled",
+                       "drop --flash-attn off, or use --cache-type-v f16");
+  }
+  return {};
+}
+
+}  // namespace
+
+base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args,
+                                                 const Environment& environment) {
+  ParsedOptions out;
+  Parse parse{out.options, out.warnings};
+  struct Use {
+    const Flag* flag;
+    std::string name, value;
+  };
+  std::vector<Use> uses;
+  for (size_t i = 0; i < args.size(); ++i) {
+    std::string name = args[i];
+    if (name.starts_with("--")) {
+      std::replace(name.begin(), name.end(), '_', '-');
+    }
+    Found found = find_flag(name);
+    if (!found.flag) {
+      if (std::find(std::begin(kRemoved), std::end(kRemoved), name) != std::end(kRemoved)) {
+        return base::error("", fmt::format("error while handling argument \"{}\": the argument has been removed. use "
+                                           "--spec-draft-n-max or --spec-ngram-mod-n-max",
+                                           name),
+                           "those are llama-server's; this server does not speculate");
+      }
+      return base::error("", "invalid argument: " + args[i], did_you_mean(name));
+    }
+    std::string value = found.off ? "0" : "1";
+    if (!found.flag->value.empty()) {
+      if (i + 1 == args.size()) {
+        return base::error("", fmt::format("error while handling argument \"{}\": expected value for argument", name),
+                           fmt::format("write {} {}", name, found.flag->value));
+      }
+      value = args[++i];
+    }
+    auto same = std::find_if(uses.begin(), uses.end(), [&](const Use& use) { return use.flag == found.flag; });
+    if (same != uses.end()) {
+      out.warnings.push_back(fmt::format("argument {} was given more than once, the last one is used", name));
+      uses.erase(same);
+    }
+    uses.push_back({found.flag, name, value});
+  }
+  for (const Flag& flag : kFlags) {
+    auto use = std::find_if(uses.begin(), uses.end(), [&](const Use& u) { return u.flag == &flag; });
+    if (!flag.env.empty()) {
+      if (auto read = read_environment(flag, environment, use == uses.end() ? nullptr : &use->name, parse); !read) {
+        return read.failure();
+      }
+    }
+  }
+  for (const Use& use : uses) {
+    if (Why why = use.flag->set(parse, use.value); !why.empty()) {
+      return base::error("", fmt::format("error while handling argument \"{}\": {}", use.name, why),
+                         fmt::format("{}: {}", use.flag->names, use.flag->help));
+    }
+  }
+  if (!out.options.help && !out.options.version) {
+    if (auto valid = validate(out.options); !valid) {
+      return valid.failure();
+    }
+  }
+  return out;
+}
+
+std::string server_help() {
+  std::string out = "tbq-server: serves a GGUF model with llama-server's flags and HTTP API\n\n";
+  for (const Flag& flag : kFlags) {
+    std::vector<std::string_view> names = words(flag.names);
+    for (std::string_view off : words(flag.off)) {
+      names.push_back(off);
+    }
+    std::string left = fmt::format("{}{}{}", fmt::join(names, ", "), flag.value.empty() ? "" : " ", flag.value);
+    std::string right(flag.help);
+    if (!flag.fallback.empty()) {
+      right += fmt::format(" (default: {})", flag.fallback);
+    }
+    if (!flag.env.empty()) {
+      right += fmt::format(" (env: {})", flag.env);
+    }
+    if (flag.names.ends_with("cache-type-k") || flag.names.ends_with("cache-type-v")) {
+      right += fmt::format(": {}", kernels::kv_format_names());
+    }
+    out += left.size() <= 38 ? fmt::format("{:<40}{}\n", left, right) : fmt::format("{}\n{:<40}{}\n", left, "", right);
+  }
+  return out;
+}
+
+}  // namespace engine

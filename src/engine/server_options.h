@@ -1,0 +1,48 @@
+#pragma once
+// What tbq-server was asked for. One table (server_options.cc) declares each flag once: names, environment variable,
+// default, help and binding; parsing, --help and the environment all read it. Spellings are llama-server's.
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/error.h"
+#include "src/engine/context.h"
+#include "src/engine/sampler.h"
+
+namespace engine {
+
+struct ServerOptions {
+  std::string model, alias;
+  std::string host = "127.0.0.1";
+  int port = 8080;  // 0: any free port, printed once bound
+  ContextOptions context;
+  std::string flash_attn = "auto";  // on, off, auto
+  bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
+  SamplerParams sampling;
+  int n_predict = -1;
+  std::vector<std::string> api_keys;  // secrets: never logged
+  int threads_http = 32;              // generation requests that wait at once; others have threads of their own
+  int timeout_s = 3600;               // a client that neither sends nor reads
+  int verbosity = 3;
+  bool help = false, version = false;
+
+  std::string model_name() const { return alias.empty() ? model : alias; }
+};
+
+struct ParsedOptions {
+  ServerOptions options;
+  std::vector<std::string> warnings;  // to be logged, in order
+};
+
+// nullptr when the variable is not set.
+using Environment = std::function<const char*(const char* name)>;
+
+// Command line over environment over defaults. Errors are llama-server's lines: "invalid argument: --foo", "error
+// while handling argument ...". The rules between options are checked too, unless help or version was asked for.
+base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args, const Environment& environment);
+
+std::string server_help();
+
+}  // namespace engine

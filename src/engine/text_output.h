@@ -1,0 +1,35 @@
+#pragma once
+// Generated pieces to text a client may see: a character whose bytes are not all here and what may become a
+// stop string are held back; a stop string and what follows it never appear. Pure.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace engine {
+
+class TextOutput {
+ public:
+  // Empty stop strings are ignored.
+  explicit TextOutput(std::vector<std::string> stops);
+
+  struct Step {
+    std::string text;            // new text to send, perhaps empty
+    bool mid_character = false;  // the piece ended inside a character: send no event for it
+    bool stopped = false;        // a stop string is complete; text holds what came before it
+  };
+  Step push(std::string_view piece);
+  // What was held back, when generation ends for another reason.
+  std::string flush();
+
+  const std::string& text() const { return text_; }  // everything, the stop string excluded
+  const std::string& stopping_word() const { return stopping_word_; }
+
+ private:
+  std::vector<std::string> stops_;
+  size_t longest_stop_ = 0;
+  std::string text_, stopping_word_;
+  size_t sent_ = 0;
+};
+
+}  // namespace engine

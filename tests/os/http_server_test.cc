@@ -1,0 +1,337 @@
+#include "src/os/http_server.h"
+
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+using os::HttpIncoming;
+using os::HttpReply;
+using os::HttpRequestParser;
+using os::HttpServer;
+using os::HttpServerOptions;
+using State = os::HttpRequestParser::State;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// A client that sends exactly what it is told.
+class RawClient {
+ public:
+  explicit RawClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connected_ = ::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  }
+  ~RawClient() { ::close(fd_); }
+  RawClient(const RawClient&) = delete;
+  RawClient& operator=(const RawClient&) = delete;
+  bool connected() const { return connected_; }
+  bool send(std::string_view bytes) const {
+    while (!bytes.empty()) {
+      ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (n <= 0) {
+        return false;
+      }
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+    return true;
+  }
+  // Reads until `marker` has come, the server closes, or 5 s pass.
+  std::string read_until(std::string_view marker) {
+    std::string out;
+    while (out.find(marker) == std::string::npos) {
+      pollfd fd = {fd_, POLLIN, 0};
+      char buffer[4096];
+      ssize_t n = ::poll(&fd, 1, 5000) > 0 ? ::recv(fd_, buffer, sizeof buffer, 0) : -1;
+      if (n <= 0) {
+        closed_ = n == 0;
+        break;
+      }
+      out.append(buffer, static_cast<size_t>(n));
+    }
+    return out;
+  }
+  bool closed() const { return closed_; }
+
+ private:
+  int fd_;
+  bool connected_ = false, closed_ = false;
+};
+
+HttpServerOptions small_options() {
+  HttpServerOptions options;
+  options.n_threads = 2;
+  options.n_urgent_threads = 1;
+  options.urgent = [](std::string_view path) { return path == "/health"; };
+  options.limits.max_body_bytes = 1000;
+  options.headers = {{"Server", "test"}};
+  return options;
+}
+
+std::unique_ptr<HttpServer> serve(HttpServer::Handler handler, HttpServerOptions options = small_options()) {
+  auto server = HttpServer::bind(std::move(options));
+  REQUIRE(server);
+  (*server)->start(std::move(handler));
+  return std::move(server).value();
+}
+
+void echo(const HttpIncoming& request, HttpReply& reply) {
+  reply.send(200, "text/plain", request.method + " " + request.path + " " + request.body);
+}
+
+}  // namespace
+
+TEST_CASE("requests parse across any border") {
+  std::string text =
+      "POST /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n3\r\n, "
+      "w\r\n0\r\nT: 1\r\n\r\n"
+      "GET /next HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n";
+  for (size_t step = 1; step < 20; ++step) {
+    HttpRequestParser parser;
+    std::vector<HttpIncoming> requests;
+    for (size_t at = 0; at < text.size(); at += step) {
+      State state = parser.feed(std::string_view(text).substr(at, step));
+      while (state == State::kReady) {
+        requests.push_back(parser.take());
+        state = parser.feed("");
+      }
+      REQUIRE(state == State::kNeedMore);
+    }
+    REQUIRE(requests.size() == 2);
+    CHECK(requests[0].path == "/a b");
+    CHECK(requests[0].query == "x=1");
+    CHECK(requests[0].body == "hello, w");
+    CHECK(requests[0].keep_alive);
+    CHECK(*requests[0].header("host") == "h");
+    CHECK(requests[1].http_1_0);
+    CHECK(requests[1].keep_alive);
+    CHECK(parser.idle());
+  }
+}
+
+TEST_CASE("what two readers could read differently, or is too large, is refused") {
+  struct Row {
+    const char* text;
+    int status;
+  };
+  const Row rows[] = {
+      {"GET / HTTP/2.0\r\n\r\n", 505},
+      {"GET /\r\n\r\n", 400},
+      {"\x16\x03\x01\x02\x01\r\n\r\n", 400},
+      {"GET http:/ HTTP/1.1\r\n\r\n", 400},
+      {"GET / HTTP/1.1\r\nA : b\r\n\r\n", 400},
+      {"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413},
+      {"POST / HTTP/1.1\r\nContent-Length: 101\r\n\r\n", 413},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n", 413},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n", 413},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: "
+       "chunked\r\n\r\n32\r\n12345678901234567890123456789012345678901234567890\r\n33\r\n",
+       413},
+  };
+  for (const Row& row : rows) {
+    os::HttpLimits limits;
+    limits.max_body_bytes = 100;
+    HttpRequestParser parser(limits);
+    CHECK_MESSAGE(parser.feed(row.text) == State::kBad, row.text);
+    CHECK_MESSAGE(parser.bad_status() == row.status, row.text);
+    CHECK(parser.feed("GET / HTTP/1.1\r\n\r\n") == State::kBad);  // final
+  }
+  HttpRequestParser long_head;
+  CHECK(long_head.feed("GET / HTTP/1.1\r\nA: " + std::string(100000, 'x')) == State::kBad);
+  CHECK(long_head.bad_status() == 431);
+}
+
+TEST_CASE("a connection serves many requests, pipelined ones too") {
+  auto server = serve(echo);
+  RawClient client(server->port());
+  REQUIRE(client.connected());
+  client.send("GET /1 HTTP/1.1\r\n\r\n");
+  CHECK(client.read_until("/1 ").find("Connection: keep-alive") != std::string::npos);
+  client.send("POST /2 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.1\r\nConnection: close\r\n\r\n");
+  std::string both = client.read_until("GET /3 ");
+  CHECK(both.find("POST /2 abc") != std::string::npos);
+  CHECK(both.find("Server: test") != std::string::npos);
+  client.read_until("never");
+  CHECK(client.closed());
+}
+
+TEST_CASE("a second server on the port is an error, and the port is free again at once") {
+  auto first = serve(echo);
+  HttpServerOptions options = small_options();
+  options.port = first->port();
+  auto second = HttpServer::bind(options);
+  REQUIRE_FALSE(second.ok());
+  CHECK(second.failure().what.find("couldn't bind HTTP server socket, hostname: 127.0.0.1, port: ") == 0);
+  CHECK_FALSE(second.failure().next.empty());
+  {
+    RawClient client(first->port());  // leaves a connection in TIME_WAIT
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    client.read_until("GET / ");
+    first->stop();
+  }
+  CHECK(HttpServer::bind(options).ok());
+  options.host = "no.such.host.invalid";
+  CHECK_FALSE(HttpServer::bind(options).ok());
+}
+
+TEST_CASE("body limits hold for chunked bodies; the answer arrives although the client still sends") {
+  auto server = serve(echo);
+  RawClient client(server->port());
+  client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+  std::string chunk = "100\r\n" + std::string(256, 'x') + "\r\n";
+  for (int i = 0; i < 100 && client.send(chunk); ++i) {
+  }
+  CHECK(client.read_until("413 ").find("413 ") != std::string::npos);
+}
+
+TEST_CASE("Expect: 100-continue is answered before the body") {
+  auto server = serve(echo);
+  RawClient client(server->port());
+  client.send("POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+  CHECK(client.read_until("\r\n\r\n").find("100 Continue") != std::string::npos);
+  client.send("ok");
+  CHECK(client.read_until("POST / ok").find("200 OK") != std::string::npos);
+}
+
+TEST_CASE("slow and idle clients cost no thread, and health answers while every handler is busy") {
+  std::atomic<bool> release{false};
+  auto server = serve([&](const HttpIncoming& request, HttpReply& reply) {
+    while (request.path == "/slow" && !release) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    reply.send(200, "text/plain", request.path);
+  });
+  std::vector<std::unique_ptr<RawClient>> others;
+  for (int i = 0; i < 40; ++i) {
+    others.push_back(std::make_unique<RawClient>(server->port()));
+    others.back()->send(i < 4 ? "GET /slow HTTP/1.1\r\n\r\n" : i < 20 ? "GET /half" : "");
+  }
+  RawClient client(server->port());
+  client.send("GET /health HTTP/1.1\r\n\r\n");
+  auto begin = std::chrono::steady_clock::now();
+  CHECK(client.read_until("/health").find("200 OK") != std::string::npos);
+  CHECK(seconds_since(begin) < 1);
+  release = true;
+  CHECK(others[3]->read_until("/slow").find("200 OK") != std::string::npos);
+}
+
+TEST_CASE("a handler sees its client hang up") {
+  std::atomic<bool> saw{false}, started{false};
+  auto server = serve([&](const HttpIncoming&, HttpReply& reply) {
+    CHECK_FALSE(reply.client_gone());
+    started = true;
+    for (int i = 0; i < 500 && !saw; ++i) {
+      saw = reply.client_gone();
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  {
+    RawClient client(server->port());
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    while (!started) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  for (int i = 0; i < 500 && !saw; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK(saw);
+}
+
+TEST_CASE("streams are chunked; one that is not ended is cut") {
+  auto server = serve([](const HttpIncoming& request, HttpReply& reply) {
+    reply.begin_stream("text/event-stream");
+    reply.write("data: 1\n\n");
+    if (request.path == "/whole") {
+      reply.end_stream();
+    }
+  });
+  RawClient client(server->port());
+  client.send("GET /whole HTTP/1.1\r\n\r\n");
+  std::string text = client.read_until("0\r\n\r\n");
+  CHECK(text.find("Transfer-Encoding: chunked") != std::string::npos);
+  CHECK(text.find("9\r\ndata: 1\n\n\r\n0\r\n\r\n") != std::string::npos);
+  client.send("GET /cut HTTP/1.1\r\n\r\n");
+  CHECK(client.read_until("never").find("0\r\n\r\n") == std::string::npos);
+  CHECK(client.closed());
+  RawClient old(server->port());
+  old.send("GET /whole HTTP/1.0\r\n\r\n");
+  CHECK(old.read_until("never").find("\r\n\r\ndata: 1\n\n") != std::string::npos);
+  CHECK(old.closed());
+}
+
+TEST_CASE("stop wakes idle clients and a blocked write, and returns at once") {
+  std::atomic<bool> writing{false};
+  auto server = serve([&](const HttpIncoming&, HttpReply& reply) {
+    reply.begin_stream("text/plain");
+    std::string big(1 << 20, 'x');
+    writing = true;
+    while (reply.write(big)) {
+    }
+  });
+  RawClient idle(server->port()), half(server->port()), deaf(server->port());
+  half.send("GET /");
+  deaf.send("GET / HTTP/1.1\r\n\r\n");
+  while (!writing) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // let the socket's buffers fill
+  auto begin = std::chrono::steady_clock::now();
+  server->stop();
+  CHECK(seconds_since(begin) < 0.5);
+  idle.read_until("never");
+  CHECK(idle.closed());
+}
+
+TEST_CASE("a handler that throws or says nothing is a 500, and the server goes on") {
+  auto server = serve([](const HttpIncoming& request, HttpReply& reply) {
+    if (request.path == "/throw") {
+      throw std::runtime_error("boom");
+    }
+    if (request.path == "/ok") {
+      reply.send(200, "text/plain", "fine");
+    }
+  });
+  for (const char* path : {"/throw", "/nothing"}) {
+    RawClient client(server->port());
+    client.send(std::string("GET ") + path + " HTTP/1.1\r\n\r\n");
+    CHECK(client.read_until("500 ").find("500 ") != std::string::npos);
+  }
+  RawClient client(server->port());
+  client.send("HEAD /ok HTTP/1.1\r\n\r\n");
+  std::string head = client.read_until("\r\n\r\n");
+  CHECK(head.find("Content-Length: 4") != std::string::npos);
+  CHECK(head.ends_with("\r\n\r\n"));
+}
+
+TEST_CASE("a request that stops arriving is answered 408") {
+  HttpServerOptions options = small_options();
+  options.request_timeout_s = 0.1;
+  options.keep_alive_s = 0.2;
+  auto server = serve(echo, options);
+  RawClient half(server->port()), idle(server->port());
+  half.send("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab");
+  CHECK(half.read_until("408 ").find("408 ") != std::string::npos);
+  idle.read_until("never");
+  CHECK(idle.closed());
+}
