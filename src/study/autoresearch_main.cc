@@ -5,11 +5,14 @@
 #include <array>
 #include <csignal>
 #include <cstdio>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "src/base/version.h"
 #include "src/os/child.h"
 #include "src/study/commands.h"
+#include "src/study/plan.h"
 #include "src/study/suggest.h"
 
 namespace {
@@ -26,7 +29,8 @@ constexpr std::array<Command, 4> kCommands = {{
 }};
 
 void print_usage(std::FILE* out) {
-  fmt::print(out, "autoresearch {}: finds the best configuration of an LLM inference server\n\n", base::version());
+  fmt::print(out, "autoresearch {}: finds the best configuration of an LLM inference server\n\n",
+             base::version());
   fmt::print(out, "usage: autoresearch COMMAND ...   (autoresearch COMMAND --help explains one)\n\n");
   for (const Command& command : kCommands) {
     fmt::print(out, "  {:<8} {}\n", command.name, command.summary);
@@ -51,6 +55,13 @@ int main(int argc, char** argv) {
     return 0;
   }
   bool asked = name == "--help" || name == "-h" || name == "help";
+  if (!asked && !name.empty()) {
+    std::vector<std::string> known;
+    for (const Command& command : kCommands) {
+      known.emplace_back(command.name);
+    }
+    fmt::print(stderr, "error: no command '{}'; {}\n\n", name, study::did_you_mean(name, known));
+  }
   print_usage(asked ? stdout : stderr);
   return asked ? 0 : study::kExitUsage;
 }

@@ -83,7 +83,7 @@ int resume_command(int argc, char** argv) {
     options.budget_s = *seconds;
   }
   if (!until.empty()) {
-    if (auto valid = seconds_until(until); !valid) {
+    if (auto valid = seconds_to_clock(until); !valid) {
       return fail(valid.failure(), kExitUsage);
     }
   }

@@ -66,7 +66,7 @@ int run_command(int argc, char** argv) {
   options.confirm_launches = confirm;
   options.quiet = quiet;
   if (!options.until.empty()) {
-    if (auto valid = seconds_until(options.until); !valid) {
+    if (auto valid = seconds_to_clock(options.until); !valid) {
       return fail(valid.failure(), kExitUsage);
     }
   }

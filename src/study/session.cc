@@ -74,7 +74,7 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
   return checked;
 }
 
-base::Result<double> seconds_until(const std::string& clock_time) {
+base::Result<double> seconds_to_clock(const std::string& clock_time) {
   int hour = -1, minute = -1;
   const char* end = clock_time.data() + clock_time.size();
   auto [colon, bad_hour] = std::from_chars(clock_time.data(), end, hour);
@@ -139,7 +139,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.confirm_launches = options.confirm_launches;
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
   if (!options.until.empty()) {
-    auto left = seconds_until(options.until);
+    auto left = seconds_to_clock(options.until);
     if (!left) {
       return fail(left.failure(), kExitUsage);
     }

@@ -27,7 +27,7 @@ struct Preflight {
 base::Result<Preflight> preflight(const Study& study, const std::string& journal_path);
 
 // Seconds from now until the next HH:MM of local time. Error: not a time.
-base::Result<double> seconds_until(const std::string& clock_time);
+base::Result<double> seconds_to_clock(const std::string& clock_time);
 
 // "runs/x.jsonl" -> "runs/x.logs": where the candidates' logs go.
 std::string log_directory_of(const std::string& journal_path);

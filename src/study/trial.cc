@@ -124,7 +124,7 @@ class Measurement {
     health.connect_timeout_s = 2;
     health.timeout_s = 3;
     auto answer = os::http(health);
-    return fail(classify_probe_error(error.what, answer.ok() && answer->status == 200),
+    return fail(classify_probe_error(os::http_fault(error), answer.ok() && answer->status == 200),
                 fmt::format("{} probe: {}", probe, error.to_string()));
   }
 
@@ -243,14 +243,15 @@ std::vector<std::string> environment_names() {
 
 }  // namespace
 
-Status classify_probe_error(std::string_view what, bool health_answers) {
-  if (what.find("no data for") != std::string_view::npos) {
-    return Status::kHang;
+Status classify_probe_error(os::HttpFault fault, bool health_answers) {
+  switch (fault) {
+    case os::HttpFault::kNoData:
+      return Status::kHang;
+    case os::HttpFault::kTimedOut:
+      return health_answers ? Status::kTimeout : Status::kHang;
+    default:
+      return Status::kRunCrash;
   }
-  if (what.find("timed out") != std::string_view::npos) {
-    return health_answers ? Status::kTimeout : Status::kHang;
-  }
-  return Status::kRunCrash;
 }
 
 ServerTrialRunner::ServerTrialRunner(const Study& study, const ServerProgram& program,

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "src/os/http_client.h"
 #include "src/study/backends.h"
 #include "src/study/record.h"
 
@@ -41,6 +42,6 @@ class ServerTrialRunner : public TrialRunner {
 inline constexpr std::string_view kConfirmPhase = "confirm";
 
 // Which failure a probe's Error stands for, once the candidate is known to be alive. Pure.
-Status classify_probe_error(std::string_view what, bool health_answers);
+Status classify_probe_error(os::HttpFault fault, bool health_answers);
 
 }  // namespace study
