@@ -62,8 +62,8 @@ std::string doubt(const SpeedSample& sample, const SpeedOptions& options) {
 }
 
 std::string prompt_of(int sentences, uint64_t nonce) {
-  // The nonce comes first: whatever prefix a cache may hold ends there. The rest is the same each time, and so is
-  // its length.
+  // The nonce comes first: whatever prefix a cache may hold ends there. The rest is the same each time, and
+  // so is its length.
   std::string text = fmt::format("Note {:08x}.", nonce & 0xffffffff);
   for (int i = 0; i < sentences; ++i) {
     text += ' ';
