@@ -209,10 +209,14 @@ std::string grouped(double number) {
     return fmt::format("{:.2g}", number);
   }
   std::string digits = fmt::format("{:.0f}", number);
-  for (size_t at = digits.size(); at > 3; at -= 3) {
-    digits.insert(at - 3, ",");
+  std::string result;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) {
+      result += ',';
+    }
+    result += digits[i];
   }
-  return digits;
+  return result;
 }
 
 }  // namespace study
