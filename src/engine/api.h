@@ -1,6 +1,7 @@
 #pragma once
-// The API's JSON: requests to what they ask for, results to llama-server's answers with its keys in its order. Pure: no
-// socket, no thread, no clock. Fields that would change the output and are not implemented are refused, never ignored.
+// The API's JSON: requests to what they ask for, results to llama-server's answers with its keys in its
+// order. Pure: no socket, no thread, no clock. Fields that would change the output and are not implemented
+// are refused, never ignored.
 
 #include <optional>
 #include <string>
@@ -36,11 +37,11 @@ struct CompletionRequest {
 };
 
 // Everything but the prompt. `defaults` are the server's.
-MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer, const GenerationParams& defaults,
-                            CompletionRequest& out);
+MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer,
+                            const GenerationParams& defaults, CompletionRequest& out);
 // A string, ids, a mix of both, or an array of those; `several` tells the last.
-MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, std::vector<std::vector<int>>& out,
-                         bool& several);
+MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer,
+                         std::vector<std::vector<int>>& out, bool& several);
 // open_end: the last message is the assistant's and is to be continued.
 MaybeError parse_messages(const base::Json& body, std::vector<ChatMessage>& out, bool& open_end);
 // Ids in range.
@@ -58,8 +59,8 @@ base::Json timings_json(const Timings& timings);
 base::Json generation_settings(const CompletionRequest& request, uint32_t seed);
 
 // POST /completion
-base::Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request, const GenerationEvent& event,
-                            int n_predicted);
+base::Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request,
+                            const GenerationEvent& event, int n_predicted);
 base::Json completion_answer(const AnswerFacts& facts, const CompletionRequest& request,
                              const GenerationResult& result);
 // Only the paths asked for, each under its own spelling; everything when none was.

@@ -47,7 +47,8 @@ Json chat_chunk(const AnswerFacts& facts, Json choices) {
 }
 
 Json chat_choice(const AnswerFacts& facts, Json finish, Json delta) {
-  return Json::array({{{"finish_reason", std::move(finish)}, {"index", facts.index}, {"delta", std::move(delta)}}});
+  return Json::array(
+      {{{"finish_reason", std::move(finish)}, {"index", facts.index}, {"delta", std::move(delta)}}});
 }
 
 }  // namespace
@@ -92,8 +93,8 @@ Json generation_settings(const CompletionRequest& request, uint32_t seed) {
           {"timings_per_token", request.timings_per_token}};
 }
 
-Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request, const GenerationEvent& event,
-                      int n_predicted) {
+Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request,
+                      const GenerationEvent& event, int n_predicted) {
   Json chunk = {{"index", facts.index},
                 {"content", event.text},
                 {"tokens", event.token >= 0 ? Json::array({event.token}) : Json::array()},
@@ -107,7 +108,8 @@ Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request
   return chunk;
 }
 
-Json completion_answer(const AnswerFacts& facts, const CompletionRequest& request, const GenerationResult& result) {
+Json completion_answer(const AnswerFacts& facts, const CompletionRequest& request,
+                       const GenerationResult& result) {
   // A stream's last event repeats neither text nor tokens.
   bool whole = !request.stream;
   return {{"index", facts.index},
@@ -170,7 +172,8 @@ Json oai_completion(const AnswerFacts& facts, std::string_view text, const Gener
 Json chat_answer(const AnswerFacts& facts, const GenerationResult& result) {
   Json message = {{"role", "assistant"}, {"content", result.content}};
   return {{"choices",
-           Json::array({{{"finish_reason", finish_reason(result)}, {"index", facts.index}, {"message", message}}})},
+           Json::array(
+               {{{"finish_reason", finish_reason(result)}, {"index", facts.index}, {"message", message}}})},
           {"created", facts.created},
           {"model", facts.model},
           {"system_fingerprint", facts.fingerprint},

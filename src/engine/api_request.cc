@@ -74,8 +74,9 @@ class Fields {
 
  private:
   void wrong_type(std::string_view name, std::string_view want, const Json& got) {
-    error = invalid_request(fmt::format("Field '{}': [json.exception.type_error.302] type must be {}, but is {}", name,
-                                        want, got.type_name()));
+    error =
+        invalid_request(fmt::format("Field '{}': [json.exception.type_error.302] type must be {}, but is {}",
+                                    name, want, got.type_name()));
   }
   const Json& body_;
 };
@@ -122,8 +123,10 @@ constexpr Unsupported kUnsupported[] = {
     {"response_format", [](const Json& v) { return v.is_object() && v.value("type", "text") == "text"; }},
 };
 
-MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer, std::vector<std::pair<int, float>>& out) {
-  ApiError bad = invalid_request("Field 'logit_bias': must be [[token or text, bias or false], ...] or {text: bias}");
+MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer,
+                           std::vector<std::pair<int, float>>& out) {
+  ApiError bad =
+      invalid_request("Field 'logit_bias': must be [[token or text, bias or false], ...] or {text: bias}");
   auto add = [&](const Json& token, const Json& bias) -> bool {
     float amount = 0;
     if (bias.is_number()) {
@@ -149,7 +152,8 @@ MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer, std::v
   };
   if (value.is_object()) {
     for (const auto& [key, bias] : value.items()) {
-      bool digits = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == std::string::npos;
+      bool digits =
+          !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == std::string::npos;
       if (!add(digits ? Json(std::stoi(key)) : Json(key), bias)) {
         return bad;
       }
@@ -170,7 +174,8 @@ MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer, std::v
 // One prompt: text, ids, a mix of them, or {"prompt_string": text}.
 MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, std::vector<int>& out) {
   ApiError bad = invalid_request(
-      "\"prompt\" elements must be a string, a list of tokens, a JSON object containing a prompt string, or a list of "
+      "\"prompt\" elements must be a string, a list of tokens, a JSON object containing a prompt string, or "
+      "a list of "
       "mixed strings & tokens.");
   if (value.is_string()) {
     out = tokenizer.encode(value.get<std::string>(), true, true);
@@ -244,12 +249,14 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   Fields fields(body);
   for (const Unsupported& field : kUnsupported) {
     if (const Json* value = fields.find(field.name); value && !field.neutral(*value)) {
-      return invalid_request(fmt::format("Field '{}': this value is not supported by tbq-server; leave it out", field.name));
+      return invalid_request(
+          fmt::format("Field '{}': this value is not supported by tbq-server; leave it out", field.name));
     }
   }
   GenerationParams& p = out.params;
   SamplerParams& s = p.sampling;
-  for (std::string_view name : {"max_tokens", "max_completion_tokens", "n_predict"}) {  // the last one counts most
+  for (std::string_view name :
+       {"max_tokens", "max_completion_tokens", "n_predict"}) {  // the last one counts most
     fields.number(name, p.n_predict, -1, kMaxInt, true);
   }
   fields.number("top_k", s.top_k, 0, kMaxInt);
@@ -348,8 +355,8 @@ MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vecto
   }
   for (const Json& token : *tokens) {
     if (!token.is_number_integer() || !tokenizer.in_range(token.get<int64_t>())) {
-      return invalid_request(fmt::format("Field 'tokens': {} is no token id between 0 and {}", base::dump_line(token),
-                                         tokenizer.n_vocab() - 1));
+      return invalid_request(fmt::format("Field 'tokens': {} is no token id between 0 and {}",
+                                         base::dump_line(token), tokenizer.n_vocab() - 1));
     }
     out.push_back(token.get<int>());
   }
@@ -361,11 +368,12 @@ MaybeError check_context(const std::vector<int>& prompt, int n_ctx) {
   if (n < n_ctx) {
     return std::nullopt;
   }
-  return ApiError{400,
-                  "exceed_context_size_error",
-                  fmt::format("request ({} tokens) exceeds the available context size ({} tokens), try increasing it",
-                              n, n_ctx),
-                  {{"n_prompt_tokens", n}, {"n_ctx", n_ctx}}};
+  return ApiError{
+      400,
+      "exceed_context_size_error",
+      fmt::format("request ({} tokens) exceeds the available context size ({} tokens), try increasing it", n,
+                  n_ctx),
+      {{"n_prompt_tokens", n}, {"n_ctx", n_ctx}}};
 }
 
 }  // namespace engine

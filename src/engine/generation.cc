@@ -46,7 +46,8 @@ void Task::put(GenerationEvent event) {
 void Slot::start(std::shared_ptr<Task> task) {
   task_ = std::move(task);
   const std::vector<int>& prompt = task_->prompt_;
-  AR_CHECK(!prompt.empty() && static_cast<int>(prompt.size()) < context_.info().n_ctx, "a prompt that does not fit");
+  AR_CHECK(!prompt.empty() && static_cast<int>(prompt.size()) < context_.info().n_ctx,
+           "a prompt that does not fit");
   prompt_begin_ = Clock::now();
   sampler_.emplace(task_->params_.sampling, tokenizer_.eog());
   output_.emplace(task_->params_.stop);
@@ -83,7 +84,8 @@ void Slot::step(const std::atomic<bool>& stopping) {
   auto n_rows = static_cast<size_t>(context_.length(seq_)) - cached_.size();
   cached_.insert(cached_.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(n_rows));
   if (!logits) {
-    return cancelled() ? fail(503, kStopMessage) : fail(500, "Compute error: " + logits.failure().to_string());
+    return cancelled() ? fail(503, kStopMessage)
+                       : fail(500, "Compute error: " + logits.failure().to_string());
   }
   if (prefill) {
     evaluated_ += tokens.size();
@@ -145,8 +147,9 @@ void Slot::finish(StopType type, bool truncated) {
   result_.tokens_cached = static_cast<int>(cached_.size());
   result_.timings = timings();
   const Timings& t = result_.timings;
-  base::log_info("prompt eval time = {:10.2f} ms / {:5} tokens, eval time = {:10.2f} ms / {:5} tokens, {} reused",
-                 t.prompt_ms, t.prompt_n, t.predicted_ms, t.predicted_n, t.cache_n);
+  base::log_info(
+      "prompt eval time = {:10.2f} ms / {:5} tokens, eval time = {:10.2f} ms / {:5} tokens, {} reused",
+      t.prompt_ms, t.prompt_n, t.predicted_ms, t.predicted_n, t.cache_n);
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kDone;
   event.result = std::move(result_);
@@ -182,7 +185,8 @@ Timings Slot::timings() const {
 
 // ---- Generator ----
 
-Generator::Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer) : context_(std::move(context)) {
+Generator::Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer)
+    : context_(std::move(context)) {
   slots_.emplace_back(*context_, tokenizer, 0);
   thread_ = std::thread([this] { run(); });
 }
@@ -216,7 +220,9 @@ bool Generator::stopped_within(std::chrono::milliseconds timeout) {
 }
 
 void Generator::run() {
-  auto any_busy = [this] { return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); }); };
+  auto any_busy = [this] {
+    return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); });
+  };
   for (bool going = true; going;) {
     {
       std::unique_lock lock(mutex_);

@@ -1,7 +1,8 @@
 #pragma once
-// The engine thread. Clients submit tasks and wait for their events on their own threads; the one engine thread owns
-// the Context, gives waiting tasks to free slots and advances every busy slot by one step (a batch of prompt or one
-// token) in turn. Today there is one slot; continuous batching joins the steps of several into one Step.
+// The engine thread. Clients submit tasks and wait for their events on their own threads; the one engine
+// thread owns the Context, gives waiting tasks to free slots and advances every busy slot by one step (a
+// batch of prompt or one token) in turn. Today there is one slot; continuous batching joins the steps of
+// several into one Step.
 
 #include <atomic>
 #include <chrono>
@@ -24,7 +25,8 @@ namespace engine {
 // One client's request, shared by its thread and the engine thread.
 class Task {
  public:
-  Task(std::vector<int> prompt, GenerationParams params) : prompt_(std::move(prompt)), params_(std::move(params)) {}
+  Task(std::vector<int> prompt, GenerationParams params)
+      : prompt_(std::move(prompt)), params_(std::move(params)) {}
 
   // The next event; nullopt when none came in time. Nothing follows kDone or kFailed.
   std::optional<GenerationEvent> wait(std::chrono::milliseconds timeout);
@@ -47,7 +49,8 @@ class Task {
 // One sequence of the context and the task on it. The engine thread's own.
 class Slot {
  public:
-  Slot(Context& context, const Tokenizer& tokenizer, int seq) : context_(context), tokenizer_(tokenizer), seq_(seq) {}
+  Slot(Context& context, const Tokenizer& tokenizer, int seq)
+      : context_(context), tokenizer_(tokenizer), seq_(seq) {}
 
   bool busy() const { return task_ != nullptr; }
   void start(std::shared_ptr<Task> task);

@@ -97,7 +97,8 @@ class Exchange {
     facts_.id = random_id();
     facts_.fingerprint = fmt::format("tbq-{}-{}", base::version(), base::commit());
     facts_.created =
-        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+            .count();
     return error;
   }
 
@@ -125,7 +126,8 @@ class Exchange {
         case GenerationEvent::Kind::kToken:
           n_predicted += event->token >= 0;
           // Nothing is sent for a piece that ended inside a character, unless it has text before that.
-          if (request_.stream && !(event->mid_character && event->text.empty()) && !send_token(*event, n_predicted)) {
+          if (request_.stream && !(event->mid_character && event->text.empty()) &&
+              !send_token(*event, n_predicted)) {
             return false;
           }
           if (reply_.client_gone()) {
@@ -133,9 +135,11 @@ class Exchange {
           }
           break;
         case GenerationEvent::Kind::kDone:
-          return request_.stream ? send_last(event->result) : (answers.push_back(answer(event->result)), true);
+          return request_.stream ? send_last(event->result)
+                                 : (answers.push_back(answer(event->result)), true);
         case GenerationEvent::Kind::kFailed: {
-          ApiError error{event->status, event->status == 503 ? "unavailable_error" : "server_error", event->message, {}};
+          ApiError error{
+              event->status, event->status == 503 ? "unavailable_error" : "server_error", event->message, {}};
           if (reply_.started()) {
             reply_.write("data: " + error_body(error) + "\n\n");
           } else {
@@ -180,7 +184,8 @@ class Exchange {
   bool send_last(const GenerationResult& result) {
     switch (form_) {
       case Form::kCompletion:
-        return send_event(select_fields(completion_answer(facts_, request_, result), request_.response_fields));
+        return send_event(
+            select_fields(completion_answer(facts_, request_, result), request_.response_fields));
       case Form::kOaiCompletion:
         return send_event(oai_completion(facts_, "", &result));
       case Form::kChat:
@@ -236,7 +241,8 @@ void route_completion(const RouteContext& context, const os::HttpIncoming& reque
   Exchange(context, Form::kCompletion, reply).run(request);
 }
 
-void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request,
+                          os::HttpReply& reply) {
   Exchange(context, Form::kOaiCompletion, reply).run(request);
 }
 

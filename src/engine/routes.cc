@@ -38,7 +38,8 @@ void health(const RouteContext&, const os::HttpIncoming&, os::HttpReply& reply) 
 void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
   const Model& model = *context.loaded.model;
   std::string name = context.options.model_name();
-  Json details = {{"parent_model", ""},          {"format", "gguf"},        {"family", ""}, {"families", Json::array({""})},
+  Json details = {{"parent_model", ""},   {"format", "gguf"},
+                  {"family", ""},         {"families", Json::array({""})},
                   {"parameter_size", ""}, {"quantization_level", ""}};
   Json listed = {{"name", name},
                  {"model", name},
@@ -59,15 +60,10 @@ void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply&
                {"n_params", model.n_params},
                {"size", model.weight_bytes},
                {"ftype", file_type_name(model.file)}};
-  Json data = {{"id", name},
-               {"aliases", Json::array({name})},
-               {"tags", Json::array()},
-               {"object", "model"},
-               {"created", context.created},
-               {"owned_by", "tbq"},
+  Json data = {{"id", name},        {"aliases", Json::array({name})}, {"tags", Json::array()},
+               {"object", "model"}, {"created", context.created},     {"owned_by", "tbq"},
                {"meta", meta}};
-  reply_json(reply,
-             {{"models", Json::array({listed})}, {"object", "list"}, {"data", Json::array({data})}});
+  reply_json(reply, {{"models", Json::array({listed})}, {"object", "list"}, {"data", Json::array({data})}});
 }
 
 // The configuration that took effect, for drivers to compare with what they asked for.
@@ -139,7 +135,8 @@ void tokenize(const RouteContext& context, const os::HttpIncoming& request, os::
     std::string content = base::json_get<std::string>(json, "content", "");
     std::vector<int> tokens = context.loaded.tokenizer.encode(
         content, base::json_get(json, "add_special", false), base::json_get(json, "parse_special", true));
-    reply_json(reply, tokens_json(tokens, context.loaded.tokenizer, base::json_get(json, "with_pieces", false)));
+    reply_json(reply,
+               tokens_json(tokens, context.loaded.tokenizer, base::json_get(json, "with_pieces", false)));
     return std::nullopt;
   });
 }

@@ -16,7 +16,8 @@ constexpr size_t kMaxBody = 256u << 20;  // a prompt of 100K tokens is half a me
 bool same_secret(std::string_view a, std::string_view b) {
   unsigned difference = a.size() != b.size();
   for (size_t i = 0; i < a.size(); ++i) {
-    difference |= static_cast<unsigned char>(a[i]) ^ (b.empty() ? 0xFFU : static_cast<unsigned char>(b[i % b.size()]));
+    difference |=
+        static_cast<unsigned char>(a[i]) ^ (b.empty() ? 0xFFU : static_cast<unsigned char>(b[i % b.size()]));
   }
   return difference == 0;
 }
@@ -43,7 +44,8 @@ void refuse(os::HttpReply& reply, int status, std::string_view message, bool clo
 
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
-      created_(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      created_(std::chrono::duration_cast<std::chrono::seconds>(
+                   std::chrono::system_clock::now().time_since_epoch())
                    .count()) {}
 
 base::Result<void> Server::bind() {
@@ -78,8 +80,8 @@ base::Result<void> Server::load() {
   }
   if (tokenizer->n_vocab() > (*model)->hp.n_vocab) {
     return base::error(options_.model,
-                       fmt::format("the vocabulary has {} tokens, but the model's output only {}", tokenizer->n_vocab(),
-                                   (*model)->hp.n_vocab),
+                       fmt::format("the vocabulary has {} tokens, but the model's output only {}",
+                                   tokenizer->n_vocab(), (*model)->hp.n_vocab),
                        "the file is damaged; convert the model again");
   }
   auto context = Context::open(*model, options_.context);
@@ -87,11 +89,12 @@ base::Result<void> Server::load() {
     return context.failure();
   }
   const ContextInfo& info = (*context)->info();
-  base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}", info.n_ctx,
-                 info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
+  base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}",
+                 info.n_ctx, info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
   base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
-                 static_cast<double>(info.weight_bytes) / (1 << 20), static_cast<double>(info.kv_bytes) / (1 << 20),
-                 info.cache_type_k, info.cache_type_v, static_cast<double>(info.workspace_bytes) / (1 << 20));
+                 static_cast<double>(info.weight_bytes) / (1 << 20),
+                 static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
+                 static_cast<double>(info.workspace_bytes) / (1 << 20));
   for (const std::string& fallback : info.fallbacks) {
     base::log_warn("{}", fallback);
   }

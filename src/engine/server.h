@@ -1,6 +1,6 @@
 #pragma once
-// tbq-server without its main: routes over a model that is still loading, ready, or going away. The port answers from
-// the first moment (503 "Loading model"), as llama-server's does.
+// tbq-server without its main: routes over a model that is still loading, ready, or going away. The port
+// answers from the first moment (503 "Loading model"), as llama-server's does.
 
 #include <atomic>
 #include <memory>
@@ -35,8 +35,8 @@ class Server {
   std::string url() const { return http_->url(); }
   // Loads the model, opens the context, warms up. Blocks; called once, on any thread.
   base::Result<void> load();
-  // Fails running and waiting requests and closes every connection. False: a computation was still running after
-  // about half a second, and this object must not be destroyed.
+  // Fails running and waiting requests and closes every connection. False: a computation was still running
+  // after about half a second, and this object must not be destroyed.
   bool stop();
 
   // The HTTP handler.

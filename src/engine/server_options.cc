@@ -121,11 +121,14 @@ constexpr Flag kFlags[] = {
        p.options.threads_http = n >= 1 ? n : p.options.threads_http;
        return why;
      }},
-    {"-to --timeout", "", "LLAMA_ARG_TIMEOUT", "N", "3600", "seconds for a client that neither sends nor reads",
+    {"-to --timeout", "", "LLAMA_ARG_TIMEOUT", "N", "3600",
+     "seconds for a client that neither sends nor reads",
      [](Parse& p, std::string_view v) { return number(v, 1, 1000000, p.options.timeout_s); }},
-    {"-c --ctx-size", "", "LLAMA_ARG_CTX_SIZE", "N", "0", "context in tokens; 0: what the model was trained for",
+    {"-c --ctx-size", "", "LLAMA_ARG_CTX_SIZE", "N", "0",
+     "context in tokens; 0: what the model was trained for",
      [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.n_ctx); }},
-    {"-n --predict --n-predict", "", "LLAMA_ARG_N_PREDICT", "N", "-1", "tokens to generate; -1: until the context is full",
+    {"-n --predict --n-predict", "", "LLAMA_ARG_N_PREDICT", "N", "-1",
+     "tokens to generate; -1: until the context is full",
      [](Parse& p, std::string_view v) { return number(v, -1, kMax, p.options.n_predict); }},
     {"-b --batch-size", "", "LLAMA_ARG_BATCH", "N", "2048", "most prompt tokens per call of the engine",
      [](Parse& p, std::string_view v) { return number(v, 1, kMax, p.options.context.n_batch); }},
@@ -135,11 +138,13 @@ constexpr Flag kFlags[] = {
      [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads); }},
     {"-tb --threads-batch", "", "", "N", "as --threads", "threads while reading a prompt",
      [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads_batch); }},
-    {"-np --parallel", "", "LLAMA_ARG_N_PARALLEL", "N", "1", "sequences at once; only 1 (further requests wait)",
+    {"-np --parallel", "", "LLAMA_ARG_N_PARALLEL", "N", "1",
+     "sequences at once; only 1 (further requests wait)",
      [](Parse&, std::string_view v) {
        int n = 0;
        Why why = number(v, -1, 1024, n);
-       return !why.empty() || n == 1 || n == -1 ? why : Why("only one sequence at a time is supported; use -np 1");
+       return !why.empty() || n == 1 || n == -1 ? why
+                                                : Why("only one sequence at a time is supported; use -np 1");
      }},
     {"-ctk --cache-type-k", "", "LLAMA_ARG_CACHE_TYPE_K", "TYPE", "f16", "type of the cache's keys",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
@@ -150,12 +155,14 @@ constexpr Flag kFlags[] = {
      [](Parse& p, std::string_view v) {
        Why why = one_of(v, {"on", "off", "auto"});
        if (why.empty() && v == "off") {
-         p.warnings.emplace_back("--flash-attn off is ignored: this engine has one attention path, and it is fused");
+         p.warnings.emplace_back(
+             "--flash-attn off is ignored: this engine has one attention path, and it is fused");
        }
        p.options.flash_attn = v;
        return why;
      }},
-    {"-ngl --gpu-layers --n-gpu-layers", "", "LLAMA_ARG_N_GPU_LAYERS", "N|auto|all", "auto", "layers on the GPU",
+    {"-ngl --gpu-layers --n-gpu-layers", "", "LLAMA_ARG_N_GPU_LAYERS", "N|auto|all", "auto",
+     "layers on the GPU",
      [](Parse& p, std::string_view v) {
        int n = 0;
        Why why = v == "auto" || v == "all" ? "" : number(v, -1, kMax, n);
@@ -164,7 +171,8 @@ constexpr Flag kFlags[] = {
        }
        return why;
      }},
-    {"--fit", "", "LLAMA_ARG_FIT", "on|off", "off", "llama-server's fitting of unset options; here always off",
+    {"--fit", "", "LLAMA_ARG_FIT", "on|off", "off",
+     "llama-server's fitting of unset options; here always off",
      [](Parse& p, std::string_view v) {
        if (v == "on") {
          p.warnings.emplace_back("--fit on is ignored: options are used as given");
@@ -176,7 +184,8 @@ constexpr Flag kFlags[] = {
        p.warnings.emplace_back("--numa is ignored: this build does not place threads or memory");
        return one_of(v, {"distribute", "isolate", "numactl"});
      }},
-    {"-lm --load-mode", "", "LLAMA_ARG_LOAD_MODE", "MODE", "auto", "auto, none, mmap, mlock or mmap+mlock", load_mode},
+    {"-lm --load-mode", "", "LLAMA_ARG_LOAD_MODE", "MODE", "auto", "auto, none, mmap, mlock or mmap+mlock",
+     load_mode},
     {"--mmap", "--no-mmap", "LLAMA_ARG_MMAP", "", "on", "map the model file instead of reading it",
      [](Parse& p, std::string_view v) { return p.options.mmap = v == "1", Why(); }},
     {"--mlock", "", "LLAMA_ARG_MLOCK", "", "off", "keep the model in memory",
@@ -186,7 +195,8 @@ constexpr Flag kFlags[] = {
     {"--cache-prompt", "--no-cache-prompt", "LLAMA_ARG_CACHE_PROMPT", "", "on",
      "reuse the common prefix of successive prompts",
      [](Parse& p, std::string_view v) { return p.options.cache_prompt = v == "1", Why(); }},
-    {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0", "llama-server's copies of old prompts; here there are none",
+    {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0",
+     "llama-server's copies of old prompts; here there are none",
      [](Parse& p, std::string_view v) {
        int n = 0;
        Why why = number(v, -1, kMax, n);
@@ -218,7 +228,8 @@ constexpr Flag kFlags[] = {
 };
 
 // llama-server had these; it names their successors, which this server lacks too.
-constexpr std::string_view kRemoved[] = {"--draft", "--draft-n", "--draft-max", "--draft-min", "--draft-n-min"};
+constexpr std::string_view kRemoved[] = {"--draft", "--draft-n", "--draft-max", "--draft-min",
+                                         "--draft-n-min"};
 
 std::vector<std::string_view> words(std::string_view list) {
   std::vector<std::string_view> out;
@@ -269,7 +280,8 @@ std::string did_you_mean(std::string_view name) {
   for (const Flag& flag : kFlags) {
     for (std::string_view list : {flag.names, flag.off}) {
       for (std::string_view candidate : words(list)) {
-        if (size_t distance = edit_distance(name, candidate); candidate.starts_with("--") && distance < best) {
+        if (size_t distance = edit_distance(name, candidate);
+            candidate.starts_with("--") && distance < best) {
           best = distance;
           meant = candidate;
         }
@@ -297,7 +309,8 @@ base::Result<void> read_environment(const Flag& flag, const Environment& environ
                                     const std::string* on_command_line, Parse& parse) {
   std::string name(flag.env);
   const char* value = environment(name.c_str());
-  std::string no_name = name.starts_with("LLAMA_ARG_") && !flag.off.empty() ? "LLAMA_ARG_NO_" + name.substr(10) : "";
+  std::string no_name =
+      name.starts_with("LLAMA_ARG_") && !flag.off.empty() ? "LLAMA_ARG_NO_" + name.substr(10) : "";
   if (!no_name.empty() && environment(no_name.c_str())) {  // set to anything: false
     name = no_name;
     value = "0";
@@ -306,8 +319,9 @@ base::Result<void> read_environment(const Flag& flag, const Environment& environ
     return {};
   }
   if (on_command_line) {
-    parse.warnings.push_back(fmt::format(
-        "{} environment variable is set, but will be overwritten by command line argument {}", name, *on_command_line));
+    parse.warnings.push_back(
+        fmt::format("{} environment variable is set, but will be overwritten by command line argument {}",
+                    name, *on_command_line));
     return {};
   }
   std::string_view text = value;
@@ -356,22 +370,26 @@ base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>&
     Found found = find_flag(name);
     if (!found.flag) {
       if (std::find(std::begin(kRemoved), std::end(kRemoved), name) != std::end(kRemoved)) {
-        return base::error("", fmt::format("error while handling argument \"{}\": the argument has been removed. use "
-                                           "--spec-draft-n-max or --spec-ngram-mod-n-max",
-                                           name),
-                           "those are llama-server's; this server does not speculate");
+        return base::error(
+            "",
+            fmt::format("error while handling argument \"{}\": the argument has been removed. use "
+                        "--spec-draft-n-max or --spec-ngram-mod-n-max",
+                        name),
+            "those are llama-server's; this server does not speculate");
       }
       return base::error("", "invalid argument: " + args[i], did_you_mean(name));
     }
     std::string value = found.off ? "0" : "1";
     if (!found.flag->value.empty()) {
       if (i + 1 == args.size()) {
-        return base::error("", fmt::format("error while handling argument \"{}\": expected value for argument", name),
-                           fmt::format("write {} {}", name, found.flag->value));
+        return base::error(
+            "", fmt::format("error while handling argument \"{}\": expected value for argument", name),
+            fmt::format("write {} {}", name, found.flag->value));
       }
       value = args[++i];
     }
-    auto same = std::find_if(uses.begin(), uses.end(), [&](const Use& use) { return use.flag == found.flag; });
+    auto same =
+        std::find_if(uses.begin(), uses.end(), [&](const Use& use) { return use.flag == found.flag; });
     if (same != uses.end()) {
       out.warnings.push_back(fmt::format("argument {} was given more than once, the last one is used", name));
       uses.erase(same);
@@ -381,7 +399,8 @@ base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>&
   for (const Flag& flag : kFlags) {
     auto use = std::find_if(uses.begin(), uses.end(), [&](const Use& u) { return u.flag == &flag; });
     if (!flag.env.empty()) {
-      if (auto read = read_environment(flag, environment, use == uses.end() ? nullptr : &use->name, parse); !read) {
+      if (auto read = read_environment(flag, environment, use == uses.end() ? nullptr : &use->name, parse);
+          !read) {
         return read.failure();
       }
     }
@@ -407,7 +426,8 @@ std::string server_help() {
     for (std::string_view off : words(flag.off)) {
       names.push_back(off);
     }
-    std::string left = fmt::format("{}{}{}", fmt::join(names, ", "), flag.value.empty() ? "" : " ", flag.value);
+    std::string left =
+        fmt::format("{}{}{}", fmt::join(names, ", "), flag.value.empty() ? "" : " ", flag.value);
     std::string right(flag.help);
     if (!flag.fallback.empty()) {
       right += fmt::format(" (default: {})", flag.fallback);
@@ -418,7 +438,8 @@ std::string server_help() {
     if (flag.names.ends_with("cache-type-k") || flag.names.ends_with("cache-type-v")) {
       right += fmt::format(": {}", kernels::kv_format_names());
     }
-    out += left.size() <= 38 ? fmt::format("{:<40}{}\n", left, right) : fmt::format("{}\n{:<40}{}\n", left, "", right);
+    out += left.size() <= 38 ? fmt::format("{:<40}{}\n", left, right)
+                             : fmt::format("{}\n{:<40}{}\n", left, "", right);
   }
   return out;
 }

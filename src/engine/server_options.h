@@ -1,6 +1,7 @@
 #pragma once
-// What tbq-server was asked for. One table (server_options.cc) declares each flag once: names, environment variable,
-// default, help and binding; parsing, --help and the environment all read it. Spellings are llama-server's.
+// What tbq-server was asked for. One table (server_options.cc) declares each flag once: names, environment
+// variable, default, help and binding; parsing, --help and the environment all read it. Spellings are
+// llama-server's.
 
 #include <functional>
 #include <string>
@@ -23,8 +24,8 @@ struct ServerOptions {
   SamplerParams sampling;
   int n_predict = -1;
   std::vector<std::string> api_keys;  // secrets: never logged
-  int threads_http = 32;              // generation requests that wait at once; others have threads of their own
-  int timeout_s = 3600;               // a client that neither sends nor reads
+  int threads_http = 32;  // generation requests that wait at once; others have threads of their own
+  int timeout_s = 3600;   // a client that neither sends nor reads
   int verbosity = 3;
   bool help = false, version = false;
 
@@ -39,9 +40,11 @@ struct ParsedOptions {
 // nullptr when the variable is not set.
 using Environment = std::function<const char*(const char* name)>;
 
-// Command line over environment over defaults. Errors are llama-server's lines: "invalid argument: --foo", "error
-// while handling argument ...". The rules between options are checked too, unless help or version was asked for.
-base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args, const Environment& environment);
+// Command line over environment over defaults. Errors are llama-server's lines: "invalid argument: --foo",
+// "error while handling argument ...". The rules between options are checked too, unless help or version was
+// asked for.
+base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args,
+                                                 const Environment& environment);
 
 std::string server_help();
 

@@ -1,5 +1,5 @@
-// tbq-server: parse, bind, load while answering 503, serve until SIGTERM or SIGINT. Exit codes as llama-server's: 0
-// after a signal, 1 for every failure.
+// tbq-server: parse, bind, load while answering 503, serve until SIGTERM or SIGINT. Exit codes as
+// llama-server's: 0 after a signal, 1 for every failure.
 
 #include <fmt/format.h>
 
@@ -49,7 +49,8 @@ int serve(engine::ServerOptions options) {
   signals.restore_defaults();  // a second signal ends everything at once
   base::log_info("cleaning up before exit...");
   if (!server.stop() || !load_ended) {
-    // Loading or one long ubatch is still running. Nothing needs saving, and whoever sent the signal should not wait.
+    // Loading or one long ubatch is still running. Nothing needs saving, and whoever sent the signal should
+    // not wait.
     std::_Exit(0);
   }
   return ok ? 0 : failed(loaded.failure().to_string() + "\nerror: exiting due to model loading error");
@@ -58,13 +59,15 @@ int serve(engine::ServerOptions options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  auto parsed = engine::parse_server_options({argv + 1, argv + argc}, [](const char* name) { return std::getenv(name); });
+  auto parsed = engine::parse_server_options({argv + 1, argv + argc},
+                                             [](const char* name) { return std::getenv(name); });
   if (!parsed) {
     return failed(parsed.failure().to_string());
   }
   if (parsed->options.help || parsed->options.version) {
-    fmt::print("{}", parsed->options.help ? engine::server_help()
-                                          : fmt::format("version: {} ({})\n", base::version(), base::commit()));
+    fmt::print("{}", parsed->options.help
+                         ? engine::server_help()
+                         : fmt::format("version: {} ({})\n", base::version(), base::commit()));
     return 0;
   }
   base::set_log_level(static_cast<base::LogLevel>(std::min(parsed->options.verbosity, 4)));

@@ -1,0 +1,265 @@
+#include "src/engine/api.h"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include "tests/engine/vocab_fixture.h"
+
+using base::Json;
+using engine::CompletionRequest;
+
+namespace {
+
+engine::GenerationResult some_result() {
+  engine::GenerationResult r;
+  r.content = "a\nb";
+  r.tokens = {5, 6, 7, 8};
+  r.n_prompt = 3;
+  r.tokens_cached = 6;
+  r.stop_type = engine::StopType::kLimit;
+  r.seed = 1;
+  r.timings = {2, 1, 4.0, 4, 6.0};
+  return r;
+}
+
+engine::AnswerFacts some_facts() {
+  return {"m.gguf", "chatcmpl-x", "fp", "<s> abc", 1795225948, 0, 3};
+}
+
+std::string keys(const Json& object) {
+  std::string out;
+  for (const auto& [key, value] : object.items()) {
+    out += key + " ";
+  }
+  return out;
+}
+
+std::string completion_error(const std::string& text) {
+  static const engine::Tokenizer tokenizer = test::small_vocabulary();
+  Json body;
+  auto error = engine::parse_body(text, body);
+  CompletionRequest request;
+  if (!error) {
+    error = engine::parse_completion(body, tokenizer, {}, request);
+  }
+  std::vector<std::vector<int>> prompts;
+  bool several = false;
+  if (!error) {
+    error = engine::parse_prompts(body, tokenizer, prompts, several);
+  }
+  return error ? engine::error_body(*error) : "";
+}
+
+std::string messages_error(const std::string& text) {
+  std::vector<engine::ChatMessage> messages;
+  bool open_end = false;
+  auto error = engine::parse_messages(Json::parse(text), messages, open_end);
+  return error ? error->message : "";
+}
+
+}  // namespace
+
+TEST_CASE("errors are llama-server's, byte for byte") {
+  struct Row {
+    const char *request, *answer;
+  };
+  // The right side is copied from what a real llama-server answered.
+  const Row rows[] = {
+      {R"({"prompt": )",
+       R"({"error":{"code":500,"message":"[json.exception.parse_error.101] parse error at line 1, column 12: syntax error while parsing value - unexpected end of input; expected '[', '{', or a literal","type":"server_error"}})"},
+      {R"({"n_predict": 1})",
+       R"({"error":{"code":400,"message":"[json.exception.out_of_range.403] key 'prompt' not found","type":"invalid_request_error"}})"},
+      {R"({"prompt": "a", "n_predict": "x"})",
+       R"({"error":{"code":400,"message":"Field 'n_predict': [json.exception.type_error.302] type must be number, but is string","type":"invalid_request_error"}})"},
+      {R"({"prompt": "a", "repeat_last_n": -1})",
+       R"({"error":{"code":400,"message":"Field 'repeat_last_n': Value must be between 0 <= value <= 2147483647, but got -1","type":"invalid_request_error"}})"},
+      {R"({"prompt": "a", "n_predict": -2})",
+       R"({"error":{"code":400,"message":"Field 'n_predict': Value must be between -1 <= value <= 2147483647, but got -2","type":"invalid_request_error"}})"},
+      {R"({"prompt": {"x": 1}})",
+       R"({"error":{"code":400,"message":"\"prompt\" elements must be a string, a list of tokens, a JSON object containing a prompt string, or a list of mixed strings & tokens.","type":"invalid_request_error"}})"},
+      {R"({"prompt": [999999], "n_predict": 1})",
+       R"({"error":{"code":400,"message":"Prompt contains invalid tokens","type":"invalid_request_error"}})"},
+  };
+  for (const Row& row : rows) {
+    CHECK(completion_error(row.request) == row.answer);
+  }
+  CHECK(engine::http_layer_error_body(503, "Loading model") ==
+        R"({"error":{"message":"Loading model","type":"unavailable_error","code":503}})");
+  CHECK(engine::http_layer_error_body(404, "File Not Found") ==
+        R"({"error":{"message":"File Not Found","type":"not_found_error","code":404}})");
+  CHECK(
+      engine::error_body(*engine::check_context(std::vector<int>(3002), 1024)) ==
+      R"({"error":{"code":400,"message":"request (3002 tokens) exceeds the available context size (1024 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":3002,"n_ctx":1024}})");
+  CHECK_FALSE(engine::check_context(std::vector<int>(1023), 1024).has_value());
+  CHECK(engine::check_context(std::vector<int>(1024), 1024).has_value());
+  CHECK(messages_error("{}") == "'messages' is required");
+  CHECK(messages_error(R"({"messages": "x"})") == "Expected 'messages' to be an array");
+}
+
+TEST_CASE("fields become parameters, aliases and nulls included") {
+  engine::Tokenizer tokenizer = test::small_vocabulary();
+  CompletionRequest r;
+  Json body = Json::parse(
+      R"({"n_predict": null, "max_tokens": 2, "temperature": -1, "top_p": 7, "seed": -1, "stop": "x", "cache_prompt": false,
+          "stream": true, "stream_options": {"include_usage": true}, "ignore_eos": true, "response_fields": ["content"],
+          "logit_bias": [[5, 1.5], ["a", false], [99999, 1]], "unknown_field": 1})");
+  REQUIRE_FALSE(engine::parse_completion(body, tokenizer, {}, r).has_value());
+  CHECK(r.params.n_predict == 2);
+  CHECK(r.params.sampling.temperature == 0);
+  CHECK(r.params.sampling.top_p == 1);
+  CHECK(r.params.sampling.seed == engine::kRandomSeed);
+  CHECK(r.params.sampling.ignore_eos);
+  CHECK(r.params.stop == std::vector<std::string>{"x"});
+  CHECK_FALSE(r.params.cache_prompt);
+  CHECK(r.stream);
+  CHECK(r.include_usage);
+  REQUIRE(r.params.sampling.logit_bias.size() == 3);  // token 5, the two of " a", nobody for 99999
+  CHECK(r.params.sampling.logit_bias[0] == std::pair<int, float>{5, 1.5F});
+  CHECK(r.params.sampling.logit_bias[1].second == -std::numeric_limits<float>::infinity());
+  CompletionRequest both;
+  REQUIRE_FALSE(
+      engine::parse_completion(Json::parse(R"({"max_tokens": 2, "n_predict": 3})"), tokenizer, {}, both)
+          .has_value());
+  CHECK(both.params.n_predict == 3);
+}
+
+TEST_CASE("what is not implemented is refused, unless it changes nothing") {
+  for (const char* field :
+       {R"("grammar": "root ::= x")", R"("n": 2)", R"("n_probs": 1)", R"("logprobs": true)",
+        R"("repeat_penalty": 1.1)", R"("mirostat": 1)", R"("tools": [{}])",
+        R"("response_format": {"type": "json_object"})", R"("json_schema": {"a": 1})"}) {
+    std::string error = completion_error(std::string(R"({"prompt": "a", )") + field + "}");
+    CHECK_MESSAGE(error.find("not supported") != std::string::npos, field);
+  }
+  CHECK(completion_error(
+            R"({"prompt": "a", "grammar": "", "n": 1, "n_probs": 0, "logprobs": null, "repeat_penalty": 1.0,
+      "mirostat": 0, "tools": [], "response_format": {"type": "text"}, "presence_penalty": 0.0})") == "");
+}
+
+TEST_CASE("prompts: text, ids, mixed, and arrays of them") {
+  engine::Tokenizer t = test::small_vocabulary();
+  auto prompts = [&](const char* text, bool& several) {
+    std::vector<std::vector<int>> out;
+    auto error = engine::parse_prompts(Json{{"prompt", Json::parse(text)}}, t, out, several);
+    CHECK_FALSE(error.has_value());
+    return out;
+  };
+  bool several = false;
+  std::vector<int> a = t.encode("a", true, true);
+  CHECK(prompts(R"("a")", several) == std::vector<std::vector<int>>{a});
+  CHECK_FALSE(several);
+  CHECK(prompts("[1, 2, 3]", several) == std::vector<std::vector<int>>{{1, 2, 3}});
+  CHECK_FALSE(several);
+  std::vector<int> mixed = t.encode("a", false, true);
+  mixed.insert(mixed.begin(), 7);
+  CHECK(prompts(R"([7, "a"])", several) == std::vector<std::vector<int>>{mixed});
+  CHECK_FALSE(several);
+  CHECK(prompts(R"(["a", [1, 2], {"prompt_string": "a"}])", several) ==
+        std::vector<std::vector<int>>{a, {1, 2}, a});
+  CHECK(several);
+  CHECK(prompts(R"("")", several) == std::vector<std::vector<int>>{{t.bos()}});
+}
+
+TEST_CASE("messages: parts, null content, and an assistant's turn to continue") {
+  std::vector<engine::ChatMessage> m;
+  bool open_end = false;
+  REQUIRE_FALSE(engine::parse_messages(
+                    Json::parse(R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"},
+      {"type": "text", "text": "y"}]}, {"role": "assistant", "content": "z"}]})"),
+                    m, open_end)
+                    .has_value());
+  CHECK(m[0].content == "xy");
+  CHECK(open_end);
+  CHECK(messages_error(R"({"messages": [{"role": "user"}]})") != "");
+  CHECK(messages_error(R"({"messages": [1]})") != "");
+  CHECK(messages_error(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})") != "");
+  CHECK(
+      messages_error(
+          R"({"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]})") !=
+      "");
+}
+
+TEST_CASE("timings follow llama-server's formulas") {
+  Json t = engine::timings_json({24, 4, 8.0, 5, 2.0});
+  CHECK(keys(t) ==
+        "cache_n prompt_n prompt_ms prompt_per_token_ms prompt_per_second predicted_n predicted_ms "
+        "predicted_per_token_ms "
+        "predicted_per_second ");
+  CHECK(t["prompt_per_token_ms"] == 2.0);
+  CHECK(t["prompt_per_second"] == 500.0);
+  CHECK(t["predicted_per_token_ms"] == 0.5);  // n - 1
+  CHECK(t["predicted_per_second"] == 2000.0);
+  Json one = engine::timings_json({0, 1, 1.0, 1, 0.001});
+  CHECK(one["predicted_per_second"] == 0.0);
+  CHECK(one["predicted_per_token_ms"] == 0.0);
+}
+
+TEST_CASE("answers have llama-server's keys in its order") {
+  CompletionRequest request;
+  Json whole = engine::completion_answer(some_facts(), request, some_result());
+  CHECK(keys(whole) ==
+        "index content tokens id_slot stop model tokens_predicted tokens_evaluated generation_settings "
+        "prompt has_new_line "
+        "truncated stop_type stopping_word tokens_cached timings ");
+  CHECK(whole["content"] == "a\nb");
+  CHECK(whole["has_new_line"] == true);
+  CHECK(whole["stop_type"] == "limit");
+  CHECK(whole["tokens"].empty());
+  request.stream = true;
+  request.return_tokens = true;
+  Json last = engine::completion_answer(some_facts(), request, some_result());
+  CHECK(last["content"] == "");
+  CHECK(last["tokens"].empty());
+
+  CHECK(keys(engine::chat_answer(some_facts(), some_result())) ==
+        "choices created model system_fingerprint object usage id timings ");
+  CHECK(
+      base::dump_line(engine::chat_answer(some_facts(), some_result())["usage"]) ==
+      R"({"completion_tokens":4,"prompt_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}})");
+  CHECK(
+      base::dump_line(engine::chat_role_chunk(some_facts())) ==
+      R"({"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"created":1795225948,"id":"chatcmpl-x","model":"m.gguf","system_fingerprint":"fp","object":"chat.completion.chunk"})");
+  CHECK(base::dump_line(engine::chat_text_chunk(some_facts(), "GR")["choices"]) ==
+        R"([{"finish_reason":null,"index":0,"delta":{"content":"GR"}}])");
+  CHECK(base::dump_line(engine::chat_finish_chunk(some_facts(), some_result(), false)["choices"]) ==
+        R"([{"finish_reason":"length","index":0,"delta":{}}])");
+  Json usage = engine::chat_usage_chunk(some_facts(), some_result());
+  CHECK(base::dump_line(usage["choices"]) == "[]");
+  CHECK(keys(usage) == "choices created id model system_fingerprint object usage timings ");
+  engine::GenerationResult done = some_result();
+  CHECK(keys(engine::oai_completion(some_facts(), "x", &done)) ==
+        "choices created model system_fingerprint object usage id timings ");
+  CHECK(keys(engine::oai_completion(some_facts(), "x", nullptr)) ==
+        "choices created model system_fingerprint object id ");
+}
+
+TEST_CASE("stream chunks, response_fields and invalid UTF-8") {
+  CompletionRequest request;
+  engine::GenerationEvent event;
+  event.token = 30227;
+  event.text = "\xE2\x94\x94";
+  CHECK(base::dump_line(engine::completion_chunk(some_facts(), request, event, 1)) ==
+        "{\"index\":0,\"content\":\"\xE2\x94\x94\",\"tokens\":[30227],\"stop\":false,\"id_slot\":-1,\"tokens_"
+        "predicted\":1,"
+        "\"tokens_evaluated\":3}");
+  event.text = "a\xFF";
+  CHECK(base::dump_line(engine::completion_chunk(some_facts(), request, event, 1)).find("a\xEF\xBF\xBD") !=
+        std::string::npos);
+  Json whole = engine::completion_answer(some_facts(), request, some_result());
+  CHECK(base::dump_line(
+            engine::select_fields(whole, {"tokens_predicted", "generation_settings/n_predict", "no/such"})) ==
+        R"({"tokens_predicted":4,"generation_settings/n_predict":-1})");
+}
+
+TEST_CASE("tokenize shows pieces that are no UTF-8 as bytes") {
+  engine::Tokenizer t = test::small_vocabulary();
+  std::vector<int> tokens = t.encode("\xC3\xB6", false, true);
+  CHECK(base::dump_line(engine::tokens_json(tokens, t, true)["tokens"][1]["piece"]) == "[195]");
+  CHECK(base::dump_line(engine::tokens_json({t.bos()}, t, false)) == R"({"tokens":[1]})");
+  std::vector<int> out;
+  CHECK_FALSE(engine::parse_tokens(Json::parse(R"({"tokens": [1, 2]})"), t, out).has_value());
+  CHECK(out == std::vector<int>{1, 2});
+  CHECK(engine::parse_tokens(Json::parse(R"({"tokens": [-1]})"), t, out).has_value());
+  CHECK(engine::parse_tokens(Json::parse(R"({"tokens": ["a"]})"), t, out).has_value());
+}

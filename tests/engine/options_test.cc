@@ -1,0 +1,220 @@
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <map>
+
+#include "src/engine/server_options.h"
+
+using engine::parse_server_options;
+
+namespace {
+
+using Env = std::map<std::string, std::string>;
+
+base::Result<engine::ParsedOptions> parse(std::vector<std::string> args, const Env& env = {}) {
+  return parse_server_options(args, [&](const char* name) {
+    auto found = env.find(name);
+    return found == env.end() ? nullptr : found->second.c_str();
+  });
+}
+
+engine::ParsedOptions good(std::vector<std::string> args, const Env& env = {}) {
+  args.insert(args.begin(), {"-m", "m.gguf"});
+  auto parsed = parse(std::move(args), env);
+  REQUIRE_MESSAGE(parsed.ok(), (parsed.ok() ? "" : parsed.failure().to_string()));
+  return *parsed;
+}
+
+std::string bad(std::vector<std::string> args, const Env& env = {}) {
+  args.insert(args.begin(), {"-m", "m.gguf"});
+  auto parsed = parse(std::move(args), env);
+  return parsed.ok() ? "" : parsed.failure().to_string();
+}
+
+bool has(const std::vector<std::string>& lines, std::string_view part) {
+  for (const std::string& line : lines) {
+    if (line.find(part) != std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("llama-server's spellings, short and long, with dashes or underscores") {
+  auto o = good({"-c",
+                 "8192",
+                 "-b",
+                 "256",
+                 "-ub",
+                 "64",
+                 "-t",
+                 "3",
+                 "-tb",
+                 "5",
+                 "-np",
+                 "1",
+                 "-ctk",
+                 "tbq4_0",
+                 "--cache_type_v",
+                 "q8_0",
+                 "-ngl",
+                 "0",
+                 "-fa",
+                 "on",
+                 "--host",
+                 "0.0.0.0",
+                 "--port",
+                 "0",
+                 "-a",
+                 "name",
+                 "--no-mmap",
+                 "--mlock",
+                 "-s",
+                 "7",
+                 "--temp",
+                 "0",
+                 "--top-k",
+                 "1",
+                 "--top-p",
+                 "0.5",
+                 "--min-p",
+                 "0",
+                 "-n",
+                 "9",
+                 "--no-warmup",
+                 "--ignore-eos",
+                 "--no-cache-prompt",
+                 "-lv",
+                 "1",
+                 "--timeout",
+                 "5",
+                 "--threads-http",
+                 "3",
+                 "--fit",
+                 "off"})
+               .options;
+  CHECK(o.context.n_ctx == 8192);
+  CHECK(o.context.n_batch == 256);
+  CHECK(o.context.n_ubatch == 64);
+  CHECK(o.context.n_threads == 3);
+  CHECK(o.context.n_threads_batch == 5);
+  CHECK(o.context.cache_type_k == "tbq4_0");
+  CHECK(o.context.cache_type_v == "q8_0");
+  CHECK(o.host == "0.0.0.0");
+  CHECK(o.port == 0);
+  CHECK(o.model_name() == "name");
+  CHECK_FALSE(o.mmap);
+  CHECK(o.mlock);
+  CHECK(o.sampling.seed == 7);
+  CHECK(o.sampling.temperature == 0);
+  CHECK(o.sampling.top_k == 1);
+  CHECK(o.sampling.top_p == 0.5F);
+  CHECK(o.sampling.min_p == 0);
+  CHECK(o.sampling.ignore_eos);
+  CHECK(o.n_predict == 9);
+  CHECK_FALSE(o.warmup);
+  CHECK_FALSE(o.cache_prompt);
+  CHECK(o.verbosity == 1);
+  CHECK(o.timeout_s == 5);
+  CHECK(o.threads_http == 3);
+}
+
+TEST_CASE("defaults are llama-server's, on this machine only") {
+  auto o = good({}).options;
+  CHECK(o.host == "127.0.0.1");
+  CHECK(o.port == 8080);
+  CHECK(o.context.n_batch == 2048);
+  CHECK(o.context.n_ubatch == 512);
+  CHECK(o.context.cache_type_k == "f16");
+  CHECK(o.sampling.seed == engine::kRandomSeed);
+  CHECK(good({"-t", "-1"}).options.context.n_threads == 0);
+}
+
+TEST_CASE("unknown flags are named, with what was probably meant") {
+  CHECK(bad({"--foo"}).find("invalid argument: --foo") == 0);
+  CHECK(bad({"--ctx-sise", "1"}) == "invalid argument: --ctx-sise; did you mean --ctx-size?");
+  CHECK(bad({"stray"}).find("invalid argument: stray") == 0);
+  CHECK(bad({"--draft-max", "4"})
+            .find("the argument has been removed. use --spec-draft-n-max or --spec-ngram-mod-n-max") !=
+        std::string::npos);
+}
+
+TEST_CASE("bad values are refused with the flag and the reason") {
+  CHECK(bad({"-c", "lots"}).find("error while handling argument \"-c\": 'lots' is not a number") == 0);
+  CHECK(bad({"-c", "12x"}).find("not a number") != std::string::npos);
+  CHECK(bad({"-c", "-5"}).find("-5 is not between 0 and") != std::string::npos);
+  CHECK(bad({"--port", "65536"}).find("65536 is not between 0 and 65535") != std::string::npos);
+  CHECK(bad({"--temp", "nan"}).find("not a number") != std::string::npos);
+  CHECK(bad({"-c"}).find("expected value for argument") != std::string::npos);
+  CHECK(bad({"-np", "4"}).find("only one sequence") != std::string::npos);
+  CHECK(bad({"-fa", "maybe"}).find("none of: on, off, auto") != std::string::npos);
+  std::string type = bad({"-ctk", "q3_k"});
+  CHECK(type.find("Unsupported cache type: q3_k") != std::string::npos);
+  CHECK(type.find("tbq3_0") != std::string::npos);
+  CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
+  CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());
+  auto none = parse({});
+  REQUIRE_FALSE(none.ok());
+  CHECK(none.failure().to_string().find("no model was given") == 0);
+  CHECK(parse({"--help"}).ok());
+}
+
+TEST_CASE("what a CPU build does not do is said, not failed") {
+  CHECK(has(good({"-ngl", "99"}).warnings, "no usable GPU found, --gpu-layers option will be ignored"));
+  CHECK(good({"-ngl", "0"}).warnings.empty());
+  CHECK(has(good({"--numa", "distribute"}).warnings, "--numa is ignored"));
+  CHECK(has(good({"-fa", "off"}).warnings, "--flash-attn off is ignored"));
+}
+
+TEST_CASE("a repeated flag warns and the last one wins") {
+  auto parsed = good({"-c", "1024", "--ctx-size", "2048"});
+  CHECK(parsed.options.context.n_ctx == 2048);
+  CHECK(has(parsed.warnings, "--ctx-size was given more than once"));
+}
+
+TEST_CASE("the environment counts where the command line is silent") {
+  CHECK(good({}, {{"LLAMA_ARG_CTX_SIZE", "512"}}).options.context.n_ctx == 512);
+  auto parsed = good({"-c", "1024"}, {{"LLAMA_ARG_CTX_SIZE", "512"}});
+  CHECK(parsed.options.context.n_ctx == 1024);
+  CHECK(has(
+      parsed.warnings,
+      "LLAMA_ARG_CTX_SIZE environment variable is set, but will be overwritten by command line argument -c"));
+  CHECK_FALSE(good({}, {{"LLAMA_ARG_MMAP", "off"}}).options.mmap);
+  CHECK_FALSE(good({}, {{"LLAMA_ARG_NO_MMAP", "whatever"}}).options.mmap);
+  CHECK(good({"--mmap"}, {{"LLAMA_ARG_MMAP", "off"}}).options.mmap);
+  CHECK(parse({}, {{"LLAMA_ARG_MODEL", "e.gguf"}})->options.model == "e.gguf");
+  CHECK(bad({}, {{"LLAMA_ARG_MMAP", "perhaps"}}).find("LLAMA_ARG_MMAP") != std::string::npos);
+  CHECK(bad({}, {{"LLAMA_ARG_PORT", "x"}}).find("'x' is not a number") != std::string::npos);
+}
+
+TEST_CASE("API keys come from the flag, a file or the environment, and never into messages") {
+  CHECK(good({"--api-key", "one,two"}).options.api_keys == std::vector<std::string>{"one", "two"});
+  CHECK(good({}, {{"LLAMA_API_KEY", "env"}}).options.api_keys == std::vector<std::string>{"env"});
+  auto both = good({"--api-key", "secret1"}, {{"LLAMA_API_KEY", "secret2"}});
+  CHECK(both.options.api_keys == std::vector<std::string>{"secret1"});
+  CHECK_FALSE(has(both.warnings, "secret"));
+  std::string path = std::string(AR_BIN_DIR) + "/../options_test.keys";
+  std::ofstream(path) << "a\r\n\nb\n";
+  CHECK(good({"--api-key-file", path}).options.api_keys == std::vector<std::string>{"a", "b"});
+  std::remove(path.c_str());
+  CHECK(bad({"--api-key-file", path}).find("options_test.keys") != std::string::npos);
+}
+
+TEST_CASE("load modes set both switches") {
+  auto both = good({"--load-mode", "mmap+mlock"}).options;
+  CHECK((both.mmap && both.mlock));
+  auto none = good({"-lm", "none"}).options;
+  CHECK((!none.mmap && !none.mlock));
+  CHECK(bad({"-lm", "dio"}).find("none of") != std::string::npos);
+}
+
+TEST_CASE("--help prints every flag with its default and environment") {
+  std::string help = engine::server_help();
+  for (const char* part : {"-c, --ctx-size N", "(default: 2048)", "(env: LLAMA_ARG_CACHE_TYPE_K)",
+                           "--mmap, --no-mmap", "tbq4_0"}) {
+    CHECK_MESSAGE(help.find(part) != std::string::npos, part);
+  }
+}
