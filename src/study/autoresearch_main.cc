@@ -37,6 +37,15 @@ void print_usage(std::FILE* out) {
   }
 }
 
+int unknown_command(std::string_view name) {
+  std::vector<std::string> known;
+  for (const Command& command : kCommands) {
+    known.emplace_back(command.name);
+  }
+  fmt::print(stderr, "error: no command '{}'; {}\n", name, study::did_you_mean(name, known));
+  return study::kExitUsage;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -54,14 +63,9 @@ int main(int argc, char** argv) {
     fmt::print("autoresearch {} ({})\n", base::version(), base::commit());
     return 0;
   }
-  bool asked = name == "--help" || name == "-h" || name == "help";
-  if (!asked && !name.empty()) {
-    std::vector<std::string> known;
-    for (const Command& command : kCommands) {
-      known.emplace_back(command.name);
-    }
-    fmt::print(stderr, "error: no command '{}'; {}\n\n", name, study::did_you_mean(name, known));
+  if (name.empty() || name == "--help" || name == "-h") {
+    print_usage(name.empty() ? stderr : stdout);
+    return name.empty() ? study::kExitUsage : 0;
   }
-  print_usage(asked ? stdout : stderr);
-  return asked ? 0 : study::kExitUsage;
+  return unknown_command(name);
 }
