@@ -10,9 +10,8 @@ constexpr double kTolerance = 0.01;  // as the search: entries this close are eq
 
 std::vector<std::string> strings(const base::Json& record, const char* key) {
   std::vector<std::string> out;
-  auto found = record.find(key);
-  if (found != record.end() && found->is_array()) {
-    for (const base::Json& item : *found) {
+  if (const base::Json& list = part(record, key); list.is_array()) {
+    for (const base::Json& item : list) {
       out.push_back(plain(item));
     }
   }
@@ -32,17 +31,17 @@ bool better(const Row& a, const Row& b) {
 
 std::vector<AxisInfo> read_axes(const base::Json& header) {
   std::vector<AxisInfo> axes;
-  auto found = header.find("axes");
-  if (found == header.end() || !found->is_array()) {
+  const base::Json& list = part(header, "axes");
+  if (!list.is_array()) {
     return axes;
   }
-  for (const base::Json& entry : *found) {
+  for (const base::Json& entry : list) {
     AxisInfo axis;
     axis.name = base::json_get<std::string>(entry, "name", "");
-    if (entry.is_object() && entry.contains("values") && entry["values"].is_array()) {
-      axis.values.assign(entry["values"].begin(), entry["values"].end());
+    if (const base::Json& values = part(entry, "values"); values.is_array()) {
+      axis.values.assign(values.begin(), values.end());
     }
-    axis.default_value = entry.is_object() && entry.contains("default") ? entry["default"] : base::Json();
+    axis.default_value = part(entry, "default");
     axes.push_back(std::move(axis));
   }
   return axes;
@@ -51,8 +50,9 @@ std::vector<AxisInfo> read_axes(const base::Json& header) {
 std::string change_from_default(const std::vector<AxisInfo>& axes, const base::Json& params) {
   std::string change;
   for (const AxisInfo& axis : axes) {
-    if (params.is_object() && params.contains(axis.name) && params[axis.name] != axis.default_value) {
-      change += (change.empty() ? "" : " ") + axis.name + "=" + plain(params[axis.name]);
+    const base::Json& value = part(params, axis.name);
+    if (!value.is_null() && value != axis.default_value) {
+      change += (change.empty() ? "" : " ") + axis.name + "=" + plain(value);
     }
   }
   return change.empty() ? "default" : change;
@@ -66,8 +66,8 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.status = base::json_get<std::string>(end, "status", "");
   row.reason = base::json_get<std::string>(end, "reason", "");
   row.params_hash = base::json_get<std::string>(end, "params_hash", "");
-  row.params = end.value("params", base::Json::object());
-  row.metrics = end.value("metrics", base::Json::object());
+  row.params = part(end, "params");
+  row.metrics = part(end, "metrics");
   row.change = change_from_default(axes, row.params);
   row.argv = strings(end, "argv");
   row.violations = strings(end, "violations");
@@ -76,11 +76,9 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.t_total_s = base::json_get<double>(end, "t_total_s", 0);
   row.t_load_s = base::json_get<double>(end, "t_load_s", 0);
   row.t_measure_s = base::json_get<double>(end, "t_measure_s", 0);
-  if (auto memory = end.find("memory"); memory != end.end()) {
-    row.rss_bytes = base::json_get<double>(*memory, "rss_peak", 0);
-  }
-  if (auto objective = end.find("objective"); objective != end.end() && objective->is_array()) {
-    for (const base::Json& entry : *objective) {
+  row.rss_bytes = base::json_get<double>(part(end, "memory"), "rss_peak", 0);
+  if (const base::Json& objective = part(end, "objective"); objective.is_array()) {
+    for (const base::Json& entry : objective) {
       row.objective.push_back(entry.is_number() ? entry.get<double>() : NAN);
     }
   }
@@ -88,6 +86,15 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
 }
 
 }  // namespace
+
+const base::Json& part(const base::Json& object, std::string_view key) {
+  static const base::Json kNull;
+  if (!object.is_object()) {
+    return kNull;
+  }
+  auto found = object.find(key);
+  return found == object.end() ? kNull : *found;
+}
 
 std::string plain(const base::Json& value) {
   return value.is_string() ? value.get<std::string>() : base::dump_line(value);

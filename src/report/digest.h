@@ -46,6 +46,8 @@ struct Digest {
 
 Digest digest(const base::Json& header, std::span<const base::Json> records);
 
+// object[key], null when there is no such thing: journals may come from another version.
+const base::Json& part(const base::Json& object, std::string_view key);
 // A JSON scalar as a person writes it: f16, 4096, true.
 std::string plain(const base::Json& value);
 

@@ -47,7 +47,7 @@ void head_section(const Page& page, std::string& out) {
                          ? ""
                          : fmt::format(" and {} confirmation launches", page.digest.confirmations.size()),
                      base::format_duration(page.digest.total_s));
-  const base::Json model = header.value("model", base::Json::object());
+  const base::Json& model = part(header, "model");
   std::string name = text_of(model, "name");
   std::string about = text_of(model, "path");
   if (uint64_t size = base::json_get<uint64_t>(model, "size", 0); size > 0) {
@@ -58,29 +58,34 @@ void head_section(const Page& page, std::string& out) {
                          text_of(model, "architecture"));
   }
   fact(page, out, "model", about);
-  const base::Json binary = header.value("binary", base::Json::object());
+  const base::Json& binary = part(header, "binary");
   std::string version = text_of(binary, "version");
+  if (version.starts_with("version: ")) {
+    version.erase(0, 9);
+  }
   fact(page, out, "server",
        text_of(binary, "kind") + " " + text_of(binary, "path") +
            (version.empty() ? "" : " (" + version + ")"));
-  const base::Json host = header.value("host", base::Json::object());
+  const base::Json& host = part(header, "host");
   std::string machine = fmt::format("{}: {}, {} CPUs, {}", text_of(host, "hostname"),
                                     text_of(host, "cpu_model"), base::json_get<int>(host, "logical_cpus", 0),
                                     base::format_bytes(base::json_get<uint64_t>(host, "memory_bytes", 0)));
-  if (host.is_object() && host.contains("gpus") && !host["gpus"].empty()) {
-    machine += ", " + joined(host["gpus"], ", ");
+  if (const base::Json& gpus = part(host, "gpus"); !gpus.empty()) {
+    machine += ", " + joined(gpus, ", ");
   }
   fact(page, out, "host", machine);
-  const base::Json goal = header.value("objective", base::Json::object());
-  std::string wanted = "maximize " + joined(goal.value("maximize", base::Json()), ", then ");
-  std::string limits = joined(goal.value("subject_to", base::Json()), "; ");
+  const base::Json& goal = part(header, "objective");
+  std::string wanted = "maximize " + joined(part(goal, "maximize"), ", then ");
+  std::string limits = joined(part(goal, "subject_to"), "; ");
   fact(page, out, "goal", wanted + (limits.empty() ? "" : "; subject to " + limits));
   fact(page, out, "started", text_of(header, "started"));
 }
 
-// --port N and --host H of a trial become the user's own; everything else is what was measured.
+// The trial's port becomes the user's own, and the prompt cache, which is off only so that no measurement
+// helps the next, stays as the server has it. Everything else is what was measured.
 std::vector<std::string> serving_argv(const std::vector<std::string>& argv, int port) {
   std::vector<std::string> out = argv;
+  std::erase(out, "--no-cache-prompt");
   for (size_t i = 0; i + 1 < out.size(); ++i) {
     if (out[i] == "--port") {
       out[i + 1] = std::to_string(port);

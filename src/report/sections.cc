@@ -52,10 +52,10 @@ std::string ratio_text(double ratio) {
 const Row* row_with(const Digest& digest, const AxisInfo& axis, const base::Json& value) {
   const Row* baseline = digest.baseline();
   for (const Row& row : digest.trials) {
-    bool same = row.params.is_object() && row.params.contains(axis.name) && row.params[axis.name] == value;
+    bool same = part(row.params, axis.name) == value;
     for (const AxisInfo& other : digest.axes) {
-      same = same && (other.name == axis.name || (row.params.contains(other.name) &&
-                                                  row.params[other.name] == baseline->params[other.name]));
+      same = same &&
+             (other.name == axis.name || part(row.params, other.name) == part(baseline->params, other.name));
     }
     if (same) {
       return &row;
@@ -65,16 +65,16 @@ const Row* row_with(const Digest& digest, const AxisInfo& axis, const base::Json
 }
 
 std::string confirmation_sentence(const Digest& digest) {
-  auto confirmation = digest.end.find("confirmation");
-  if (!digest.end.is_object() || confirmation == digest.end.end() || !confirmation->is_object()) {
+  const base::Json& confirmation = part(digest.end, "confirmation");
+  if (!confirmation.is_object()) {
     return "";
   }
-  int pairs = base::json_get<int>(*confirmation, "pairs", 0);
+  int pairs = base::json_get<int>(confirmation, "pairs", 0);
   std::string line =
       fmt::format("In {} fresh launch{} of each: {} on the last objective", pairs, pairs == 1 ? "" : "es",
-                  ratio_text(base::json_get<double>(*confirmation, "ratio", 1)));
-  double low = base::json_get<double>(*confirmation, "ratio_low", NAN);
-  double high = base::json_get<double>(*confirmation, "ratio_high", NAN);
+                  ratio_text(base::json_get<double>(confirmation, "ratio", 1)));
+  double low = base::json_get<double>(confirmation, "ratio_low", NAN);
+  double high = base::json_get<double>(confirmation, "ratio_high", NAN);
   if (std::isfinite(low) && std::isfinite(high)) {
     line += fmt::format(" (95% interval {} to {})", ratio_text(low), ratio_text(high));
   }
@@ -153,8 +153,8 @@ std::string verdict_section(const Page& page) {
 
 std::string trials_section(const Page& page) {
   size_t phase_width = 7;
-  size_t change_width = page.width - 7 - phase_width - 1 - kNumbersWidth - 1;
-  std::string out = page.paint(Ink::kDim, "    #  " + pad_right("phase", phase_width) + " " +
+  size_t change_width = page.width - 8 - phase_width - 1 - kNumbersWidth - 1;
+  std::string out = page.paint(Ink::kDim, "    #   " + pad_right("phase", phase_width) + " " +
                                               pad_right("differs from the default in", change_width) + " ");
   std::string titles;
   for (size_t i = 0; i < kNumbers.size(); ++i) {
@@ -167,13 +167,13 @@ std::string trials_section(const Page& page) {
     Ink ink = best ? Ink::kGreen : !row.ok ? Ink::kRed : row.feasible ? Ink::kPlain : Ink::kDim;
     auto change = wrap(row.change, change_width);
     std::string first = change.empty() ? "" : change[0];
-    std::string line = fmt::format("{:>5} ", row.trial_id) + mark +
+    std::string line = fmt::format("{:>5} {} ", row.trial_id, mark) +
                        pad_right(fit(row.phase, phase_width), phase_width) + " " +
                        pad_right(fit(first, change_width), change_width) + " ";
     line += row.ok ? numbers(row) : fit(printable(row.status + ": " + row.reason), kNumbersWidth);
     out += page.paint(ink, line) + "\n";
     for (size_t i = 1; i < change.size(); ++i) {
-      out += page.paint(ink, std::string(7 + phase_width + 1, ' ') + fit(change[i], change_width)) + "\n";
+      out += page.paint(ink, std::string(8 + phase_width + 1, ' ') + fit(change[i], change_width)) + "\n";
     }
   }
   return out +
@@ -231,8 +231,9 @@ std::string best_section(const Page& page) {
   const Row* baseline = page.digest.baseline();
   std::string out;
   for (const AxisInfo& axis : page.digest.axes) {
-    if (best.params.contains(axis.name) && best.params[axis.name] != axis.default_value) {
-      out += fmt::format("  {} {}  (default {})\n", pad_right(axis.name, 18), plain(best.params[axis.name]),
+    const base::Json& value = part(best.params, axis.name);
+    if (!value.is_null() && value != axis.default_value) {
+      out += fmt::format("  {} {}  (default {})\n", pad_right(axis.name, 18), plain(value),
                          plain(axis.default_value));
     }
   }

@@ -146,7 +146,7 @@ void Progress::trial_ended(const TrialRequest& request, const TrialRecord& recor
   std::string head = live_ ? fmt::format("{:>3} {:<8} {}", request.trial_id, request.proposal.phase,
                                          report::pad_right(change_of(request.proposal.config), 30))
                            : std::string("         ->");
-  print(fmt::format("{} {}  {}", head, result, base::format_duration(record.t_total_s)));
+  print(fmt::format("{} {:>7}  {}", head, base::format_duration(record.t_total_s), result));
 }
 
 void Progress::note(std::string_view line) {
