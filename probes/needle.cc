@@ -79,7 +79,9 @@ base::Result<NeedleRow> run_cell(const Endpoint& endpoint, const NeedleOptions& 
   NeedleRow row;
   row.length = length;
   row.depth = depth;
-  auto text = text_of_length(endpoint, length, [&](int sentences) {
+  // The chat template adds a few tokens of its own around the message.
+  int aim = length - std::min(length / 16, 32);
+  auto text = text_of_length(endpoint, aim, [&](int sentences) {
     return make_needle_prompt(options.seed, cell, sentences, depth).text;
   });
   if (!text) {

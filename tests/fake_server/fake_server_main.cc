@@ -362,6 +362,11 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "unknown behaviour {}\n", scenario->behaviour);
     return 2;
   }
+  for (const auto& [name, value] : flags) {  // other flags, other noise; the port is chance
+    for (char c : name == "port" ? std::string() : name + "=" + value) {
+      scenario->seed = (scenario->seed ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+    }
+  }
   if (scenario->behaviour == "slow") {
     scenario->time_scale *= 50;
   }
