@@ -31,6 +31,9 @@ struct Outcome {
 
 struct Limits {
   int max_trials = 60;  // distinct configurations, the default included; the driver also stops it by time
+  // How many the time will probably allow, so that the plan fits the night; 0 = max_trials. A resumed study
+  // must give the same number.
+  int expected_trials = 0;
 };
 
 class Strategy {

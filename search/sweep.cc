@@ -35,15 +35,22 @@ std::vector<size_t> spread(const Axis& axis, const std::vector<size_t>& candidat
   return chosen;
 }
 
-// Takes one value from the axis with the most; `plans` is in order of importance.
-void drop_one(std::vector<AxisPlan>& plans) {
-  auto most = plans.begin();
-  for (auto plan = plans.begin(); plan != plans.end(); ++plan) {
-    if (plan->count >= most->count) {
-      most = plan;
+// What the last value of a plan is worth: little on an axis that hardly ever matters or that has others.
+double worth_of_last(const Space& space, const AxisPlan& plan) {
+  double importance = 1 / (1 + 0.25 * importance_rank(space.axes[plan.axis].name));
+  return importance / static_cast<double>(plan.count);
+}
+
+// Takes the value that is worth least; `plans` is in order of importance.
+void drop_one(const Space& space, std::vector<AxisPlan>& plans) {
+  AxisPlan* least = nullptr;
+  for (AxisPlan& plan : plans) {
+    if (plan.count > 0 && (least == nullptr || worth_of_last(space, plan) <= worth_of_last(space, *least))) {
+      least = &plan;
     }
   }
-  --most->count;
+  AR_CHECK(least != nullptr, "nothing left to drop");
+  --least->count;
 }
 
 }  // namespace
@@ -74,7 +81,7 @@ std::vector<SweepPoint> plan_sweep(const Space& space, int max_points) {
     return importance_rank(space.axes[a.axis].name) < importance_rank(space.axes[b.axis].name);
   });
   for (; total > static_cast<size_t>(std::max(max_points, 0)); --total) {
-    drop_one(plans);
+    drop_one(space, plans);
   }
   std::vector<SweepPoint> points;
   for (const AxisPlan& plan : plans) {

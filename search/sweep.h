@@ -16,9 +16,8 @@ struct SweepPoint {
 Config changed(const Space& space, const Config& from, size_t axis, size_t value);
 
 // Axes by importance, per axis up to sweep_values values spread over its range. Values that break a
-// constraint or change nothing (inactive axis) are left out. When there are more than max_points, the axes
-// with the most values lose some first, the least important of them before the others; then whole axes go,
-// least important first.
+// constraint or change nothing (inactive axis) are left out. When there are more than max_points, the n-th
+// value of an axis counts for its importance / n, and what counts least goes.
 std::vector<SweepPoint> plan_sweep(const Space& space, int max_points);
 
 // Signed relative difference of a over b in the first entry of the objective where they differ by more than

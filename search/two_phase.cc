@@ -17,7 +17,7 @@ namespace {
 constexpr double kTwoAxes = 0.4;  // share of steps that change two axes
 constexpr int kDraws = 400;       // attempts at a weighted step before the neighbourhood is walked in order
 constexpr size_t kMaxPairs = 20000;  // two-axis steps looked at in that walk
-constexpr int kMaxLadder = 3;        // trials given to one axis that memory held back
+constexpr int kMaxLadder = 4;        // trials given to one axis that memory held back
 constexpr double kHarmless = 0.03;   // a loss below this is a price worth paying for memory
 
 struct Move {
@@ -25,10 +25,17 @@ struct Move {
   double weight = 0;
 };
 
+int planned_trials(const Limits& limits) {
+  return limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials) : limits.max_trials;
+}
+
 class TwoPhase final : public Strategy {
  public:
   TwoPhase(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), sweep_(plan_sweep(space, limits.max_trials / 2)) {}
+      : history_(space),
+        limits_(limits),
+        seed_(seed),
+        sweep_(plan_sweep(space, planned_trials(limits) / 2)) {}
 
   std::optional<Proposal> ask() override {
     if (!computed_) {
@@ -137,18 +144,23 @@ class TwoPhase final : public Strategy {
       if (!held_back(axis)) {
         continue;
       }
-      Config lean = leanest(axis);
+      // What was tried by itself first; then the values that were not, which may still be harmless.
+      const Config leans[] = {leanest(axis, false), leanest(axis, true)};
       int tried = 0;
+      bool settled = false;
       for (size_t value : values_by_demand(axis)) {
-        Config config = changed(space(), lean, axis, value);
-        const Outcome* outcome = history_.find(config);
-        if (outcome != nullptr && (outcome->feasible || ++tried >= kMaxLadder)) {
-          break;
+        for (const Config& lean : leans) {
+          Config config = changed(space(), lean, axis, value);
+          const Outcome* outcome = history_.find(config);
+          settled |= outcome != nullptr && (outcome->feasible || ++tried >= kMaxLadder);
+          if (!settled && history_.worth_trying(config)) {
+            return Proposal{config, "perturb",
+                            fmt::format("{} was held back by memory; with the leanest harmless values: {}",
+                                        space().axes[axis].name, changes(base(), config))};
+          }
         }
-        if (outcome == nullptr && history_.worth_trying(config)) {
-          return Proposal{config, "perturb",
-                          fmt::format("{} was held back by memory; with the leanest harmless values: {}",
-                                      space().axes[axis].name, changes(base(), config))};
+        if (settled) {
+          break;
         }
       }
     }
@@ -179,7 +191,7 @@ class TwoPhase final : public Strategy {
     return blocked && (larger_helps || !smaller_known || !usual->ok);
   }
 
-  Config leanest(size_t except) const {
+  Config leanest(size_t except, bool untried_too) const {
     const Outcome* usual = history_.find(base());
     Config config = winners(false);
     for (size_t axis = 0; axis < space().axes.size(); ++axis) {
@@ -187,7 +199,8 @@ class TwoPhase final : public Strategy {
       for (size_t value = 0; axis != except && least && value < space().axes[axis].values.size(); ++value) {
         auto demand = memory_demand(space().axes[axis].name, space().axes[axis].values[value]);
         const Outcome* outcome = alone(history_, axis, value);
-        bool harmless = outcome != nullptr && outcome->feasible && gain(*outcome, *usual) >= -kHarmless;
+        bool harmless =
+            outcome != nullptr ? outcome->feasible && gain(*outcome, *usual) >= -kHarmless : untried_too;
         Config with = changed(space(), config, axis, value);
         if (harmless && demand && *demand < *least && space().violated(with).empty()) {
           config = with;

@@ -99,19 +99,30 @@ std::string left_out_text(const Plan& plan) {
   }
   std::string text = "  left out     ";
   if (fits < plan.first.size()) {
-    std::string names;
     size_t missing = plan.first.size() - fits;
+    text += fmt::format("the last {} of the trials above{}:\n", missing,
+                        plan.open_ended ? " and every step from the best point" : "");
     for (size_t i = fits; i < plan.first.size() && i < fits + kListedLeftOut; ++i) {
-      names += (names.empty() ? "" : ", ") + plan.first[i].change;
+      text += fmt::format("                 {}\n", plan.first[i].change);
     }
-    return text + fmt::format("the last {} of the trials above ({}{}){}\n", missing, names,
-                              missing > kListedLeftOut ? ", ..." : "",
-                              plan.open_ended ? " and every step from the best point" : "");
+    return text + (missing > kListedLeftOut ? "                 ...\n" : "");
   }
   return text + fmt::format("the last {} steps from the best point\n", plan.max_trials - plan.fits);
 }
 
+double typical_load_s(const BackendOptions& backend) {
+  return backend.load_estimate_s > 0 ? backend.load_estimate_s : backend.load_timeout_s / 2;
+}
+
 }  // namespace
+
+int expected_trials(const Study& study) {
+  if (study.search.budget_s <= 0) {
+    return 0;
+  }
+  double one = typical_load_s(study.backend) + measure_s(study, study.space.default_config(), PlanRates());
+  return static_cast<int>(std::clamp(study.search.budget_s / one, 1.0, 1e6));
+}
 
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most) {
   const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
@@ -123,10 +134,11 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   plan.max_trials = study.search.max_trials;
   plan.rates = rates;
   plan.load_worst_s = study.backend.load_timeout_s;
-  plan.load_s = study.backend.load_estimate_s > 0 ? study.backend.load_estimate_s : plan.load_worst_s / 2;
+  plan.load_s = typical_load_s(study.backend);
   plan.available_s = available_s;
 
-  auto strategy = info->make(study.space, study.search.seed, {plan.max_trials});
+  auto strategy =
+      info->make(study.space, study.search.seed, search::Limits{plan.max_trials, expected_trials(study)});
   const search::Config usual = study.space.default_config();
   while (static_cast<int>(plan.first.size()) < list_at_most) {
     auto proposal = strategy->ask();

@@ -38,6 +38,11 @@ struct Plan {
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100);
 std::string to_text(const Study& study, const Plan& plan);
 
+// How many trials search.budget has room for by the file's own estimates, for
+// search::Limits::expected_trials; 0 without a budget. A function of the study alone, so that a resumed one
+// plans alike.
+int expected_trials(const Study& study);
+
 // Seconds from `now_s` (since midnight) until "HH:MM", today or tomorrow: more than 0, at most a day.
 double seconds_until(const std::string& hh_mm, double now_s);
 

@@ -30,9 +30,30 @@ std::string resolve(const std::string& path, const std::string& space_file) {
   return path;
 }
 
+std::vector<std::string> words_of(const std::string& text) {
+  std::vector<std::string> words;
+  for (size_t pos = 0; pos < text.size();) {
+    size_t end = std::min(text.find_first_of(" \t", pos), text.size());
+    if (end > pos) {
+      words.push_back(text.substr(pos, end - pos));
+    }
+    pos = end + 1;
+  }
+  return words;
+}
+
+// "quality not_worse_than f16", typing errors in the middle word included.
+bool is_not_worse_than(const std::string& text) {
+  auto words = words_of(text);
+  return text.find(kNotWorseThan) != std::string::npos ||
+         (words.size() == 3 && words[0] == "quality" && edit_distance(words[1], kNotWorseThan) < 4);
+}
+
 class StudyReader {
  public:
-  StudyReader(SpaceReader& reader, const YamlNode& root) : reader_(reader), root_(root) {}
+  StudyReader(SpaceReader& reader, const YamlNode& root) : reader_(reader), root_(root) {
+    study_.probes.quality = false;  // there is no suite to fall back on
+  }
 
   Study read() {
     auto ignore = [](const YamlNode&) {};
@@ -199,7 +220,7 @@ class StudyReader {
       return;
     }
     for (const YamlNode* item : reader_.list(at, "objective.subject_to")) {
-      if (item->text.find(kNotWorseThan) != std::string::npos) {
+      if (is_not_worse_than(item->text)) {
         read_not_worse_than(*item);
       } else if (auto expression =
                      read_expression(reader_, *item, "objective.subject_to", names_, ExpressionUse::kLimit)) {
@@ -209,16 +230,8 @@ class StudyReader {
     }
   }
 
-  // "quality not_worse_than f16"
   void read_not_worse_than(const YamlNode& at) {
-    std::vector<std::string> words;
-    for (size_t pos = 0; pos < at.text.size();) {
-      size_t end = std::min(at.text.find_first_of(" \t", pos), at.text.size());
-      if (end > pos) {
-        words.push_back(at.text.substr(pos, end - pos));
-      }
-      pos = end + 1;
-    }
+    std::vector<std::string> words = words_of(at.text);
     if (words.size() != 3 || words[0] != "quality" || words[1] != kNotWorseThan) {
       reader_.fail(at, fmt::format("'{}' is not a limit", at.text), "write quality not_worse_than f16");
       return;
@@ -331,7 +344,7 @@ class StudyReader {
 
   void read_probes(const YamlNode& at) {
     ProbeOptions& probes = study_.probes;
-    probes.quality = at.find("quality") != nullptr;  // there is no suite to fall back on
+    probes.quality = at.find("quality") != nullptr;
     reader_.read_map(
         at, "probes",
         {{"quality", [&](const YamlNode& value) { read_quality(value); }},

@@ -1,0 +1,89 @@
+#include "src/study/plan.h"
+
+#include <doctest/doctest.h>
+
+using study::make_plan;
+using study::Plan;
+using study::Study;
+
+namespace {
+
+bool mentions(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+Study minimax() {
+  auto loaded = study::load_space_file(std::string(AR_SOURCE_DIR) + "/configs/minimax.yaml");
+  REQUIRE(std::holds_alternative<Study>(loaded));
+  return std::get<Study>(loaded);
+}
+
+}  // namespace
+
+TEST_CASE("minimax: the sweep fits half of the night, important axes first") {
+  Study s = minimax();
+  int expected = expected_trials(s);
+  CHECK_GT(expected, 20);
+  CHECK_LT(expected, 35);
+  Plan plan = make_plan(s, {20, 300}, 8 * 3600);
+  REQUIRE_EQ(plan.first.size(), 1 + expected / 2);
+  CHECK_EQ(plan.first[0].phase, "default");
+  CHECK_EQ(plan.first[1].change, "cache_type_k=q8_0");
+  CHECK(plan.open_ended);
+  CHECK_EQ(plan.load_s, 600);
+  CHECK_EQ(plan.load_worst_s, 1200);
+  CHECK_GE(plan.fits, expected - 3);
+  CHECK_LE(plan.fits, expected);
+  CHECK_LT(plan.fits_worst, plan.fits);
+
+  // An hour has room for three.
+  plan = make_plan(s, {20, 300}, 3600);
+  CHECK_EQ(plan.fits, 3);
+  std::string text = to_text(s, plan);
+  for (const char* part :
+       {"13 axes", "2,916,000 points", "cache_type_k=q8_0", "10m00s to load (20m00s at worst)",
+        "about 3 of 60 trials", "left out     the last", "and every step from the best point:"}) {
+    CAPTURE(text);
+    CHECK_MESSAGE(mentions(text, part), part);
+  }
+  for (size_t start = 0; start < text.size();) {
+    size_t end = text.find('\n', start);
+    CHECK_LE(end - start, 110);
+    start = end + 1;
+  }
+}
+
+TEST_CASE("without a limit of time everything fits") {
+  Study s = minimax();
+  s.search.budget_s = 0;
+  CHECK_EQ(expected_trials(s), 0);
+  Plan plan = make_plan(s, {}, 0);
+  CHECK_EQ(plan.first.size(), 27);
+  // Reading in half of 96K tokens, four times, is what takes the time.
+  CHECK_EQ(plan.first[9].change, "ctx_size=98304");
+  CHECK_GT(plan.first[9].measure_s, plan.first[0].measure_s + 400);
+  CHECK_EQ(plan.fits, 60);
+  CHECK(mentions(to_text(s, plan), "no time limit"));
+  CHECK_FALSE(mentions(to_text(s, plan), "left out"));
+}
+
+TEST_CASE("a space smaller than max_trials is planned to its end") {
+  Study s = minimax();
+  s.space.axes.resize(1);
+  s.space.constraints.clear();
+  s.search.strategy = "grid";
+  Plan plan = make_plan(s, {}, 3600);
+  CHECK_EQ(plan.first.size(), 3);
+  CHECK_EQ(plan.max_trials, 3);
+  CHECK_FALSE(plan.open_ended);
+}
+
+TEST_CASE("time of day and digits") {
+  CHECK_EQ(study::seconds_until("07:00", 23 * 3600), 8 * 3600);
+  CHECK_EQ(study::seconds_until("07:00", 6 * 3600 + 59 * 60), 60);
+  CHECK_EQ(study::seconds_until("07:00", 7 * 3600), 86400);
+  CHECK_EQ(study::grouped(7), "7");
+  CHECK_EQ(study::grouped(2278125), "2,278,125");
+  CHECK_EQ(study::grouped(123456), "123,456");
+  CHECK_EQ(study::grouped(3e20), "3e+20");
+}
