@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/isa.h"
+
 namespace kernels {
 
 struct WeightFormat;
@@ -20,10 +22,16 @@ struct Matrix {
 };
 
 // y[t * y_stride + r] = <w row r, x + t * x_stride> for r in [row0, row1), t in [0, n_tokens). Exact
-// arithmetic: weights dequantized to f32, f32 activations, f32 FMA accumulation. scratch: w.cols floats per
-// calling thread.
+// arithmetic: weights dequantized to f32, f32 activations, f32 FMA accumulation (kernels/simd-inl.h, Quad).
+// One token is computed fused, from the stored bytes; more share one dequantization per 64 of them. Ranges of
+// a multiple of four rows are fastest.
 void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t x_stride, int n_tokens,
-            float* y, int64_t y_stride, float* scratch);
+            float* y, int64_t y_stride);
+// The same; scratch is not used (it was, when this header was first written).
+inline void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t x_stride,
+                   int n_tokens, float* y, int64_t y_stride, float* /*scratch*/) {
+  matmul(w, row0, row1, x, x_stride, n_tokens, y, y_stride);
+}
 
 // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
 void rms_norm(const float* x, const float* weight, int n, float eps, float* out);
@@ -44,9 +52,6 @@ float reduce_max(const float* x, int n);
 float exp_sum(float* x, int n, float max);
 // y[i] *= s
 void scale(float* y, float s, int n);
-
-// Name of the instruction set the float kernels run on ("AVX3_ZEN4", "AVX2", "NEON", ...).
-const char* float_isa();
 
 namespace ref {
 void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t x_stride, int n_tokens,

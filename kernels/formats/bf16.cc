@@ -1,8 +1,58 @@
 #include "kernels/formats/bf16.h"
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/bf16.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
 #include "kernels/formats/half.h"
+#include "kernels/formats/weight_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::bf16::HWY_NAMESPACE {
+namespace {
+
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+struct Loader {
+  static constexpr bool kElements = true;
+  static constexpr int kBytes = 64;
+  using Block = const uint8_t*;
+  static HWY_INLINE Block open(const uint8_t* p) { return p; }
+  template <int K>
+  static HWY_INLINE VF get(Block b) {
+    const hn::Rebind<uint16_t, FloatTag> d16;
+    const hn::Rebind<uint32_t, FloatTag> d32;
+    const auto bits = hn::PromoteTo(d32, words_at(d16, b + 2 * K * kLanes));
+    return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(bits));
+  }
+  static HWY_INLINE float one(const uint8_t* p) {
+    uint16_t bits;
+    std::memcpy(&bits, p, 2);
+    return f32_from_bf16(bits);
+  }
+};
+
+}  // namespace
+
+void dequantize_all(const uint8_t* row, int64_t n, float* out) {
+  dequantize_row<Loader>(row, n, out);
+}
+void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
+}
+
+}  // namespace kernels::bf16::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 
 namespace kernels::bf16 {
+
+HWY_EXPORT(dequantize_all);
+HWY_EXPORT(dot_all);
 
 void dequantize(const std::byte* row, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) {
@@ -11,7 +61,13 @@ void dequantize(const std::byte* row, int64_t n, float* out) {
 }
 
 void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  dequantize(row, n, out);
+  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
+}
+
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
 }
 
 }  // namespace kernels::bf16
+
+#endif  // HWY_ONCE

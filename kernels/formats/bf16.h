@@ -8,5 +8,6 @@ namespace kernels::bf16 {
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
 
 }  // namespace kernels::bf16

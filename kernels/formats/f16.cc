@@ -1,18 +1,89 @@
 #include "kernels/formats/f16.h"
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/f16.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
+#include "kernels/formats/weight_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::f16::HWY_NAMESPACE {
+namespace {
+
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+struct Loader {
+  static constexpr bool kElements = true;
+  static constexpr int kBytes = 64;
+  using Block = const uint8_t*;
+  static HWY_INLINE Block open(const uint8_t* p) { return p; }
+  template <int K>
+  static HWY_INLINE VF get(Block b) {
+    return halves_at(FloatTag(), b + 2 * K * kLanes);
+  }
+  static HWY_INLINE float one(const uint8_t* p) { return half_at(p); }
+};
+
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim) : page_(reinterpret_cast<const uint8_t*>(page)), n_(head_dim) {}
+  HWY_INLINE void unpack(int slot, float* out) const {
+    const FloatTag df;
+    const hn::CappedTag<float, 8> d8;
+    const uint8_t* row = page_ + 2 * static_cast<size_t>(n_) * slot;
+    int i = 0;
+    for (; i + kLanes <= n_; i += kLanes) {
+      hn::Store(halves_at(df, row + 2 * i), df, out + i);
+    }
+    for (; i < n_; i += static_cast<int>(hn::Lanes(d8))) {
+      hn::Store(halves_at(d8, row + 2 * i), d8, out + i);
+    }
+  }
+
+ private:
+  const uint8_t* page_;
+  int n_;
+};
+
+}  // namespace
+
+void dequantize_all(const uint8_t* row, int64_t n, float* out) {
+  dequantize_row<Loader>(row, n, out);
+}
+void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
+}
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::f16::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 
 namespace kernels::f16 {
+
+HWY_EXPORT(dequantize_all);
+HWY_EXPORT(dot_all);
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
 
 void dequantize(const std::byte* row, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) {
     out[i] = f32_from_f16(load_unaligned<uint16_t>(row + 2 * i));
   }
-}
-
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  dequantize(row, n, out);
 }
 
 void quantize(const float* values, int64_t n, std::byte* row) {
@@ -36,14 +107,24 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
   dequantize(page + 2 * static_cast<size_t>(head_dim) * slot0, int64_t{head_dim} * n, out);
 }
 
+void dequantize_fast(const std::byte* row, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
+}
+
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
+}
+
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::f16
+
+#endif  // HWY_ONCE

@@ -2,18 +2,83 @@
 
 #include <cstring>
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/f32.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
+#include "kernels/formats/weight_row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::f32::HWY_NAMESPACE {
+namespace {
+
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+struct Loader {
+  static constexpr bool kElements = true;
+  static constexpr int kBytes = 128;
+  using Block = const uint8_t*;
+  static HWY_INLINE Block open(const uint8_t* p) { return p; }
+  template <int K>
+  static HWY_INLINE VF get(Block b) {
+    return words_at(FloatTag(), b + 4 * K * kLanes);
+  }
+  static HWY_INLINE float one(const uint8_t* p) {
+    float value;
+    std::memcpy(&value, p, 4);
+    return value;
+  }
+};
+
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim)
+      : page_(page), row_(sizeof(float) * static_cast<size_t>(head_dim)) {}
+  HWY_INLINE void unpack(int slot, float* out) const { std::memcpy(out, page_ + row_ * slot, row_); }
+
+ private:
+  const std::byte* page_;
+  size_t row_;
+};
+
+}  // namespace
+
+void dequantize_all(const uint8_t* row, int64_t n, float* out) {
+  dequantize_row<Loader>(row, n, out);
+}
+void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
+}
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::f32::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 
 namespace kernels::f32 {
+
+HWY_EXPORT(dequantize_all);
+HWY_EXPORT(dot_all);
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
 
 void dequantize(const std::byte* row, int64_t n, float* out) {
   std::memcpy(out, row, 4 * n);
 }
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  std::memcpy(out, row, 4 * n);
-}
-
 size_t page_bytes(int head_dim) {
   return plane_bytes(4 * static_cast<size_t>(head_dim));
 }
@@ -28,14 +93,24 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
   std::memcpy(out, page + row * slot0, row * n);
 }
 
+void dequantize_fast(const std::byte* row, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
+}
+
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
+}
+
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::f32
+
+#endif  // HWY_ONCE

@@ -8,6 +8,7 @@ namespace kernels::f32 {
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
 
 size_t page_bytes(int head_dim);
 void write_row(const float* x, int head_dim, std::byte* page, int slot);

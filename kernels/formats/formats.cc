@@ -16,11 +16,11 @@ namespace {
 // clang-format off
 constexpr WeightFormat kWeightFormats[] = {
     // name, ggml type, block values, block bytes
-    {"f32",  0,  1,  4,  f32::dequantize,  f32::dequantize_fast,  nullptr},
-    {"f16",  1,  1,  2,  f16::dequantize,  f16::dequantize_fast,  f16::quantize},
-    {"q4_0", 2,  32, 18, q4_0::dequantize, q4_0::dequantize_fast, q4_0::quantize},
-    {"q8_0", 8,  32, 34, q8_0::dequantize, q8_0::dequantize_fast, q8_0::quantize},
-    {"bf16", 30, 1,  2,  bf16::dequantize, bf16::dequantize_fast, nullptr},
+    {"f32",  0,  1,  4,  f32::dequantize,  f32::dequantize_fast,  f32::dot_rows,  nullptr},
+    {"f16",  1,  1,  2,  f16::dequantize,  f16::dequantize_fast,  f16::dot_rows,  f16::quantize},
+    {"q4_0", 2,  32, 18, q4_0::dequantize, q4_0::dequantize_fast, q4_0::dot_rows, q4_0::quantize},
+    {"q8_0", 8,  32, 34, q8_0::dequantize, q8_0::dequantize_fast, q8_0::dot_rows, q8_0::quantize},
+    {"bf16", 30, 1,  2,  bf16::dequantize, bf16::dequantize_fast, bf16::dot_rows, nullptr},
 };
 
 constexpr KvFormat kKvFormats[] = {

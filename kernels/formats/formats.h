@@ -21,6 +21,10 @@ struct WeightFormat {
   void (*dequantize)(const std::byte* row, int64_t n, float* out);
   // Fast and bit-identical to dequantize.
   void (*dequantize_fast)(const std::byte* row, int64_t n, float* out);
+  // Fused, for one activation vector: out[i] = <row i, x> for n_rows rows row_bytes apart, without passing
+  // the values through memory. The value of each row is the one that matmul (ops.h) gives it in any other
+  // way.
+  void (*dot_rows)(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
   // Rounds n values into blocks; nullptr where the project never writes the format.
   void (*quantize)(const float* values, int64_t n, std::byte* row);
 };
@@ -33,6 +37,7 @@ const WeightFormat* find_weight_format(uint32_t ggml_type);
 
 inline constexpr int kPageTokens = 128;
 inline constexpr size_t kPlaneAlign = 64;  // planes inside a page and pages themselves start on this
+inline constexpr int kMaxHeadDim = 1024;   // head_dim everywhere: a multiple of 8, from 8 to this
 
 // A page holds one or two code planes, then (where the format has scales) a plane of fp16 scales; each plane
 // holds the rows of slots 0..127 one after the other and is kPlaneAlign-aligned. Values are stored in the
@@ -67,7 +72,7 @@ const KvFormat* find_kv_format(std::string_view name);
 std::string_view kv_format_names();
 
 // head[0..head_dim) -> the rotated basis and back, in place, by power-of-two tiles of at most 128 (80 = 64 +
-// 16, 192 = 128 + 64). Exact inverses up to float rounding. head_dim is a multiple of 8 and at least 8.
+// 16, 192 = 128 + 64). Exact inverses up to float rounding.
 void rotate_head(float* head, int head_dim);
 void unrotate_head(float* head, int head_dim);
 

@@ -17,6 +17,9 @@ inline constexpr size_t plane_bytes(size_t row_bytes) {
   return (bytes + kPlaneAlign - 1) / kPlaneAlign * kPlaneAlign;
 }
 
+// Values per scale in Q8_0 and Q4_0.
+inline constexpr int kBlock = 32;
+
 // Groups of `group` values in a head, the last one possibly shorter.
 inline constexpr int group_count(int head_dim, int group) {
   return (head_dim + group - 1) / group;

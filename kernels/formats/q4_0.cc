@@ -3,13 +3,105 @@
 #include <algorithm>
 #include <cmath>
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/q4_0.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
+#include "kernels/formats/weight_row-inl.h"
 
-namespace kernels::q4_0 {
+HWY_BEFORE_NAMESPACE();
+namespace kernels::q4_0::HWY_NAMESPACE {
 namespace {
 
-constexpr int kBlock = 32;
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+struct Loader {
+  static constexpr bool kElements = false;
+  static constexpr int kBytes = 18;
+  struct Block {
+    VF d;
+    const uint8_t* q;
+  };
+  static HWY_INLINE Block open(const uint8_t* p) { return {hn::Set(FloatTag(), half_at(p)), p + 2}; }
+  template <int K>
+  static HWY_INLINE VF get(const Block& b) {
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, b.q + K * kLanes % 16));
+    const auto codes = K * kLanes < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
+    return hn::Mul(b.d, hn::ConvertTo(FloatTag(), hn::Sub(codes, hn::Set(di, 8))));
+  }
+};
+
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim)
+      : codes_(reinterpret_cast<const uint8_t*>(page)),
+        scales_(reinterpret_cast<const uint8_t*>(page + plane_bytes(head_dim / 2))),
+        n_(head_dim),
+        n_groups_(group_count(head_dim, kBlock)) {}
+
+  HWY_INLINE void unpack(int slot, float* out) const {
+    const uint8_t* codes = codes_ + static_cast<size_t>(n_ / 2) * slot;
+    const uint8_t* scale = scales_ + 2 * static_cast<size_t>(n_groups_) * slot;
+    int i = 0;
+    for (; i + kBlock <= n_; i += kBlock, scale += 2) {
+      block_store<Loader>({hn::Set(FloatTag(), half_at(scale)), codes + i / 2}, out + i);
+    }
+    if (i < n_) {
+      const int half = (n_ - i) / 2;
+      const float d = half_at(scale);
+      for (int k = 0; k < half; ++k) {
+        const int byte = codes[i / 2 + k];
+        out[i + k] = d * static_cast<float>((byte & 15) - 8);
+        out[i + half + k] = d * static_cast<float>((byte >> 4) - 8);
+      }
+    }
+  }
+
+ private:
+  const uint8_t* codes_;
+  const uint8_t* scales_;
+  int n_, n_groups_;
+};
+
+}  // namespace
+
+void dequantize_all(const uint8_t* row, int64_t n, float* out) {
+  dequantize_row<Loader>(row, n, out);
+}
+void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
+}
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::q4_0::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace kernels::q4_0 {
+
+HWY_EXPORT(dequantize_all);
+HWY_EXPORT(dot_all);
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
+
+namespace {
+
 constexpr int kBlockBytes = 18;
 constexpr std::byte kZeros{0x88};
 
@@ -56,10 +148,6 @@ void dequantize(const std::byte* row, int64_t n, float* out) {
   }
 }
 
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  dequantize(row, n, out);
-}
-
 void quantize(const float* values, int64_t n, std::byte* row) {
   for (int64_t begin = 0; begin < n; begin += kBlock, row += kBlockBytes) {
     store_unaligned(row, quantize_group(values + begin, kBlock, row + 2));
@@ -94,14 +182,24 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
   }
 }
 
+void dequantize_fast(const std::byte* row, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
+}
+
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
+}
+
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::q4_0
+
+#endif  // HWY_ONCE

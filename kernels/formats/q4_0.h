@@ -12,6 +12,7 @@ namespace kernels::q4_0 {
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
 void quantize(const float* values, int64_t n, std::byte* row);
 
 size_t page_bytes(int head_dim);

@@ -3,13 +3,99 @@
 #include <algorithm>
 #include <cmath>
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/q8_0.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
+#include "kernels/formats/weight_row-inl.h"
 
-namespace kernels::q8_0 {
+HWY_BEFORE_NAMESPACE();
+namespace kernels::q8_0::HWY_NAMESPACE {
 namespace {
 
-constexpr int kBlock = 32;
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+struct Loader {
+  static constexpr bool kElements = false;
+  static constexpr int kBytes = 34;
+  struct Block {
+    VF d;
+    const int8_t* q;
+  };
+  static HWY_INLINE Block open(const uint8_t* p) {
+    return {hn::Set(FloatTag(), half_at(p)), reinterpret_cast<const int8_t*>(p + 2)};
+  }
+  template <int K>
+  static HWY_INLINE VF get(const Block& b) {
+    return hn::Mul(b.d, bytes_at(FloatTag(), b.q + K * kLanes));
+  }
+};
+
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim)
+      : codes_(reinterpret_cast<const int8_t*>(page)),
+        scales_(reinterpret_cast<const uint8_t*>(page + plane_bytes(head_dim))),
+        n_(head_dim),
+        n_groups_(group_count(head_dim, kBlock)) {}
+
+  HWY_INLINE void unpack(int slot, float* out) const {
+    const FloatTag df;
+    const hn::CappedTag<float, 8> d8;
+    const int8_t* codes = codes_ + static_cast<size_t>(n_) * slot;
+    const uint8_t* scale = scales_ + 2 * static_cast<size_t>(n_groups_) * slot;
+    int i = 0;
+    for (; i + kBlock <= n_; i += kBlock, scale += 2) {
+      block_store<Loader>({hn::Set(df, half_at(scale)), codes + i}, out + i);
+    }
+    for (; i < n_; i += static_cast<int>(hn::Lanes(d8))) {
+      hn::Store(hn::Mul(hn::Set(d8, half_at(scale)), bytes_at(d8, codes + i)), d8, out + i);
+    }
+  }
+
+ private:
+  const int8_t* codes_;
+  const uint8_t* scales_;
+  int n_, n_groups_;
+};
+
+}  // namespace
+
+void dequantize_all(const uint8_t* row, int64_t n, float* out) {
+  dequantize_row<Loader>(row, n, out);
+}
+void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
+}
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::q8_0::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace kernels::q8_0 {
+
+HWY_EXPORT(dequantize_all);
+HWY_EXPORT(dot_all);
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
+
+namespace {
+
 constexpr int kBlockBytes = 34;
 
 // Rounds n <= 32 values into codes; returns the fp16 scale.
@@ -45,10 +131,6 @@ void dequantize(const std::byte* row, int64_t n, float* out) {
   }
 }
 
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  dequantize(row, n, out);
-}
-
 void quantize(const float* values, int64_t n, std::byte* row) {
   for (int64_t begin = 0; begin < n; begin += kBlock, row += kBlockBytes) {
     store_unaligned(row, quantize_group(values + begin, kBlock, row + 2));
@@ -82,14 +164,24 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
   }
 }
 
+void dequantize_fast(const std::byte* row, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
+}
+
+void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
+}
+
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::q8_0
+
+#endif  // HWY_ONCE

@@ -32,6 +32,20 @@ inline constexpr int8_t tbq_centroid(const TbqGrid& grid, int code) {
                           : grid.positive[code - grid.half];
 }
 
+// The same as tables of 16 bytes, a byte shuffle's operand; TBQ3_0 uses half of its own.
+inline constexpr std::array<int8_t, 16> tbq_table(const TbqGrid& grid) {
+  std::array<int8_t, 16> table{};
+  for (int code = 0; code < 2 * grid.half; ++code) {
+    table[code] = tbq_centroid(grid, code);
+  }
+  return table;
+}
+alignas(16) inline constexpr std::array<int8_t, 16> kTbq4Table = tbq_table(kTbq4Grid);
+alignas(16) inline constexpr std::array<int8_t, 16> kTbq3Table = tbq_table(kTbq3Grid);
+
+// Codes are packed in units of this many values, or of a whole smaller tile.
+inline constexpr int kUnit = 32;
+
 // x: d values of an unrotated tile, d a power of two, at most 128. Writes d codes, returns the fp16 scale.
 uint16_t tbq_encode_tile(const TbqGrid& grid, const float* x, int d, uint8_t* codes);
 

@@ -2,24 +2,122 @@
 
 #include <algorithm>
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/tbq3_0.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
 #include "kernels/formats/tbq.h"
+#include "kernels/formats/tbq_unpack-inl.h"
 
-namespace kernels::tbq3_0 {
+HWY_BEFORE_NAMESPACE();
+namespace kernels::tbq3_0::HWY_NAMESPACE {
 namespace {
 
-constexpr int kUnit = 32;
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
 
-// Offsets of the planes: low two bits at 0, third bit, scales.
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim)
+      : low_(reinterpret_cast<const uint8_t*>(page)),
+        high_(reinterpret_cast<const uint8_t*>(page + high_plane(head_dim))),
+        scales_(reinterpret_cast<const uint8_t*>(page + scale_plane(head_dim))),
+        n_(head_dim),
+        n_tiles_(tile_count(head_dim)) {}
+
+  HWY_INLINE void unpack(int slot, float* out) const {
+    const uint8_t* low = low_ + static_cast<size_t>(n_ / 4) * slot;
+    const uint8_t* high = high_ + static_cast<size_t>(n_ / 8) * slot;
+    const uint8_t* scales = scales_ + 2 * static_cast<size_t>(n_tiles_) * slot;
+    for (int begin = 0; begin < n_; scales += 2) {
+      const int d = tile_at(begin, n_);
+      unpack_tile(low + begin / 4, high + begin / 8, half_at(scales), d, out + begin);
+      begin += d;
+    }
+  }
+
+ private:
+  static HWY_INLINE void unpack_tile(const uint8_t* low, const uint8_t* high, float scale, int d,
+                                     float* out) {
+    int i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const VF scales = hn::Set(FloatTag(), scale);
+    for (; i + kUnit <= d; i += kUnit) {
+      uint64_t pairs;
+      uint32_t thirds;
+      std::memcpy(&pairs, low + i / 4, 8);
+      std::memcpy(&thirds, high + i / 8, 4);
+      store_scaled(centroids(pairs, static_cast<uint16_t>(thirds)), scales, out + i);
+      store_scaled(centroids(pairs >> 4, static_cast<uint16_t>(thirds >> 16)), scales, out + i + 16);
+    }
+#endif
+    const int unit = d < kUnit ? d : kUnit;
+    for (; i < d; ++i) {
+      const int in_unit = i % unit;
+      const int quarter = unit / 4;
+      const int pair = low[i / unit * quarter + in_unit % quarter] >> (2 * (in_unit / quarter)) & 3;
+      const int third = high[i / 8] >> (i % 8) & 1;
+      out[i] = scale * static_cast<float>(kTbq3Table[pair | third << 2]);
+    }
+  }
+
+#if HWY_TARGET != HWY_SCALAR
+  // 16 centroids: value i < 8 has its low two bits in bits 0-1 of byte i, value i + 8 in bits 2-3, and its
+  // third bit is bit i of thirds.
+  static HWY_INLINE Bytes16 centroids(uint64_t pairs, uint16_t thirds) {
+    const hn::Full128<uint8_t> d8;
+    const hn::Full128<uint16_t> d16;
+    const hn::Full128<uint64_t> d64;
+    alignas(16) const uint64_t both[2] = {pairs, pairs >> 2};
+    const auto two = hn::And(hn::BitCast(d8, hn::Load(d64, both)), hn::Set(d8, 3));
+    // Byte 0 of thirds eight times, then byte 1; one bit of it per lane.
+    const auto spread = hn::TableLookupBytes(hn::BitCast(d8, hn::Set(d16, thirds)), hn::Load(d8, kSpread));
+    const auto bit = hn::Load(d8, kBit);
+    const auto third = hn::And(hn::VecFromMask(d8, hn::Eq(hn::And(spread, bit), bit)), hn::Set(d8, 4));
+    const auto table = hn::Load(d8, reinterpret_cast<const uint8_t*>(kTbq3Table.data()));
+    return hn::BitCast(hn::Full128<int8_t>(), hn::TableLookupBytes(table, hn::Or(two, third)));
+  }
+  alignas(16) static constexpr uint8_t kSpread[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+  alignas(16) static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+#endif
+
+  const uint8_t* low_;
+  const uint8_t* high_;
+  const uint8_t* scales_;
+  int n_, n_tiles_;
+};
+
+}  // namespace
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::tbq3_0::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace kernels::tbq3_0 {
+
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
+
 size_t high_plane(int head_dim) {
   return plane_bytes(head_dim / 4);
 }
 size_t scale_plane(int head_dim) {
   return high_plane(head_dim) + plane_bytes(head_dim / 8);
 }
-
-}  // namespace
 
 size_t page_bytes(int head_dim) {
   return scale_plane(head_dim) + plane_bytes(2 * static_cast<size_t>(tile_count(head_dim)));
@@ -78,12 +176,14 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
 
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::tbq3_0
+
+#endif  // HWY_ONCE

@@ -10,6 +10,9 @@
 
 namespace kernels::tbq3_0 {
 
+// Offsets of the second and third plane.
+size_t high_plane(int head_dim);
+size_t scale_plane(int head_dim);
 size_t page_bytes(int head_dim);
 void write_row(const float* x, int head_dim, std::byte* page, int slot);
 void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);

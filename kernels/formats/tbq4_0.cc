@@ -2,16 +2,92 @@
 
 #include <algorithm>
 
+// Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/tbq4_0.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/kv_rows.h"
 #include "kernels/formats/tbq.h"
+#include "kernels/formats/tbq_unpack-inl.h"
 
-namespace kernels::tbq4_0 {
+HWY_BEFORE_NAMESPACE();
+namespace kernels::tbq4_0::HWY_NAMESPACE {
 namespace {
 
-constexpr int kUnit = 32;
+using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
+
+class Reader {
+ public:
+  Reader(const std::byte* page, int head_dim)
+      : codes_(reinterpret_cast<const uint8_t*>(page)),
+        scales_(reinterpret_cast<const uint8_t*>(page + plane_bytes(head_dim / 2))),
+        n_(head_dim),
+        n_tiles_(tile_count(head_dim)) {}
+
+  HWY_INLINE void unpack(int slot, float* out) const {
+    const uint8_t* codes = codes_ + static_cast<size_t>(n_ / 2) * slot;
+    const uint8_t* scales = scales_ + 2 * static_cast<size_t>(n_tiles_) * slot;
+    for (int begin = 0; begin < n_; scales += 2) {
+      const int d = tile_at(begin, n_);
+      unpack_tile(codes + begin / 2, half_at(scales), d, out + begin);
+      begin += d;
+    }
+  }
+
+ private:
+  static HWY_INLINE void unpack_tile(const uint8_t* codes, float scale, int d, float* out) {
+    int i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const hn::Full128<uint8_t> d8;
+    const auto table = hn::Load(d8, reinterpret_cast<const uint8_t*>(kTbq4Table.data()));
+    const VF scales = hn::Set(FloatTag(), scale);
+    for (; i + kUnit <= d; i += kUnit) {
+      const auto bytes = hn::LoadU(d8, codes + i / 2);
+      const auto low = hn::TableLookupBytes(table, hn::And(bytes, hn::Set(d8, 15)));
+      const auto high = hn::TableLookupBytes(table, hn::ShiftRight<4>(bytes));
+      store_scaled(hn::BitCast(hn::Full128<int8_t>(), low), scales, out + i);
+      store_scaled(hn::BitCast(hn::Full128<int8_t>(), high), scales, out + i + kUnit / 2);
+    }
+#endif
+    const int half = (d < kUnit ? d : kUnit) / 2;
+    for (; i < d; i += 2 * half) {
+      for (int k = 0; k < half; ++k) {
+        const int byte = codes[i / 2 + k];
+        out[i + k] = scale * static_cast<float>(kTbq4Table[byte & 15]);
+        out[i + half + k] = scale * static_cast<float>(kTbq4Table[byte >> 4]);
+      }
+    }
+  }
+
+  const uint8_t* codes_;
+  const uint8_t* scales_;
+  int n_, n_tiles_;
+};
 
 }  // namespace
+
+void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+               float* scores, int score_stride) {
+  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+}
+void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                    int weight_stride, int n_q, float* acc) {
+  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+}
+
+}  // namespace kernels::tbq4_0::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace kernels::tbq4_0 {
+
+HWY_EXPORT(score_all);
+HWY_EXPORT(accumulate_all);
 
 size_t page_bytes(int head_dim) {
   return plane_bytes(head_dim / 2) + plane_bytes(2 * static_cast<size_t>(tile_count(head_dim)));
@@ -56,12 +132,14 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
 
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride) {
-  score_by_rows(load_rows, page, head_dim, slot0, n, query, n_q, scores, score_stride);
+  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
 }
 
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc) {
-  accumulate_by_rows(load_rows, page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
+  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::tbq4_0
+
+#endif  // HWY_ONCE

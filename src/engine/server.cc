@@ -10,7 +10,7 @@ namespace engine {
 namespace {
 
 constexpr std::chrono::milliseconds kStopPatience{600};
-constexpr size_t kMaxBody = 256u << 20;  // a prompt of 100K tokens is half a megabyte; ids as JSON are longer
+constexpr size_t kMaxBody = 64u << 20;  // a prompt of 100K tokens is half a megabyte of text or ids
 
 // Takes as long for a wrong key as for a right one of the same length.
 bool same_secret(std::string_view a, std::string_view b) {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -58,7 +59,12 @@ void StopSignals::wake() const {
   [[maybe_unused]] ssize_t n = ::write(wake_fd_, &one, sizeof one);
 }
 
-void StopSignals::restore_defaults() const {
+void StopSignals::exit_within_ms(int ms) const {
+  std::signal(SIGALRM, [](int) { ::_exit(0); });
+  itimerval once{};
+  once.it_value.tv_sec = ms / 1000;
+  once.it_value.tv_usec = ms % 1000 * 1000;
+  ::setitimer(ITIMER_REAL, &once, nullptr);
   sigset_t set = stop_set();
   std::signal(SIGTERM, SIG_DFL);
   std::signal(SIGINT, SIG_DFL);

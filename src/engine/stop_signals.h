@@ -15,8 +15,9 @@ class StopSignals {
   int wait();
   // From any thread.
   void wake() const;
-  // The next signal ends the process at once, as the default is.
-  void restore_defaults() const;
+  // The process ends with code 0 after that long if nothing ended it before; another SIGTERM or SIGINT kills
+  // it at once.
+  void exit_within_ms(int ms) const;
 
  private:
   int signal_fd_ = -1, wake_fd_ = -1;

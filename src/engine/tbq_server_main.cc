@@ -46,14 +46,17 @@ int serve(engine::ServerOptions options) {
       signals.wait();
     }
   }
-  signals.restore_defaults();  // a second signal ends everything at once
+  if (load_ended && !ok) {
+    return failed(loaded.failure().to_string());
+  }
+  signals.exit_within_ms(800);  // whatever happens now; and a second signal ends it at once
   base::log_info("cleaning up before exit...");
   if (!server.stop() || !load_ended) {
     // Loading or one long ubatch is still running. Nothing needs saving, and whoever sent the signal should
     // not wait.
     std::_Exit(0);
   }
-  return ok ? 0 : failed(loaded.failure().to_string() + "\nerror: exiting due to model loading error");
+  return 0;
 }
 
 }  // namespace
@@ -72,7 +75,7 @@ int main(int argc, char** argv) {
   }
   base::set_log_level(static_cast<base::LogLevel>(std::min(parsed->options.verbosity, 4)));
   for (const std::string& warning : parsed->warnings) {
-    base::log_warn("warning: {}", warning);
+    base::log_warn("{}", warning);
   }
   return serve(std::move(parsed->options));
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
+#include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_rows.h"
 
 using namespace kernels;
@@ -241,81 +242,87 @@ TEST_CASE("quantized rows stay finite whatever is written") {
 }
 
 TEST_CASE("score and accumulate equal the definition over load_rows") {
-  for (const KvFormat& format : kv_formats()) {
-    for (const int head_dim : kHeadDims) {
-      CAPTURE(format.name);
-      CAPTURE(head_dim);
-      const Page page = filled(format, head_dim, 17 + head_dim);
-      const auto rows = [&] {
-        std::vector<float> all(static_cast<size_t>(kPageTokens) * head_dim);
-        format.load_rows(page.bytes, head_dim, 0, kPageTokens, all.data());
-        return all;
-      }();
-      for (const int n_q : {1, 2, 3, 4, 5, 6, 8, 13}) {
-        const auto query = testing::rough(static_cast<size_t>(n_q) * head_dim, 3 + n_q);
-        const auto weights = testing::gaussian(static_cast<size_t>(n_q) * kPageTokens, 5 + n_q);
-        std::vector<float> whole(static_cast<size_t>(n_q) * kPageTokens);
-        format.score(page.bytes, head_dim, 0, kPageTokens, query.data(), n_q, whole.data(), kPageTokens);
-        for (int q = 0; q < n_q; ++q) {
-          for (int t = 0; t < kPageTokens; ++t) {
-            double want = 0.0;
-            double size = 0.0;
-            for (int i = 0; i < head_dim; ++i) {
-              const double term = double{query[q * head_dim + i]} * rows[t * head_dim + i];
-              want += term;
-              size += std::fabs(term);
-            }
-            REQUIRE(std::fabs(whole[q * kPageTokens + t] - want) <= 1e-6 * size);
-          }
-        }
-        std::vector<float> acc(static_cast<size_t>(n_q) * head_dim, 0.5F);
-        format.accumulate(page.bytes, head_dim, 0, kPageTokens, weights.data(), kPageTokens, n_q, acc.data());
-        for (int q = 0; q < n_q; ++q) {
-          for (int i = 0; i < head_dim; ++i) {
-            double want = 0.5;
-            double size = 0.5;
+  testing::each_isa([] {
+    for (const KvFormat& format : kv_formats()) {
+      for (const int head_dim : kHeadDims) {
+        CAPTURE(format.name);
+        CAPTURE(head_dim);
+        const Page page = filled(format, head_dim, 17 + head_dim);
+        const auto rows = [&] {
+          std::vector<float> all(static_cast<size_t>(kPageTokens) * head_dim);
+          format.load_rows(page.bytes, head_dim, 0, kPageTokens, all.data());
+          return all;
+        }();
+        for (const int n_q : {1, 2, 3, 4, 5, 6, 8, 13}) {
+          const auto query = testing::rough(static_cast<size_t>(n_q) * head_dim, 3 + n_q);
+          const auto weights = testing::gaussian(static_cast<size_t>(n_q) * kPageTokens, 5 + n_q);
+          std::vector<float> whole(static_cast<size_t>(n_q) * kPageTokens);
+          format.score(page.bytes, head_dim, 0, kPageTokens, query.data(), n_q, whole.data(), kPageTokens);
+          for (int q = 0; q < n_q; ++q) {
             for (int t = 0; t < kPageTokens; ++t) {
-              const double term = double{weights[q * kPageTokens + t]} * rows[t * head_dim + i];
-              want += term;
-              size += std::fabs(term);
+              double want = 0.0;
+              double size = 0.0;
+              for (int i = 0; i < head_dim; ++i) {
+                const double term = double{query[q * head_dim + i]} * rows[t * head_dim + i];
+                want += term;
+                size += std::fabs(term);
+              }
+              REQUIRE(std::fabs(whole[q * kPageTokens + t] - want) <= 1e-6 * size);
             }
-            REQUIRE(std::fabs(acc[q * head_dim + i] - want) <= 2e-6 * size);
           }
-        }
+          std::vector<float> acc(static_cast<size_t>(n_q) * head_dim, 0.5F);
+          format.accumulate(page.bytes, head_dim, 0, kPageTokens, weights.data(), kPageTokens, n_q,
+                            acc.data());
+          for (int q = 0; q < n_q; ++q) {
+            for (int i = 0; i < head_dim; ++i) {
+              double want = 0.5;
+              double size = 0.5;
+              for (int t = 0; t < kPageTokens; ++t) {
+                const double term = double{weights[q * kPageTokens + t]} * rows[t * head_dim + i];
+                want += term;
+                size += std::fabs(term);
+              }
+              REQUIRE(std::fabs(acc[q * head_dim + i] - want) <= 2e-6 * size);
+            }
+          }
 
-        // Any split of rows and queries gives the same bits, and nothing outside the answer is written.
-        std::vector<float> parts(static_cast<size_t>(n_q) * 131, -7.0F);
-        std::vector<float> acc_parts(static_cast<size_t>(n_q) * head_dim, 0.5F);
-        for (const auto& [slot0, n] : {std::pair{0, 1}, {1, 5}, {6, 2}, {8, 51}, {59, 3}, {62, 66}}) {
-          for (int q0 = 0; q0 < n_q; q0 += 3) {
-            const int n_part = std::min(3, n_q - q0);
-            format.score(page.bytes, head_dim, slot0, n, query.data() + q0 * head_dim, n_part,
-                         parts.data() + q0 * 131 + slot0, 131);
-            format.accumulate(page.bytes, head_dim, slot0, n, weights.data() + q0 * kPageTokens + slot0,
-                              kPageTokens, n_part, acc_parts.data() + q0 * head_dim);
+          // Any split of rows and queries gives the same bits, and nothing outside the answer is written.
+          std::vector<float> parts(static_cast<size_t>(n_q) * 131, -7.0F);
+          std::vector<float> acc_parts(static_cast<size_t>(n_q) * head_dim, 0.5F);
+          for (const auto& [slot0, n] : {std::pair{0, 1}, {1, 5}, {6, 2}, {8, 51}, {59, 3}, {62, 66}}) {
+            for (int q0 = 0; q0 < n_q; q0 += 3) {
+              const int n_part = std::min(3, n_q - q0);
+              format.score(page.bytes, head_dim, slot0, n, query.data() + q0 * head_dim, n_part,
+                           parts.data() + q0 * 131 + slot0, 131);
+              format.accumulate(page.bytes, head_dim, slot0, n, weights.data() + q0 * kPageTokens + slot0,
+                                kPageTokens, n_part, acc_parts.data() + q0 * head_dim);
+            }
           }
-        }
-        for (int q = 0; q < n_q; ++q) {
-          REQUIRE(std::memcmp(parts.data() + q * 131, whole.data() + q * kPageTokens, 4 * kPageTokens) == 0);
-          for (int t = kPageTokens; t < 131; ++t) {
-            REQUIRE(parts[q * 131 + t] == -7.0F);
+          for (int q = 0; q < n_q; ++q) {
+            REQUIRE(std::memcmp(parts.data() + q * 131, whole.data() + q * kPageTokens, 4 * kPageTokens) ==
+                    0);
+            for (int t = kPageTokens; t < 131; ++t) {
+              REQUIRE(parts[q * 131 + t] == -7.0F);
+            }
           }
+          REQUIRE(std::memcmp(acc.data(), acc_parts.data(), 4 * acc.size()) == 0);
         }
-        REQUIRE(std::memcmp(acc.data(), acc_parts.data(), 4 * acc.size()) == 0);
       }
     }
-  }
+  });
 }
 
 TEST_CASE("zero rows in, zero calls: n = 0 changes nothing") {
-  for (const KvFormat& format : kv_formats()) {
-    const Page page = filled(format, 64, 1);
-    float scores[4] = {1.0F, 2.0F, 3.0F, 4.0F};
-    std::vector<float> query(64, 1.0F);
-    std::vector<float> acc(64, 2.0F);
-    format.score(page.bytes, 64, 10, 0, query.data(), 1, scores, 4);
-    format.accumulate(page.bytes, 64, 10, 0, query.data(), 64, 1, acc.data());
-    CHECK(scores[0] == 1.0F);
-    CHECK(acc == std::vector<float>(64, 2.0F));
-  }
+  testing::each_isa([] {
+    for (const KvFormat& format : kv_formats()) {
+      const Page page = filled(format, 64, 1);
+      float scores[4] = {1.0F, 2.0F, 3.0F, 4.0F};
+      std::vector<float> query(64, 1.0F);
+      std::vector<float> acc(64, 2.0F);
+      format.score(page.bytes, 64, 10, 0, query.data(), 1, scores, 4);
+      format.accumulate(page.bytes, 64, 10, 0, query.data(), 64, 1, acc.data());
+      CHECK(scores[0] == 1.0F);
+      CHECK(acc == std::vector<float>(64, 2.0F));
+    }
+  });
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
+#include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_rows.h"
 
 using namespace kernels;
@@ -81,108 +82,128 @@ void check_matmul(const WeightFormat& format, int64_t rows, int64_t cols, int n_
 }  // namespace
 
 TEST_CASE("matmul equals the reference and does not depend on how it is split") {
-  for (const WeightFormat& format : weight_formats()) {
-    for (const int n_tokens : {1, 2, 3, 4, 5, 9, 70}) {
-      check_matmul(format, 13, 96, n_tokens);
-    }
-    check_matmul(format, 5, 32, 3);
-    check_matmul(format, 9, 2080, 6);  // more columns than one panel
-    check_matmul(format, 1, 4096, 2);
-    if (format.block_values == 1) {
-      for (const int cols : {1, 3, 7, 17, 33, 63, 101, 1025, 1057}) {
-        check_matmul(format, 6, cols, 5);
+  testing::each_isa([] {
+    for (const WeightFormat& format : weight_formats()) {
+      for (const int n_tokens : {1, 2, 3, 4, 5, 9, 70}) {
+        check_matmul(format, 13, 96, n_tokens);
+      }
+      check_matmul(format, 5, 32, 3);
+      check_matmul(format, 9, 2080, 6);  // more columns than one panel
+      check_matmul(format, 1, 4096, 2);
+      if (format.block_values == 1) {
+        for (const int cols : {1, 3, 7, 17, 33, 63, 101, 1025, 1057}) {
+          check_matmul(format, 6, cols, 5);
+        }
       }
     }
-  }
+  });
 }
 
 TEST_CASE("element-wise ops equal their references at every length") {
-  for (const int n : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257, 4096}) {
-    CAPTURE(n);
-    const auto x = testing::rough(n, n);
-    const auto weight = testing::gaussian(n, n + 1);
-    std::vector<float> want(n);
-    std::vector<float> got(n);
-    ref::rms_norm(x.data(), weight.data(), n, 1e-5F, want.data());
-    rms_norm(x.data(), weight.data(), n, 1e-5F, got.data());
-    for (int i = 0; i < n; ++i) {
-      REQUIRE(std::fabs(got[i] - want[i]) <= 1e-6 * std::fabs(want[i]));
-    }
-    auto in_place = x;
-    rms_norm(in_place.data(), weight.data(), n, 1e-5F, in_place.data());
-    CHECK(in_place == got);
+  testing::each_isa([] {
+    for (const int n : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257, 4096}) {
+      CAPTURE(n);
+      const auto x = testing::rough(n, n);
+      const auto weight = testing::gaussian(n, n + 1);
+      std::vector<float> want(n);
+      std::vector<float> got(n);
+      ref::rms_norm(x.data(), weight.data(), n, 1e-5F, want.data());
+      rms_norm(x.data(), weight.data(), n, 1e-5F, got.data());
+      for (int i = 0; i < n; ++i) {
+        REQUIRE(std::fabs(got[i] - want[i]) <= 1e-6 * std::fabs(want[i]));
+      }
+      auto in_place = x;
+      rms_norm(in_place.data(), weight.data(), n, 1e-5F, in_place.data());
+      CHECK(in_place == got);
 
-    want = x;
-    got = x;
-    ref::swiglu(want.data(), weight.data(), n);
-    swiglu(got.data(), weight.data(), n);
-    for (int i = 0; i < n; ++i) {
-      REQUIRE(std::fabs(got[i] - want[i]) <= 2e-6 * std::fabs(want[i]) + 1e-30);
-    }
+      want = x;
+      got = x;
+      ref::swiglu(want.data(), weight.data(), n);
+      swiglu(got.data(), weight.data(), n);
+      for (int i = 0; i < n; ++i) {
+        REQUIRE(std::fabs(got[i] - want[i]) <= 2e-6 * std::fabs(want[i]) + 1e-30);
+      }
 
-    got = x;
-    add(got.data(), weight.data(), n);
-    scale(got.data(), 0.3F, n);
-    for (int i = 0; i < n; ++i) {
-      REQUIRE(got[i] == doctest::Approx((x[i] + weight[i]) * 0.3F).epsilon(1e-6));
-    }
+      got = x;
+      add(got.data(), weight.data(), n);
+      scale(got.data(), 0.3F, n);
+      for (int i = 0; i < n; ++i) {
+        REQUIRE(got[i] == doctest::Approx((x[i] + weight[i]) * 0.3F).epsilon(1e-6));
+      }
 
-    float largest = x[0];
-    for (const float value : x) {
-      largest = std::max(largest, value);
+      float largest = x[0];
+      for (const float value : x) {
+        largest = std::max(largest, value);
+      }
+      CHECK(reduce_max(x.data(), n) == largest);
+      got = x;
+      const float sum = exp_sum(got.data(), n, largest);
+      double want_sum = 0.0;
+      for (int i = 0; i < n; ++i) {
+        const double e = std::exp(double{x[i]} - largest);
+        want_sum += e;
+        REQUIRE(std::fabs(got[i] - e) <= 1e-5 * e + 1e-37);
+      }
+      CHECK(sum == doctest::Approx(want_sum).epsilon(1e-5));
     }
-    CHECK(reduce_max(x.data(), n) == largest);
-    got = x;
-    const float sum = exp_sum(got.data(), n, largest);
-    double want_sum = 0.0;
-    for (int i = 0; i < n; ++i) {
-      const double e = std::exp(double{x[i]} - largest);
-      want_sum += e;
-      REQUIRE(std::fabs(got[i] - e) <= 1e-5 * e + 1e-37);
-    }
-    CHECK(sum == doctest::Approx(want_sum).epsilon(1e-5));
-  }
+  });
 }
 
 TEST_CASE("the edges of softmax and swiglu") {
-  CHECK(reduce_max(nullptr, 0) == -HUGE_VALF);
-  CHECK(exp_sum(nullptr, 0, 0.0F) == 0.0F);
-  std::vector<float> masked(20, -HUGE_VALF);
-  CHECK(reduce_max(masked.data(), 20) == -HUGE_VALF);
-  masked[3] = 1.0F;
-  CHECK(exp_sum(masked.data(), 20, 1.0F) == 1.0F);
-  CHECK(masked[3] == 1.0F);
-  CHECK(masked[4] == 0.0F);
-  std::vector<float> gate = {-200.0F, 200.0F, -88.0F, 88.0F, 0.0F, -1e30F, 1e30F, 1e-30F};
-  const std::vector<float> up(8, 1.0F);
-  swiglu(gate.data(), up.data(), 8);
-  CHECK(gate[1] == 200.0F);
-  CHECK(std::fabs(gate[0]) < 1e-30F);
-  CHECK(std::fabs(gate[5]) < 1e-30F);
-  CHECK(gate[6] == 1e30F);
-  CHECK(gate[4] == 0.0F);
+  testing::each_isa([] {
+    CHECK(reduce_max(nullptr, 0) == -HUGE_VALF);
+    CHECK(exp_sum(nullptr, 0, 0.0F) == 0.0F);
+    std::vector<float> masked(20, -HUGE_VALF);
+    CHECK(reduce_max(masked.data(), 20) == -HUGE_VALF);
+    masked[3] = 1.0F;
+    CHECK(exp_sum(masked.data(), 20, 1.0F) == 1.0F);
+    CHECK(masked[3] == 1.0F);
+    CHECK(masked[4] == 0.0F);
+    std::vector<float> gate = {-200.0F, 200.0F, -88.0F, 88.0F, 0.0F, -1e30F, 1e30F, 1e-30F};
+    const std::vector<float> up(8, 1.0F);
+    swiglu(gate.data(), up.data(), 8);
+    CHECK(gate[1] == 200.0F);
+    CHECK(std::fabs(gate[0]) < 1e-30F);
+    CHECK(std::fabs(gate[5]) < 1e-30F);
+    CHECK(gate[6] == 1e30F);
+    CHECK(gate[4] == 0.0F);
+  });
 }
 
 TEST_CASE("rope rotates pairs of both kinds") {
-  for (const int n_rot : {2, 6, 8, 64, 80, 128}) {
-    CAPTURE(n_rot);
-    std::vector<float> cos_sin(n_rot);
-    for (int i = 0; i < n_rot / 2; ++i) {
-      cos_sin[2 * i] = std::cos(0.37F * static_cast<float>(i + 1));
-      cos_sin[2 * i + 1] = std::sin(0.37F * static_cast<float>(i + 1));
-    }
-    const auto head = testing::rough(n_rot + 4, n_rot);
-    for (const bool neox : {false, true}) {
-      auto want = head;
-      auto got = head;
-      (neox ? ref::rope_neox : ref::rope_norm)(want.data(), n_rot, cos_sin.data());
-      (neox ? rope_neox : rope_norm)(got.data(), n_rot, cos_sin.data());
-      for (int i = 0; i < n_rot + 4; ++i) {
-        REQUIRE(std::fabs(got[i] - want[i]) <= 1e-5);
+  testing::each_isa([] {
+    for (const int n_rot : {2, 6, 8, 64, 80, 128}) {
+      CAPTURE(n_rot);
+      std::vector<float> cos_sin(n_rot);
+      for (int i = 0; i < n_rot / 2; ++i) {
+        cos_sin[2 * i] = std::cos(0.37F * static_cast<float>(i + 1));
+        cos_sin[2 * i + 1] = std::sin(0.37F * static_cast<float>(i + 1));
       }
-      for (int i = n_rot; i < n_rot + 4; ++i) {
-        CHECK(got[i] == head[i]);
+      const auto head = testing::rough(n_rot + 4, n_rot);
+      for (const bool neox : {false, true}) {
+        auto want = head;
+        auto got = head;
+        (neox ? ref::rope_neox : ref::rope_norm)(want.data(), n_rot, cos_sin.data());
+        (neox ? rope_neox : rope_norm)(got.data(), n_rot, cos_sin.data());
+        for (int i = 0; i < n_rot + 4; ++i) {
+          REQUIRE(std::fabs(got[i] - want[i]) <= 1e-5);
+        }
+        for (int i = n_rot; i < n_rot + 4; ++i) {
+          CHECK(got[i] == head[i]);
+        }
       }
     }
-  }
+  });
+}
+
+TEST_CASE("instruction sets are forced by name, and an unknown one is refused") {
+  const std::string best = float_isa();
+  MESSAGE("best: " << best << " of " << float_isas().size());
+  CHECK(float_isas().front() == best);
+  CHECK(!force_float_isa("AVX9"));
+  CHECK(float_isa() == best);
+  CHECK(force_float_isa(float_isas().back()));
+  CHECK(float_isa() == float_isas().back());
+  CHECK(force_float_isa(""));
+  CHECK(float_isa() == best);
 }

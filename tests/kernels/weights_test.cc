@@ -10,6 +10,7 @@
 
 #include "kernels/formats/formats.h"
 #include "src/base/json.h"
+#include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_rows.h"
 
 using namespace kernels;
@@ -77,22 +78,24 @@ TEST_CASE("dequantize matches the reference blocks bit for bit") {
 }
 
 TEST_CASE("dequantize_fast is bit-identical on any bytes, unaligned and of odd lengths") {
-  for (const WeightFormat& format : weight_formats()) {
-    CAPTURE(format.name);
-    for (const int n_blocks : {1, 2, 3, 5, 7, 31, 32, 33, 100, 1021}) {
-      const int64_t n = int64_t{n_blocks} * format.block_values;
-      std::mt19937 random(n_blocks);
-      std::vector<std::byte> bytes(1 + static_cast<size_t>(n_blocks) * format.block_bytes);
-      for (std::byte& byte : bytes) {
-        byte = static_cast<std::byte>(random());
+  testing::each_isa([] {
+    for (const WeightFormat& format : weight_formats()) {
+      CAPTURE(format.name);
+      for (const int n_blocks : {1, 2, 3, 5, 7, 31, 32, 33, 100, 1021}) {
+        const int64_t n = int64_t{n_blocks} * format.block_values;
+        std::mt19937 random(n_blocks);
+        std::vector<std::byte> bytes(1 + static_cast<size_t>(n_blocks) * format.block_bytes);
+        for (std::byte& byte : bytes) {
+          byte = static_cast<std::byte>(random());
+        }
+        std::vector<float> want(n);
+        std::vector<float> got(n);
+        format.dequantize(bytes.data() + 1, n, want.data());
+        format.dequantize_fast(bytes.data() + 1, n, got.data());
+        CHECK(same_bits(got, want));
       }
-      std::vector<float> want(n);
-      std::vector<float> got(n);
-      format.dequantize(bytes.data() + 1, n, want.data());
-      format.dequantize_fast(bytes.data() + 1, n, got.data());
-      CHECK(same_bits(got, want));
     }
-  }
+  });
 }
 
 TEST_CASE("quantize rounds within half a step and survives bad values") {

@@ -161,6 +161,34 @@ TEST_CASE("what two readers could read differently, or is too large, is refused"
   CHECK(long_head.bad_status() == 431);
 }
 
+TEST_CASE("damaged and random bytes never break the parser") {
+  std::string whole =
+      "POST /a%2 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET / "
+      "HTTP/1.1\r\nContent-Length: "
+      "3\r\n\r\nabc";
+  uint32_t state = 1;
+  auto next = [&] { return (state = state * 1664525 + 1013904223) >> 16; };
+  int n_ready = 0;
+  for (int round = 0; round < 20000; ++round) {
+    std::string text = whole;
+    for (uint32_t i = next() % 4; i > 0; --i) {
+      text[next() % text.size()] = static_cast<char>(next());
+    }
+    os::HttpLimits limits;
+    limits.max_body_bytes = 16;
+    HttpRequestParser parser(limits);
+    State parsed = parser.feed(std::string_view(text).substr(0, next() % text.size()));
+    for (int i = 0; i < 3 && parsed != State::kBad; ++i) {
+      if (parsed == State::kReady) {
+        CHECK(parser.take().body.size() <= 16);
+        ++n_ready;
+      }
+      parsed = parser.feed(i == 0 ? std::string_view(text).substr(text.size() / 2) : "");
+    }
+  }
+  CHECK(n_ready > 100);
+}
+
 TEST_CASE("a connection serves many requests, pipelined ones too") {
   auto server = serve(echo);
   RawClient client(server->port());

@@ -1,0 +1,28 @@
+// What the readers of TBQ4_0 and TBQ3_0 share.
+
+#include "kernels/formats/tbq.h"
+#include "kernels/simd-inl.h"
+
+#if defined(KERNELS_FORMATS_TBQ_UNPACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef KERNELS_FORMATS_TBQ_UNPACK_INL_H_
+#undef KERNELS_FORMATS_TBQ_UNPACK_INL_H_
+#else
+#define KERNELS_FORMATS_TBQ_UNPACK_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::HWY_NAMESPACE {
+
+#if HWY_TARGET != HWY_SCALAR
+// out[0..16) = scale * the 16 int8 values; out is aligned to a vector.
+template <int K = 0>
+HWY_INLINE void store_scaled(Bytes16 values, VF scale, float* out) {
+  hn::Store(hn::Mul(scale, bytes_piece<K>(values)), FloatTag(), out + K * kLanes);
+  if constexpr ((K + 1) * kLanes < 16) store_scaled<K + 1>(values, scale, out);
+}
+#endif
+
+}  // namespace kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // KERNELS_FORMATS_TBQ_UNPACK_INL_H_
