@@ -9,6 +9,7 @@
 
 #include "src/base/log.h"
 #include "src/base/units.h"
+#include "src/os/child.h"
 #include "src/os/files.h"
 #include "src/os/proc.h"
 #include "src/report/report.h"
@@ -148,6 +149,9 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   std::string logs = log_directory_of(journal.path());
   if (auto made = os::make_directories(logs); !made) {
     return fail(made.failure(), kExitPreflight);
+  }
+  if (int killed = os::kill_leftovers(); killed > 0) {
+    base::log_warn("ended {} processes that a killed driver had left behind", killed);
   }
   install_interrupt_handlers();
   Progress progress(study, stdout_is_terminal() && !options.quiet);
