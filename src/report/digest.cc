@@ -1,0 +1,146 @@
+#include "src/report/digest.h"
+
+#include <cmath>
+#include <set>
+
+namespace report {
+namespace {
+
+constexpr double kTolerance = 0.01;  // as the search: entries this close are equal, but for the last
+
+std::vector<std::string> strings(const base::Json& record, const char* key) {
+  std::vector<std::string> out;
+  if (const base::Json& list = part(record, key); list.is_array()) {
+    for (const base::Json& item : list) {
+      out.push_back(plain(item));
+    }
+  }
+  return out;
+}
+
+bool better(const Row& a, const Row& b) {
+  size_t n = std::min(a.objective.size(), b.objective.size());
+  for (size_t i = 0; i < n; ++i) {
+    double scale = std::max(std::abs(a.objective[i]), std::abs(b.objective[i]));
+    if (i + 1 == n || std::abs(a.objective[i] - b.objective[i]) > kTolerance * scale) {
+      return a.objective[i] > b.objective[i];
+    }
+  }
+  return false;
+}
+
+std::vector<AxisInfo> read_axes(const base::Json& header) {
+  std::vector<AxisInfo> axes;
+  const base::Json& list = part(header, "axes");
+  if (!list.is_array()) {
+    return axes;
+  }
+  for (const base::Json& entry : list) {
+    AxisInfo axis;
+    axis.name = base::json_get<std::string>(entry, "name", "");
+    if (const base::Json& values = part(entry, "values"); values.is_array()) {
+      axis.values.assign(values.begin(), values.end());
+    }
+    axis.default_value = part(entry, "default");
+    axes.push_back(std::move(axis));
+  }
+  return axes;
+}
+
+std::string change_from_default(const std::vector<AxisInfo>& axes, const base::Json& params) {
+  std::string change;
+  for (const AxisInfo& axis : axes) {
+    const base::Json& value = part(params, axis.name);
+    if (!value.is_null() && value != axis.default_value) {
+      change += (change.empty() ? "" : " ") + axis.name + "=" + plain(value);
+    }
+  }
+  return change.empty() ? "default" : change;
+}
+
+Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
+  Row row;
+  row.trial_id = base::json_get<int>(end, "trial_id", 0);
+  row.attempt = base::json_get<int>(end, "attempt", 1);
+  row.phase = base::json_get<std::string>(end, "phase", "");
+  row.status = base::json_get<std::string>(end, "status", "");
+  row.reason = base::json_get<std::string>(end, "reason", "");
+  row.params_hash = base::json_get<std::string>(end, "params_hash", "");
+  row.params = part(end, "params");
+  row.metrics = part(end, "metrics");
+  row.change = change_from_default(axes, row.params);
+  row.argv = strings(end, "argv");
+  row.violations = strings(end, "violations");
+  row.ok = row.status == "ok";
+  row.feasible = row.ok && base::json_get<bool>(end, "feasible", false);
+  row.t_total_s = base::json_get<double>(end, "t_total_s", 0);
+  row.t_load_s = base::json_get<double>(end, "t_load_s", 0);
+  row.t_measure_s = base::json_get<double>(end, "t_measure_s", 0);
+  row.rss_bytes = base::json_get<double>(part(end, "memory"), "rss_peak", 0);
+  if (const base::Json& objective = part(end, "objective"); objective.is_array()) {
+    for (const base::Json& entry : objective) {
+      row.objective.push_back(entry.is_number() ? entry.get<double>() : NAN);
+    }
+  }
+  return row;
+}
+
+}  // namespace
+
+const base::Json& part(const base::Json& object, std::string_view key) {
+  static const base::Json kNull;
+  if (!object.is_object()) {
+    return kNull;
+  }
+  auto found = object.find(key);
+  return found == object.end() ? kNull : *found;
+}
+
+std::string plain(const base::Json& value) {
+  return value.is_string() ? value.get<std::string>() : base::dump_line(value);
+}
+
+std::optional<double> Row::metric(std::string_view name) const {
+  double value = base::json_get<double>(metrics, name, NAN);
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+Digest digest(const base::Json& header, std::span<const base::Json> records) {
+  Digest out;
+  out.header = header;
+  out.axes = read_axes(header);
+  std::set<std::string> started, ended;
+  for (const base::Json& record : records) {
+    std::string type = base::json_get<std::string>(record, "type", "");
+    if (type == "trial_start") {
+      started.insert(base::json_get<std::string>(record, "params_hash", ""));
+    } else if (type == "study_end") {
+      out.end = record;
+    } else if (type == "trial_end") {
+      Row row = read_row(out.axes, record);
+      ended.insert(row.params_hash);
+      out.total_s += row.t_total_s;
+      (row.phase == "confirm" ? out.confirmations : out.trials).push_back(std::move(row));
+    }
+  }
+  for (const std::string& hash : started) {
+    out.interrupted += ended.contains(hash) ? 0 : 1;
+  }
+  int named_best = base::json_get<int>(out.end, "best_trial_id", 0);
+  for (size_t i = 0; i < out.trials.size(); ++i) {
+    const Row& row = out.trials[i];
+    if (row.change == "default" && !out.default_row) {
+      out.default_row = i;
+    }
+    if (!row.feasible) {
+      continue;
+    }
+    bool named = named_best > 0 && row.trial_id == named_best;
+    if (named || (named_best == 0 && (!out.best_row || better(row, out.trials[*out.best_row])))) {
+      out.best_row = i;
+    }
+  }
+  return out;
+}
+
+}  // namespace report

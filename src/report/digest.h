@@ -1,0 +1,54 @@
+#pragma once
+// A journal boiled down to what a report says: rows, the default, the best, the verdict.
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/base/json.h"
+
+namespace report {
+
+struct Row {
+  int trial_id = 0, attempt = 1;
+  std::string phase, status, reason, params_hash;
+  base::Json params, metrics;
+  std::string change;  // what differs from the default: "cache_type_k=q8_0 n_batch=512", "default"
+  std::vector<double> objective;
+  std::vector<std::string> violations;
+  std::vector<std::string> argv;
+  bool ok = false, feasible = false;
+  double rss_bytes = 0, t_total_s = 0, t_load_s = 0, t_measure_s = 0;
+
+  std::optional<double> metric(std::string_view name) const;
+};
+
+struct AxisInfo {
+  std::string name;
+  std::vector<base::Json> values;
+  base::Json default_value;
+};
+
+struct Digest {
+  base::Json header;
+  std::vector<AxisInfo> axes;
+  std::vector<Row> trials;                      // ended ones, in order; confirmation apart
+  std::vector<Row> confirmations;               // ended confirmation launches
+  int interrupted = 0;                          // starts whose configuration never reached an end
+  std::optional<size_t> default_row, best_row;  // into trials; best: feasible ones only
+  base::Json end;                               // the last study_end; null while the study runs
+  double total_s = 0;
+
+  const Row* baseline() const { return default_row ? &trials[*default_row] : nullptr; }
+  const Row* best() const { return best_row ? &trials[*best_row] : nullptr; }
+};
+
+Digest digest(const base::Json& header, std::span<const base::Json> records);
+
+// object[key], null when there is no such thing: journals may come from another version.
+const base::Json& part(const base::Json& object, std::string_view key);
+// A JSON scalar as a person writes it: f16, 4096, true.
+std::string plain(const base::Json& value);
+
+}  // namespace report

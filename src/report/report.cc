@@ -1,0 +1,176 @@
+#include "src/report/report.h"
+
+#include <fmt/format.h>
+
+#include "src/base/units.h"
+#include "src/report/digest.h"
+#include "src/report/sections.h"
+
+namespace report {
+namespace {
+
+void heading(const Page& page, std::string& out, std::string_view title) {
+  out += "\n" + page.paint(Ink::kBold, title) + "\n";
+}
+
+std::string text_of(const base::Json& object, const char* key) {
+  return printable(base::json_get<std::string>(object, key, ""));
+}
+
+void fact(const Page& page, std::string& out, std::string_view name, const std::string& value) {
+  if (value.empty()) {
+    return;
+  }
+  bool first = true;
+  for (const std::string& line : wrap(value, page.width - 10)) {
+    out += "  " + page.paint(Ink::kDim, pad_right(first ? name : "", 8)) + line + "\n";
+    first = false;
+  }
+}
+
+std::string joined(const base::Json& list, std::string_view separator) {
+  std::string out;
+  if (list.is_array()) {
+    for (const base::Json& item : list) {
+      out += (out.empty() ? "" : std::string(separator)) + plain(item);
+    }
+  }
+  return out;
+}
+
+void head_section(const Page& page, std::string& out) {
+  const base::Json& header = page.digest.header;
+  size_t trials = page.digest.trials.size();
+  out += page.paint(Ink::kBold, fmt::format("Study {}", text_of(header, "study"))) +
+         fmt::format("  {} trial{}{} in {}\n", trials, trials == 1 ? "" : "s",
+                     page.digest.confirmations.empty()
+                         ? ""
+                         : fmt::format(" and {} confirmation launches", page.digest.confirmations.size()),
+                     base::format_duration(page.digest.total_s));
+  const base::Json& model = part(header, "model");
+  std::string name = text_of(model, "name");
+  std::string about = text_of(model, "path");
+  if (uint64_t size = base::json_get<uint64_t>(model, "size", 0); size > 0) {
+    about += ", " + base::format_bytes(size);
+  }
+  if (!name.empty()) {
+    about += fmt::format(" ({}{}{})", name, text_of(model, "architecture").empty() ? "" : ", ",
+                         text_of(model, "architecture"));
+  }
+  fact(page, out, "model", about);
+  const base::Json& binary = part(header, "binary");
+  std::string version = text_of(binary, "version");
+  if (version.starts_with("version: ")) {
+    version.erase(0, 9);
+  }
+  fact(page, out, "server",
+       text_of(binary, "kind") + " " + text_of(binary, "path") +
+           (version.empty() ? "" : " (" + version + ")"));
+  const base::Json& host = part(header, "host");
+  std::string machine = fmt::format("{}: {}, {} CPUs, {}", text_of(host, "hostname"),
+                                    text_of(host, "cpu_model"), base::json_get<int>(host, "logical_cpus", 0),
+                                    base::format_bytes(base::json_get<uint64_t>(host, "memory_bytes", 0)));
+  if (const base::Json& gpus = part(host, "gpus"); !gpus.empty()) {
+    machine += ", " + joined(gpus, ", ");
+  }
+  fact(page, out, "host", machine);
+  const base::Json& goal = part(header, "objective");
+  std::string wanted = "maximize " + joined(part(goal, "maximize"), ", then ");
+  std::string limits = joined(part(goal, "subject_to"), "; ");
+  fact(page, out, "goal", wanted + (limits.empty() ? "" : "; subject to " + limits));
+  fact(page, out, "started", text_of(header, "started"));
+}
+
+// The trial's port becomes the user's own, and the prompt cache, which is off only so that no measurement
+// helps the next, stays as the server has it. Everything else is what was measured.
+std::vector<std::string> serving_argv(const std::vector<std::string>& argv, int port) {
+  std::vector<std::string> out = argv;
+  std::erase(out, "--no-cache-prompt");
+  for (size_t i = 0; i + 1 < out.size(); ++i) {
+    if (out[i] == "--port") {
+      out[i + 1] = std::to_string(port);
+    }
+  }
+  return out;
+}
+
+// One flag and its value a line, ready to paste.
+std::string command_lines(const std::vector<std::string>& argv) {
+  std::string out;
+  for (size_t i = 0; i < argv.size(); ++i) {
+    bool new_line = i > 0 && argv[i].starts_with("--") && argv[i].size() > 2;
+    out += i == 0 ? "  " : new_line ? " \\\n      " : " ";
+    out += shell_word(argv[i]);
+  }
+  return out + "\n";
+}
+
+void serve_section(const Page& page, std::string& out) {
+  const Row* best = page.digest.best();
+  if (best == nullptr || best->argv.empty()) {
+    return;
+  }
+  heading(page, out, best->change == "default" ? "Serve it (the default)" : "Serve it");
+  out += command_lines(serving_argv(best->argv, page.options.port));
+}
+
+void failure_section(const Page& page, std::string& out) {
+  bool any = page.digest.interrupted > 0;
+  for (const Row& row : page.digest.trials) {
+    any = any || !row.ok || !row.violations.empty();
+  }
+  if (!any) {
+    return;
+  }
+  heading(page, out, "What did not hold");
+  for (const Row& row : page.digest.trials) {
+    std::string why = row.ok ? "" : row.status + ": " + row.reason;
+    for (const std::string& violation : row.violations) {
+      why += (why.empty() ? "" : "; ") + violation;
+    }
+    if (why.empty()) {
+      continue;
+    }
+    std::string label = fmt::format("{:>4}  ", row.trial_id);
+    for (const std::string& line : wrap(printable(why), page.width - 6)) {
+      out += page.paint(row.ok ? Ink::kYellow : Ink::kRed, label) + line + "\n";
+      label = "      ";
+    }
+  }
+  if (page.digest.interrupted > 0) {
+    out += fmt::format("      {} configuration{} interrupted; resume runs {} again\n",
+                       page.digest.interrupted, page.digest.interrupted == 1 ? " was" : "s were",
+                       page.digest.interrupted == 1 ? "it" : "them");
+  }
+}
+
+}  // namespace
+
+std::string render(const base::Json& header, std::span<const base::Json> records,
+                   const ReportOptions& options) {
+  Digest contents = digest(header, records);
+  Page page{contents, options, Paint(options.colour), static_cast<size_t>(std::max(options.width, 72))};
+  std::string out;
+  head_section(page, out);
+  if (contents.trials.empty()) {
+    return out + "\nNo trial has ended yet.\n";
+  }
+  heading(page, out, "Verdict");
+  out += verdict_section(page);
+  heading(page, out, "Trials");
+  out += trials_section(page);
+  failure_section(page, out);
+  std::string axes = axes_section(page);
+  if (!axes.empty()) {
+    heading(page, out, "What each axis did (all other axes at their default)");
+    out += axes;
+  }
+  if (const Row* best = contents.best(); best != nullptr && best->change != "default") {
+    heading(page, out, "Best configuration");
+    out += best_section(page);
+  }
+  serve_section(page, out);
+  return out;
+}
+
+}  // namespace report

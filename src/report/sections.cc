@@ -1,0 +1,266 @@
+#include "src/report/sections.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+
+#include "src/base/units.h"
+
+namespace report {
+namespace {
+
+struct Column {
+  const char* title;
+  size_t width;
+};
+// The number columns of a trial's row, in order.
+constexpr std::array<Column, 6> kNumbers = {
+    {{"decode", 7}, {"prefill", 7}, {"TTFT", 7}, {"quality", 7}, {"needle", 6}, {"memory", 8}}};
+constexpr size_t kNumbersWidth = 7 + 7 + 7 + 7 + 6 + 8 + 5;
+
+std::string memory(double bytes) {
+  if (!(bytes > 0)) {
+    return "-";
+  }
+  double gib = bytes / (1 << 30);
+  return gib >= 1 ? fmt::format("{:.1f} GiB", gib) : fmt::format("{:.0f} MiB", bytes / (1 << 20));
+}
+
+std::string milliseconds(const std::optional<double>& ms) {
+  return ms ? base::format_duration(*ms / 1000) : "-";
+}
+
+std::string numbers(const Row& row) {
+  std::array<std::string, 6> cells = {rate(row.metric("decode_tps")),       rate(row.metric("prefill_tps")),
+                                      milliseconds(row.metric("ttft_ms")),  percent(row.metric("quality")),
+                                      percent(row.metric("needle_recall")), memory(row.rss_bytes)};
+  std::string out;
+  for (size_t i = 0; i < cells.size(); ++i) {
+    out += (i == 0 ? "" : " ") + pad_left(cells[i], kNumbers[i].width);
+  }
+  return out;
+}
+
+std::string ratio_text(double ratio) {
+  return fmt::format("{:+.1f}%", (ratio - 1) * 100);
+}
+
+// Rows that differ from the default in this axis alone, by value; the default itself included.
+const Row* row_with(const Digest& digest, const AxisInfo& axis, const base::Json& value) {
+  const Row* baseline = digest.baseline();
+  for (const Row& row : digest.trials) {
+    bool same = part(row.params, axis.name) == value;
+    for (const AxisInfo& other : digest.axes) {
+      same = same &&
+             (other.name == axis.name || part(row.params, other.name) == part(baseline->params, other.name));
+    }
+    if (same) {
+      return &row;
+    }
+  }
+  return nullptr;
+}
+
+std::string confirmation_sentence(const Digest& digest) {
+  const base::Json& confirmation = part(digest.end, "confirmation");
+  if (!confirmation.is_object()) {
+    return "";
+  }
+  int pairs = base::json_get<int>(confirmation, "pairs", 0);
+  std::string line =
+      fmt::format("In {} fresh launch{} of each: {} on the last objective", pairs, pairs == 1 ? "" : "es",
+                  ratio_text(base::json_get<double>(confirmation, "ratio", 1)));
+  double low = base::json_get<double>(confirmation, "ratio_low", NAN);
+  double high = base::json_get<double>(confirmation, "ratio_high", NAN);
+  if (std::isfinite(low) && std::isfinite(high)) {
+    line += fmt::format(" (95% interval {} to {})", ratio_text(low), ratio_text(high));
+  }
+  return line + ".";
+}
+
+}  // namespace
+
+std::string rate(const std::optional<double>& value) {
+  if (!value) {
+    return "-";
+  }
+  return *value >= 1000 ? fmt::format("{:.0f}", *value) : fmt::format("{:.1f}", *value);
+}
+
+std::string percent(const std::optional<double>& share) {
+  return share ? fmt::format("{:.0f}%", *share * 100) : "-";
+}
+
+std::string shell_word(std::string_view word) {
+  bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("-_./:=,+@%").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) {
+    return std::string(word);
+  }
+  std::string out = "'";
+  for (char c : word) {
+    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  }
+  return out + "'";
+}
+
+std::string verdict_section(const Page& page) {
+  const Digest& digest = page.digest;
+  const Row* best = digest.best();
+  const Row* baseline = digest.baseline();
+  std::string verdict = base::json_get<std::string>(digest.end, "verdict", "");
+  std::string sentence;
+  Ink ink = Ink::kYellow;
+  if (best == nullptr) {
+    ink = Ink::kRed;
+    sentence = "No configuration held every limit; see below what each trial failed on.";
+  } else if (best->change == "default" || verdict == "default_stands") {
+    sentence = best->change == "default"
+                   ? "The default stands: no other configuration tried is better and holds every limit."
+                   : fmt::format("The default stands: {} looked better once, but not in fresh launches.",
+                                 best->change);
+  } else if (baseline == nullptr || !baseline->feasible) {
+    sentence = fmt::format("Use {}: the default {}.", best->change,
+                           baseline == nullptr ? "has not been measured"
+                           : baseline->ok      ? "does not hold every limit"
+                                               : "fails (" + baseline->status + ")");
+  } else if (verdict == "confirmed") {
+    ink = Ink::kGreen;
+    sentence = fmt::format("Use {}: confirmed better than the default.", best->change);
+  } else {
+    sentence = fmt::format("{} looks better than the default; unconfirmed.", best->change);
+  }
+  std::string out;
+  for (const std::string& line : wrap(printable(sentence), page.width - 2)) {
+    out += "  " + page.paint(ink, line) + "\n";
+  }
+  for (const std::string& line : wrap(confirmation_sentence(digest), page.width - 2)) {
+    out += "  " + line + "\n";
+  }
+  if (digest.end.is_null()) {
+    out += "  The study has not ended; resume goes on with it.\n";
+  } else if (!base::json_get<bool>(digest.end, "finished", false)) {
+    out += "  Stopped early (" + printable(base::json_get<std::string>(digest.end, "reason", "")) +
+           "); resume goes on with it.\n";
+  }
+  return out;
+}
+
+std::string trials_section(const Page& page) {
+  size_t phase_width = 7;
+  size_t change_width = page.width - 8 - phase_width - 1 - kNumbersWidth - 1;
+  std::string out = page.paint(Ink::kDim, "    #   " + pad_right("phase", phase_width) + " " +
+                                              pad_right("differs from the default in", change_width) + " ");
+  std::string titles;
+  for (size_t i = 0; i < kNumbers.size(); ++i) {
+    titles += (i == 0 ? "" : " ") + pad_left(kNumbers[i].title, kNumbers[i].width);
+  }
+  out += page.paint(Ink::kDim, titles) + "\n";
+  for (const Row& row : page.digest.trials) {
+    bool best = page.digest.best() == &row;
+    std::string mark = best ? "★" : !row.ok ? "✗" : row.feasible ? " " : "!";
+    Ink ink = best ? Ink::kGreen : !row.ok ? Ink::kRed : row.feasible ? Ink::kPlain : Ink::kDim;
+    auto change = wrap(row.change, change_width);
+    std::string first = change.empty() ? "" : change[0];
+    std::string line = fmt::format("{:>5} {} ", row.trial_id, mark) +
+                       pad_right(fit(row.phase, phase_width), phase_width) + " " +
+                       pad_right(fit(first, change_width), change_width) + " ";
+    line += row.ok ? numbers(row) : fit(printable(row.status + ": " + row.reason), kNumbersWidth);
+    out += page.paint(ink, line) + "\n";
+    for (size_t i = 1; i < change.size(); ++i) {
+      out += page.paint(ink, std::string(8 + phase_width + 1, ' ') + fit(change[i], change_width)) + "\n";
+    }
+  }
+  return out +
+         page.paint(Ink::kDim,
+                    "  ★ best   ! a limit is not held   ✗ failed   decode, prefill: tokens per second") +
+         "\n";
+}
+
+std::string axes_section(const Page& page) {
+  const Row* baseline = page.digest.baseline();
+  if (baseline == nullptr || !baseline->ok) {
+    return "";
+  }
+  double reference = baseline->metric("decode_tps").value_or(NAN);
+  std::string out;
+  for (const AxisInfo& axis : page.digest.axes) {
+    std::string lines;
+    int measured = 0;
+    for (const base::Json& value : axis.values) {
+      const Row* row = row_with(page.digest, axis, value);
+      if (row == nullptr) {
+        continue;
+      }
+      bool is_default = value == axis.default_value;
+      measured += is_default ? 0 : 1;
+      std::string label = plain(value) + (is_default ? " (default)" : "");
+      std::string line = "    " + pad_right(fit(label, 20), 20) + " ";
+      if (!row->ok) {
+        lines += line +
+                 page.paint(Ink::kRed, fit(printable(row->status + ": " + row->reason), page.width - 26)) +
+                 "\n";
+        continue;
+      }
+      double ratio = row->metric("decode_tps").value_or(NAN) / reference;
+      std::string change = std::isfinite(ratio) && !is_default ? ratio_text(ratio) : "";
+      Ink ink = !std::isfinite(ratio) || std::abs(ratio - 1) < 0.02 ? Ink::kPlain
+                : ratio > 1                                         ? Ink::kGreen
+                                                                    : Ink::kRed;
+      line += pad_left(rate(row->metric("decode_tps")), 8) + " tok/s " +
+              page.paint(ink, pad_left(change, 8)) + "  ";
+      line += page.paint(Ink::kCyan, pad_right(bar(ratio / 2, 20), 20)) + "  prefill " +
+              pad_left(rate(row->metric("prefill_tps")), 6) + "  quality " +
+              pad_left(percent(row->metric("quality")), 4);
+      lines += line + "\n";
+    }
+    if (measured > 0) {
+      out += "  " + page.paint(Ink::kBold, axis.name) + "\n" + lines;
+    }
+  }
+  return out;
+}
+
+std::string best_section(const Page& page) {
+  const Row& best = *page.digest.best();
+  const Row* baseline = page.digest.baseline();
+  std::string out;
+  for (const AxisInfo& axis : page.digest.axes) {
+    const base::Json& value = part(best.params, axis.name);
+    if (!value.is_null() && value != axis.default_value) {
+      out += fmt::format("  {} {}  (default {})\n", pad_right(axis.name, 18), plain(value),
+                         plain(axis.default_value));
+    }
+  }
+  struct Line {
+    const char *metric, *label;
+  };
+  constexpr std::array<Line, 5> kLines = {{{"decode_tps", "decode"},
+                                           {"decode_tps_at_half_context", "decode at half context"},
+                                           {"prefill_tps", "prefill"},
+                                           {"quality", "quality"},
+                                           {"needle_recall", "needle recall"}}};
+  out += "\n";
+  for (const Line& line : kLines) {
+    auto value = best.metric(line.metric);
+    auto before = baseline == nullptr ? std::nullopt : baseline->metric(line.metric);
+    if (!value) {
+      continue;
+    }
+    bool share = std::string_view(line.metric).find("tps") == std::string_view::npos;
+    std::string text = share ? percent(value) : rate(value) + " tok/s";
+    if (before && *before > 0) {
+      text += share ? fmt::format("  (default {})", percent(before))
+                    : fmt::format("  (default {}, {})", rate(before), ratio_text(*value / *before));
+    }
+    out += fmt::format("  {} {}\n", pad_right(line.label, 24), text);
+  }
+  return out;
+}
+
+}  // namespace report

@@ -1,0 +1,31 @@
+#pragma once
+// The parts of a terminal report, each a function from the digest to lines of text.
+
+#include <string>
+
+#include "src/report/digest.h"
+#include "src/report/report.h"
+#include "src/report/text.h"
+
+namespace report {
+
+struct Page {
+  const Digest& digest;
+  const ReportOptions& options;
+  Paint paint;
+  size_t width;
+};
+
+std::string verdict_section(const Page& page);
+std::string trials_section(const Page& page);
+std::string axes_section(const Page& page);
+std::string best_section(const Page& page);
+
+// A word of a POSIX shell command, quoted where needed.
+std::string shell_word(std::string_view word);
+
+// "123.4", "45678", "-" when absent: four significant digits for a column of speeds.
+std::string rate(const std::optional<double>& value);
+std::string percent(const std::optional<double>& share);
+
+}  // namespace report

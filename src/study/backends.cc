@@ -1,0 +1,296 @@
+#include "src/study/backends.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <optional>
+
+namespace study {
+namespace {
+
+enum class Form {
+  kValue,       // --flag VALUE
+  kOnOff,       // --flag on|off; a bare switch in old builds
+  kLayers,      // --flag N, "all" where the build knows the word, 999 where not
+  kOmitDefault  // nothing for "disabled", else --flag VALUE
+};
+
+struct FlagRow {
+  std::string_view axis;
+  Form form;
+  std::array<std::string_view, 2> spellings;  // newest first
+};
+
+// mmap, mlock and n_draft need several flags each: load_mode() and speculation() below.
+constexpr std::array<FlagRow, 11> kFlags = {{
+    {"n_gpu_layers", Form::kLayers, {"--n-gpu-layers", "--gpu-layers"}},
+    {"ctx_size", Form::kValue, {"--ctx-size", ""}},
+    {"cache_type_k", Form::kValue, {"--cache-type-k", ""}},
+    {"cache_type_v", Form::kValue, {"--cache-type-v", ""}},
+    {"n_batch", Form::kValue, {"--batch-size", ""}},
+    {"n_ubatch", Form::kValue, {"--ubatch-size", ""}},
+    {"flash_attn", Form::kOnOff, {"--flash-attn", ""}},
+    {"n_threads", Form::kValue, {"--threads", ""}},
+    {"n_threads_batch", Form::kValue, {"--threads-batch", ""}},
+    {"numa", Form::kOmitDefault, {"--numa", ""}},
+    {"parallel", Form::kValue, {"--parallel", ""}},
+}};
+
+// What a recent build would otherwise decide for itself; passed only where --help offers it.
+struct Pin {
+  std::string_view flag, value;  // value "": a switch
+  std::string_view unless_axis;
+};
+constexpr std::array<Pin, 6> kPins = {{
+    {"--fit", "off", ""},             // would shrink what the configuration leaves unset
+    {"--parallel", "1", "parallel"},  // would split or share the context between slots
+    {"--cache-ram", "0", ""},         // would keep old prompts in host memory
+    {"--no-cache-idle-slots", "", ""},
+    {"--no-cache-prompt", "", ""},
+    {"--no-context-shift", "", ""},
+}};
+
+const search::Value* value_of(const Study& study, const search::Config& config, std::string_view axis) {
+  size_t index = study.space.index_of(axis);
+  return index < study.space.axes.size() && index < config.size() ? &config[index] : nullptr;
+}
+
+bool truthy(const search::Value& value) {
+  std::string text = search::to_string(value);
+  return text == "true" || text == "on" || text == "1";
+}
+
+class Builder {
+ public:
+  Builder(const Study& study, const ServerProgram& program, const search::Config& config)
+      : study_(study), program_(program), config_(config) {}
+
+  base::Result<void> axis(const search::Axis& axis, const search::Value& value, LaunchPlan& plan) {
+    if (auto bound = study_.bindings.find(axis.name); bound != study_.bindings.end()) {
+      return custom(bound->second, value, plan);
+    }
+    if (axis.name == "mmap" || axis.name == "mlock") {
+      return load_mode(axis.name, value, plan);
+    }
+    if (axis.name == "n_draft") {
+      return speculation(value, plan);
+    }
+    for (const FlagRow& row : kFlags) {
+      if (row.axis == axis.name) {
+        return known(row, value, plan);
+      }
+    }
+    return base::error(axis.name, "no flag of the server is known for this axis",
+                       "give the axis its own flag: or env: in the space file");
+  }
+
+ private:
+  bool offers(std::string_view flag) const {
+    return program_.flags.flags.empty() || program_.flags.has(flag);
+  }
+
+  base::Result<std::string> spelling(const FlagRow& row) const {
+    for (std::string_view flag : row.spellings) {
+      if (!flag.empty() && offers(flag)) {
+        return std::string(flag);
+      }
+    }
+    return base::error(std::string(row.axis),
+                       fmt::format("{} has no {} in its --help", program_.path, row.spellings[0]),
+                       "remove the axis, or give it the flag: this build uses");
+  }
+
+  base::Result<void> known(const FlagRow& row, const search::Value& value, LaunchPlan& plan) const {
+    std::string text = search::to_string(value);
+    if (row.form == Form::kOmitDefault && (text == "disabled" || text == "none" || text == "off")) {
+      return {};
+    }
+    auto flag = spelling(row);
+    if (!flag) {
+      return flag.failure();
+    }
+    const FlagHelp* help = program_.flags.find(*flag);
+    if (row.form == Form::kOnOff && help != nullptr && help->hint.empty()) {
+      if (truthy(value)) {
+        plan.argv.push_back(*flag);
+      }
+      return {};
+    }
+    if (row.form == Form::kOnOff) {
+      text = text == "auto" ? text : truthy(value) ? "on" : "off";
+    }
+    if (row.form == Form::kLayers && text == "all" && help != nullptr &&
+        help->description.find("all") == std::string::npos) {
+      text = "999";
+    }
+    plan.argv.insert(plan.argv.end(), {*flag, text});
+    return {};
+  }
+
+  // --load-mode takes both axes at once, so the first of them that comes adds it.
+  base::Result<void> load_mode(const std::string& axis, const search::Value& value, LaunchPlan& plan) const {
+    if (!program_.flags.flags.empty() && program_.flags.has("--load-mode")) {
+      if (std::find(plan.argv.begin(), plan.argv.end(), "--load-mode") != plan.argv.end()) {
+        return {};
+      }
+      const search::Value* mmap = value_of(study_, config_, "mmap");
+      const search::Value* mlock = value_of(study_, config_, "mlock");
+      bool map = mmap == nullptr || truthy(*mmap);
+      bool lock = mlock != nullptr && truthy(*mlock);
+      const char* mode = map && lock ? "mmap+mlock" : map ? "mmap" : lock ? "mlock" : "none";
+      plan.argv.insert(plan.argv.end(), {"--load-mode", mode});
+      return {};
+    }
+    bool on = truthy(value);
+    std::string_view flag = axis == "mlock" ? (on ? "--mlock" : "") : (on ? "" : "--no-mmap");
+    if (flag.empty()) {
+      return {};  // mapped and not locked is what every build does by itself
+    }
+    if (!offers(flag)) {
+      return base::error(axis, fmt::format("{} has neither --load-mode nor {}", program_.path, flag),
+                         "remove the axis from the space");
+    }
+    plan.argv.emplace_back(flag);
+    return {};
+  }
+
+  base::Result<void> speculation(const search::Value& value, LaunchPlan& plan) const {
+    std::string count = search::to_string(value);
+    if (count == "0") {
+      return {};
+    }
+    constexpr std::array<std::string_view, 3> kNgram = {"--spec-type", "--spec-ngram-mod-n-min",
+                                                        "--spec-ngram-mod-n-max"};
+    if (std::all_of(kNgram.begin(), kNgram.end(), [&](std::string_view flag) { return offers(flag); })) {
+      plan.argv.insert(plan.argv.end(), {"--spec-type", "ngram-mod", "--spec-ngram-mod-n-min", count,
+                                         "--spec-ngram-mod-n-max", count});
+      return {};
+    }
+    return base::error("n_draft",
+                       fmt::format("{} has no n-gram speculation (--spec-type) in its --help", program_.path),
+                       "leave only 0 among the axis's values, or remove the axis");
+  }
+
+  // A boolean axis with its own flag is a switch; anything else is a value.
+  base::Result<void> custom(const AxisBinding& binding, const search::Value& value, LaunchPlan& plan) const {
+    std::string text = search::to_string(value);
+    if (!binding.env.empty()) {
+      plan.env.emplace_back(binding.env, text);
+    }
+    if (binding.flag.empty()) {
+      return {};
+    }
+    if (const bool* on = std::get_if<bool>(&value)) {
+      if (*on) {
+        plan.argv.push_back(binding.flag);
+      }
+    } else {
+      plan.argv.insert(plan.argv.end(), {binding.flag, text});
+    }
+    return {};
+  }
+
+  const Study& study_;
+  const ServerProgram& program_;
+  const search::Config& config_;
+};
+
+void add_pins(const Study& study, const ServerProgram& program, LaunchPlan& plan) {
+  for (const Pin& pin : kPins) {
+    if (!program.flags.has(pin.flag) ||
+        (!pin.unless_axis.empty() && study.space.find(pin.unless_axis) != nullptr)) {
+      continue;
+    }
+    plan.argv.emplace_back(pin.flag);
+    if (!pin.value.empty()) {
+      plan.argv.emplace_back(pin.value);
+    }
+  }
+}
+
+}  // namespace
+
+bool names_a_secret(std::string_view flag) {
+  std::string lower;
+  for (char letter : flag) {
+    lower += static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  }
+  if (lower.ends_with("token")) {  // not --max-tokens
+    return true;
+  }
+  for (std::string_view word : {"api-key", "api_key", "apikey", "password", "secret"}) {
+    if (lower.find(word) != std::string::npos) {
+      return !lower.ends_with("-file");
+    }
+  }
+  return false;
+}
+
+base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& program,
+                                     const search::Config& config, const LaunchSite& site) {
+  LaunchPlan plan;
+  plan.argv = {
+      program.path, "--model", study.model, "--host", "127.0.0.1", "--port", std::to_string(site.port)};
+  add_pins(study, program, plan);
+  Builder builder(study, program, config);
+  for (size_t i = 0; i < study.space.axes.size(); ++i) {
+    if (auto added = builder.axis(study.space.axes[i], config[i], plan); !added) {
+      return added.failure();
+    }
+  }
+  plan.argv.insert(plan.argv.end(), study.backend.args.begin(), study.backend.args.end());
+  for (const auto& [name, value] : study.backend.env) {
+    plan.env.emplace_back(name, value);
+  }
+  if (!site.empty_config_dir.empty() && !study.backend.env.contains("XDG_CONFIG_HOME")) {
+    plan.env.emplace_back("XDG_CONFIG_HOME", site.empty_config_dir);
+  }
+  if (!site.api_key.empty()) {
+    plan.env.emplace_back("LLAMA_API_KEY", site.api_key);
+  }
+  for (const std::string& name : site.inherited_names) {
+    bool ours =
+        std::any_of(plan.env.begin(), plan.env.end(), [&](const auto& pair) { return pair.first == name; });
+    if (!ours && (name.starts_with("LLAMA_ARG_") || name == "LLAMA_API_KEY")) {
+      plan.unset_env.push_back(name);
+    }
+  }
+  return plan;
+}
+
+std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgram& program) {
+  std::vector<base::Error> problems;
+  const search::Config base_config = study.space.default_config();
+  for (size_t i = 0; i < study.space.axes.size(); ++i) {
+    for (const search::Value& value : study.space.axes[i].values) {
+      search::Config config = base_config;
+      config[i] = value;
+      LaunchPlan plan;
+      Builder builder(study, program, config);
+      if (auto added = builder.axis(study.space.axes[i], value, plan); !added) {
+        problems.push_back(added.failure());
+        break;  // one line an axis
+      }
+    }
+  }
+  return problems;
+}
+
+std::vector<std::string> redacted(const std::vector<std::string>& argv) {
+  std::vector<std::string> shown = argv;
+  for (size_t i = 0; i < shown.size(); ++i) {
+    size_t equals = shown[i].find('=');
+    if (shown[i].starts_with("-") && names_a_secret(shown[i].substr(0, equals))) {
+      if (equals != std::string::npos) {
+        shown[i] = shown[i].substr(0, equals + 1) + "***";
+      } else if (i + 1 < shown.size()) {
+        shown[++i] = "***";
+      }
+    }
+  }
+  return shown;
+}
+
+}  // namespace study

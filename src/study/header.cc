@@ -1,0 +1,231 @@
+#include "src/study/header.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "src/base/log.h"
+#include "src/base/version.h"
+#include "src/gguf/gguf.h"
+#include "src/os/files.h"
+#include "src/os/host.h"
+#include "src/os/proc.h"
+#include "src/study/journal.h"
+#include "src/study/record.h"
+
+namespace study {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string new_study_id(const std::string& name) {
+  std::random_device random;
+  return fmt::format("{}-{:%Y%m%dT%H%M%S}-{:06x}", name, fmt::gmtime(std::time(nullptr)),
+                     random() & 0xffffff);
+}
+
+base::Json host_json() {
+  os::HostFacts facts = os::read_host_facts();
+  return {{"hostname", facts.hostname},
+          {"kernel", facts.kernel},
+          {"os", facts.os_name},
+          {"arch", facts.arch},
+          {"cpu_model", facts.cpu_model},
+          {"logical_cpus", facts.logical_cpus},
+          {"physical_cores", facts.physical_cores},
+          {"memory_bytes", facts.memory_bytes},
+          {"swap_bytes", facts.swap_bytes},
+          {"gpus", facts.gpus}};
+}
+
+base::Json scalar(const search::Value& value) {
+  return std::visit([](const auto& held) { return base::Json(held); }, value);
+}
+
+base::Json axes_json(const search::Space& space) {
+  base::Json axes = base::Json::array();
+  for (const search::Axis& axis : space.axes) {
+    base::Json values = base::Json::array();
+    for (const search::Value& value : axis.values) {
+      values.push_back(scalar(value));
+    }
+    axes.push_back(
+        {{"name", axis.name}, {"values", values}, {"default", scalar(axis.values[axis.default_index])}});
+  }
+  return axes;
+}
+
+base::Json texts(const std::vector<search::Expression>& expressions) {
+  base::Json list = base::Json::array();
+  for (const search::Expression& expression : expressions) {
+    list.push_back(expression.text());
+  }
+  return list;
+}
+
+base::Json objective_json(const Objective& objective) {
+  base::Json limits = texts(objective.subject_to);
+  for (const std::string& reference : objective.quality_not_worse_than) {
+    limits.push_back("quality not_worse_than " + reference);
+  }
+  return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}};
+}
+
+base::Json suite_json(const ProbeOptions& probes) {
+  std::string all;
+  for (const probes::QualityItem& item : probes.quality_items) {
+    all += fmt::format("{}\n{}\n{}\n", item.id, item.prompt, item.max_tokens);
+    for (const auto* group : {&item.all_of, &item.any_of, &item.none_of}) {
+      for (const std::string& word : *group) {
+        all += word + "\t";
+      }
+      all += "\n";
+    }
+  }
+  return {
+      {"path", probes.quality_suite}, {"items", probes.quality_items.size()}, {"hash", content_hash(all)}};
+}
+
+// Literal secrets of the space file (a key among backend.env or backend.args) as "***".
+std::string without_secrets(const Study& study) {
+  std::vector<std::string> secrets;
+  for (const auto& [name, value] : study.backend.env) {
+    if (names_a_secret(name)) {
+      secrets.push_back(value);
+    }
+  }
+  std::vector<std::string> shown = redacted(study.backend.args);
+  for (size_t i = 0; i < shown.size(); ++i) {
+    const std::string& full = study.backend.args[i];
+    if (shown[i] != full) {
+      size_t equals = full.starts_with("-") ? full.find('=') : std::string::npos;
+      secrets.push_back(equals == std::string::npos ? full : full.substr(equals + 1));
+    }
+  }
+  std::string text = study.text;
+  for (const std::string& secret : secrets) {
+    for (size_t at = 0; !secret.empty() && (at = text.find(secret, at)) != std::string::npos; at += 3) {
+      text.replace(at, secret.size(), "***");
+    }
+  }
+  return text;
+}
+
+std::string metadata_text(const gguf::File& file, const char* key) {
+  return file.get_string(key).value_or("");
+}
+
+}  // namespace
+
+base::Result<base::Json> model_identity(const std::string& path) {
+  std::error_code problem;
+  fs::file_status status = fs::status(path, problem);
+  if (problem || !fs::exists(status)) {
+    return base::error(path, "no such model file", "set model: in the space file, or the variable it names");
+  }
+  if (fs::is_directory(status)) {
+    return base::error(path, "is a directory, not a model file", "name the GGUF file itself");
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string head(1 << 20, '\0');
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
+  if (head.empty()) {
+    return base::error(path, "the model file is empty or unreadable", "check the path and its permissions");
+  }
+  auto modified = fs::last_write_time(path, problem).time_since_epoch();
+  base::Json model = {{"path", fs::absolute(path).lexically_normal().string()},
+                      {"size", fs::file_size(path, problem)},
+                      {"modified_ns", std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count()},
+                      {"head_hash", content_hash(head)}};
+  if (!head.starts_with("GGUF")) {
+    return model;
+  }
+  auto mapped = gguf::MappedFile::open(path);
+  if (!mapped) {
+    return mapped.failure();
+  }
+  auto parsed = gguf::parse(mapped->bytes(), path);
+  if (!parsed) {
+    return parsed.failure();
+  }
+  model["name"] = metadata_text(*parsed, "general.name");
+  model["architecture"] = metadata_text(*parsed, "general.architecture");
+  model["tensors"] = parsed->tensors.size();
+  return model;
+}
+
+base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model) {
+  std::string text = without_secrets(study);
+  return {{"type", "study"},
+          {"schema_version", kSchemaVersion},
+          {"study_id", new_study_id(study.name)},
+          {"study", study.name},
+          {"started", utc_now()},
+          {"driver", {{"version", base::version()}, {"commit", base::commit()}}},
+          {"space_path", study.path.empty() ? "" : fs::absolute(study.path).lexically_normal().string()},
+          {"space_hash", content_hash(study.text)},
+          {"space", text},
+          {"axes", axes_json(study.space)},
+          {"objective", objective_json(study.objective)},
+          {"search",
+           {{"strategy", study.search.strategy},
+            {"seed", study.search.seed},
+            {"max_trials", study.search.max_trials},
+            {"budget_s", study.search.budget_s},
+            {"until", study.search.until}}},
+          {"quality_suite", suite_json(study.probes)},
+          {"binary",
+           {{"kind", study.backend.kind == BackendKind::kTbqServer ? "tbq-server" : "llama-server"},
+            {"path", program.path},
+            {"version", program.version}}},
+          {"model", model},
+          {"host", host_json()},
+          {"boot_id", os::boot_id()}};
+}
+
+base::Result<Study> study_of_header(const base::Json& header) {
+  std::string path = base::json_get<std::string>(header, "space_path", "");
+  std::string text = base::json_get<std::string>(header, "space", "");
+  std::string hash = base::json_get<std::string>(header, "space_hash", "");
+  if (content_hash(text) != hash) {
+    auto original = os::read_file(path, 1 << 20);
+    if (!original || content_hash(*original) != hash) {
+      return base::error(
+          path,
+          "this study's space file held a secret, which the journal does not keep, and the file "
+          "has changed or is gone",
+          "restore the space file as it was, or start a new study");
+    }
+    text = *original;
+  }
+  auto parsed = parse_space_file(text, path);
+  if (const auto* errors = std::get_if<SpaceFileErrors>(&parsed)) {
+    return base::error("", errors->to_string(),
+                       "the study's space no longer parses here; set the variables and "
+                       "files it names as they were");
+  }
+  Study study = std::get<Study>(std::move(parsed));
+  std::string model = base::json_get<std::string>(header.value("model", base::Json::object()), "path", "");
+  study.model = model.empty() ? study.model : model;
+  const base::Json search = header.value("search", base::Json::object());
+  study.search.strategy = base::json_get<std::string>(search, "strategy", study.search.strategy);
+  study.search.seed = base::json_get<uint64_t>(search, "seed", study.search.seed);
+  study.search.max_trials = base::json_get<int>(search, "max_trials", study.search.max_trials);
+  study.search.budget_s = base::json_get<double>(search, "budget_s", study.search.budget_s);
+  std::string recorded =
+      base::json_get<std::string>(header.value("quality_suite", base::Json::object()), "hash", "");
+  if (recorded != base::json_get<std::string>(suite_json(study.probes), "hash", "")) {
+    return base::error(study.probes.quality_suite, "the prompt suite has changed since the study began",
+                       "restore it as it was, or start a new study: scores would not compare");
+  }
+  return study;
+}
+
+}  // namespace study

@@ -1,0 +1,236 @@
+#include "src/study/journal.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "src/base/log.h"
+
+namespace study {
+namespace {
+
+using Key = std::pair<std::string, int>;  // params_hash, attempt
+
+Key key_of(const base::Json& record) {
+  return {base::json_get<std::string>(record, "params_hash", ""), base::json_get<int>(record, "attempt", 0)};
+}
+
+std::string type_of(const base::Json& record) {
+  return base::json_get<std::string>(record, "type", "");
+}
+
+// Holds the invariants while records come in; an Error message, or nothing.
+class Checker {
+ public:
+  std::optional<std::string> header(const base::Json& record) {
+    if (type_of(record) != "study") {
+      return "the first record is not a study header";
+    }
+    int version = base::json_get<int>(record, "schema_version", 0);
+    if (version != kSchemaVersion) {
+      return fmt::format("schema_version is {}, this autoresearch reads {}", version, kSchemaVersion);
+    }
+    return std::nullopt;
+  }
+
+  std::optional<std::string> next(const base::Json& record) {
+    std::string type = type_of(record);
+    if (type == "study") {
+      return "a second study header";
+    }
+    if (type != "trial_start" && type != "trial_end") {
+      return type.empty() ? std::optional<std::string>("a record without a type") : std::nullopt;
+    }
+    Key key = key_of(record);
+    if (key.first.empty() || key.second < 1 || base::json_get<int>(record, "trial_id", -1) < 0) {
+      return type + " without trial_id, params_hash or attempt";
+    }
+    if (type == "trial_start") {
+      return starts_.insert(key).second ? std::nullopt : again(key, "starts");
+    }
+    if (!starts_.contains(key)) {
+      return fmt::format("trial_end of {} attempt {} without its trial_start", key.first, key.second);
+    }
+    return ends_.insert(key).second ? std::nullopt : again(key, "ends");
+  }
+
+ private:
+  static std::optional<std::string> again(const Key& key, const char* verb) {
+    return fmt::format("{} attempt {} {} twice", key.first, key.second, verb);
+  }
+  std::set<Key> starts_, ends_;
+};
+
+// What a crash in the very first write leaves; anything else in the way is somebody's file.
+bool only_a_torn_header(const std::string& path) {
+  auto text = os::read_file(path);
+  return text.ok() && text->starts_with("{\"type\":\"study\"") && text->find('\n') == std::string::npos &&
+         !base::parse_json(*text, path).ok();
+}
+
+constexpr const char* kCorruptNext =
+    "the journal is damaged: keep a copy, then cut it before that line to go on from there";
+
+}  // namespace
+
+std::string content_hash(std::string_view bytes) {
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  for (char byte : bytes) {
+    hash ^= static_cast<unsigned char>(byte);
+    hash *= 0x100000001b3ULL;
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+std::string params_hash(const base::Json& params) {
+  nlohmann::json sorted = nlohmann::json::object();  // the unordered type of the library sorts its keys
+  for (const auto& [key, value] : params.items()) {
+    sorted[key] = nlohmann::json::parse(base::dump_line(value));
+  }
+  return content_hash(sorted.dump());
+}
+
+std::vector<const base::Json*> JournalContent::of_type(std::string_view type) const {
+  std::vector<const base::Json*> found;
+  for (const base::Json& record : records) {
+    if (type_of(record) == type) {
+      found.push_back(&record);
+    }
+  }
+  return found;
+}
+
+std::vector<const base::Json*> JournalContent::interrupted() const {
+  std::set<Key> ended;
+  for (const base::Json* end : of_type("trial_end")) {
+    ended.insert(key_of(*end));
+  }
+  std::vector<const base::Json*> open = of_type("trial_start");
+  std::erase_if(open, [&](const base::Json* start) { return ended.contains(key_of(*start)); });
+  return open;
+}
+
+int JournalContent::last_attempt(std::string_view params_hash) const {
+  int last = 0;
+  for (const base::Json* start : of_type("trial_start")) {
+    auto [hash, attempt] = key_of(*start);
+    if (hash == params_hash) {
+      last = std::max(last, attempt);
+    }
+  }
+  return last;
+}
+
+int JournalContent::last_trial_id() const {
+  int last = 0;
+  for (const base::Json& record : records) {
+    last = std::max(last, base::json_get<int>(record, "trial_id", 0));
+  }
+  return last;
+}
+
+base::Result<JournalContent> read_journal(std::string_view text, const std::string& where) {
+  JournalContent content;
+  Checker checker;
+  size_t at = 0;
+  for (int line = 1; at < text.size(); ++line) {
+    size_t newline = text.find('\n', at);
+    bool last = newline == std::string_view::npos;
+    std::string_view piece = text.substr(at, last ? std::string_view::npos : newline - at);
+    std::string place = fmt::format("{}:{}", where, line);
+    auto record = base::parse_json(piece, place);
+    bool whole = record.ok() && record->is_object();
+    if (last && !whole) {
+      content.torn = true;
+      break;
+    }
+    if (!whole) {
+      return base::error(place, record.ok() ? "not a JSON object" : record.failure().what, kCorruptNext);
+    }
+    auto problem = line == 1 ? checker.header(*record) : checker.next(*record);
+    if (problem) {
+      return base::error(place, *problem, kCorruptNext);
+    }
+    if (line == 1) {
+      content.header = std::move(*record);
+    } else {
+      content.records.push_back(std::move(*record));
+    }
+    at += piece.size() + (last ? 0 : 1);
+    content.complete_bytes = at;
+    content.missing_newline = last;
+  }
+  if (content.header.is_null()) {
+    return base::error(where, "no study header",
+                       "start the study again with: autoresearch run --space FILE --out FILE");
+  }
+  return content;
+}
+
+base::Result<JournalContent> load_journal(const std::string& path) {
+  auto text = os::read_file(path);
+  if (!text) {
+    return text.failure();
+  }
+  return read_journal(*text, path);
+}
+
+base::Result<Journal> Journal::create(const std::string& path, const base::Json& header) {
+  auto file = os::AppendFile::open(path);
+  if (!file) {
+    return file.failure();
+  }
+  if (file->size() > 0 && only_a_torn_header(path)) {
+    if (auto cut = file->truncate(0); !cut) {
+      return cut.failure();
+    }
+  }
+  if (file->size() > 0) {
+    return base::error(
+        path, "already holds a journal",
+        fmt::format("continue it with: autoresearch resume {}, or choose another --out", path));
+  }
+  Journal journal(std::move(*file));
+  auto written = journal.append(header);
+  if (!written) {
+    return written.failure();
+  }
+  return journal;
+}
+
+base::Result<std::pair<Journal, JournalContent>> Journal::open(const std::string& path) {
+  if (!os::file_exists(path)) {
+    return base::error(path, "no such journal", "start one with: autoresearch run --space FILE --out FILE");
+  }
+  auto file = os::AppendFile::open(path);
+  if (!file) {
+    return file.failure();
+  }
+  auto content = load_journal(path);
+  if (!content) {
+    return content.failure();
+  }
+  if (content->torn) {
+    base::log_warn("{}: the last record was cut off by a crash; {} bytes removed", path,
+                   file->size() - content->complete_bytes);
+    if (auto cut = file->truncate(content->complete_bytes); !cut) {
+      return cut.failure();
+    }
+  }
+  if (content->missing_newline) {
+    if (auto mended = file->append("\n"); !mended) {
+      return mended.failure();
+    }
+    ++content->complete_bytes;
+    content->missing_newline = false;
+  }
+  return std::pair<Journal, JournalContent>(Journal(std::move(*file)), std::move(*content));
+}
+
+base::Result<void> Journal::append(const base::Json& record) {
+  return file_.append(base::dump_line(record) + "\n");
+}
+
+}  // namespace study

@@ -1,0 +1,62 @@
+#pragma once
+// The study loop: ask, trial, tell, until the strategy has finished, the trials or the time are used up, or
+// the user stops it; then confirmation and the verdict. Everything it learns is in the journal before it goes
+// on.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "src/study/journal.h"
+#include "src/study/trial.h"
+
+namespace study {
+
+enum class Verdict {
+  kConfirmed,      // the winner beats the default in fresh launches
+  kDefaultStands,  // the default is the best, or nothing beats it beyond noise
+  kUnconfirmed,    // a better one was seen, but not launched often enough to be sure
+  kNoFeasible,     // no trial held every limit
+};
+std::string_view to_string(Verdict verdict);
+
+enum class EndReason { kFinished, kBudget, kInterrupted, kMemory };
+
+struct LoopOptions {
+  int max_trials = 60;              // ended trials of the whole study, confirmation not counted
+  double budget_s = 0;              // wall time of this session; 0 = none
+  double deadline_s = 0;            // seconds from now ("until"); 0 = none
+  int confirm_launches = 3;         // fresh launches of winner and default each; 0 = no confirmation
+  uint64_t min_headroom_bytes = 0;  // no launch below this much available memory
+};
+
+// What somebody watching is told. `k` counts ended trials, the running one included.
+class LoopObserver {
+ public:
+  virtual ~LoopObserver() = default;
+  virtual void trial_started(int k, int planned, const TrialRequest& request) = 0;
+  // `best` is its number among the study's trials, 0 when none is feasible yet.
+  virtual void trial_ended(const TrialRequest& request, const TrialRecord& record, bool new_best) = 0;
+  virtual void note(std::string_view line) = 0;
+};
+
+struct LoopResult {
+  EndReason end = EndReason::kFinished;
+  Verdict verdict = Verdict::kNoFeasible;
+  std::string reason;  // one sentence
+};
+
+// Runs or continues the study of `past` (its header alone for a new one). Errors: the journal cannot be
+// written. `boot_id` is this boot's: an interrupted trial of another boot is a host crash.
+base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past, Journal& journal,
+                                  TrialRunner& runner, LoopObserver& observer, const LoopOptions& options,
+                                  const std::string& boot_id);
+
+// Verdict of fresh pairs of one objective entry: t-interval (95%) of their log-ratios. Pure.
+struct Comparison {
+  double ratio = 1, low = 1, high = 1;  // winner / default: geometric mean and its interval
+  int pairs = 0;
+};
+Comparison compare_pairs(const std::vector<double>& winner, const std::vector<double>& baseline);
+
+}  // namespace study

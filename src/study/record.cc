@@ -1,0 +1,180 @@
+#include "src/study/record.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <ctime>
+
+#include "src/study/journal.h"
+
+namespace study {
+namespace {
+
+base::Json optional_number(const std::optional<double>& value) {
+  return value && std::isfinite(*value) ? base::Json(*value) : base::Json(nullptr);
+}
+
+base::Json head(const char* type, const std::string& study_id, const search::Space& space,
+                const TrialRequest& request) {
+  return {{"type", type},
+          {"schema_version", kSchemaVersion},
+          {"study_id", study_id},
+          {"trial_id", request.trial_id},
+          {"attempt", request.attempt},
+          {"parent_id", nullptr},
+          {"phase", request.proposal.phase},
+          {"proposer", request.proposer},
+          {"rationale", request.proposal.rationale},
+          {"params", search::to_json(space, request.proposal.config)},
+          {"params_hash", request.params_hash}};
+}
+
+}  // namespace
+
+std::string utc_now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}Z", fmt::gmtime(std::time(nullptr)));
+}
+
+base::Json trial_start(const std::string& study_id, const search::Space& space, const TrialRequest& request,
+                       const std::vector<std::string>& argv, const std::string& boot_id) {
+  base::Json record = head("trial_start", study_id, space, request);
+  record["argv"] = argv;
+  record["boot_id"] = boot_id;
+  record["started"] = utc_now();
+  return record;
+}
+
+base::Json trial_end(const std::string& study_id, const search::Space& space, const TrialRequest& request,
+                     const TrialRecord& record) {
+  bool ok = record.status == Status::kOk;
+  base::Json end = head("trial_end", study_id, space, request);
+  end["argv"] = record.argv;
+  end["effective"] = record.effective;
+  end["status"] = to_string(record.status);
+  end["reason"] = ok ? base::Json(nullptr) : base::Json(record.reason);
+  end["signal"] = record.exit && record.exit->by_signal ? base::Json(record.exit->code) : base::Json(nullptr);
+  end["exit_code"] =
+      record.exit && !record.exit->by_signal ? base::Json(record.exit->code) : base::Json(nullptr);
+  end["log"] = record.log_path;
+  if (!ok) {
+    end["log_tail"] = record.log_tail;
+  }
+  end["ended"] = utc_now();
+  end["t_load_s"] = optional_number(record.t_load_s);
+  end["t_warmup_s"] = optional_number(record.t_warmup_s);
+  end["t_measure_s"] = optional_number(record.t_measure_s);
+  end["t_total_s"] = record.t_total_s;
+  end["memory"] = record.memory;
+  end["hw"] = record.hw;
+  end["censored"] = false;
+  if (!ok) {
+    end["feasible"] = false;
+    return end;
+  }
+  end["speed"] = record.speed;
+  end["speed_half_context"] = record.speed_half_context;
+  end["quality"] = record.quality;
+  end["needle"] = record.needle;
+  base::Json metrics = base::Json::object();
+  for (const auto& [name, value] : record.metrics.values) {
+    metrics[name] = optional_number(value);
+  }
+  end["metrics"] = metrics;
+  base::Json items = base::Json::object();
+  for (const auto& [id, passed] : record.metrics.quality_items) {
+    items[id] = passed;
+  }
+  end["quality_items"] = items;
+  base::Json objective = base::Json::array();
+  for (double value : record.judgement.objective) {
+    objective.push_back(optional_number(value));
+  }
+  end["objective"] = objective;
+  end["feasible"] = record.judgement.feasible;
+  end["violations"] = record.judgement.violations;
+  return end;
+}
+
+base::Json host_crash_end(const base::Json& start) {
+  base::Json end = start;
+  end["type"] = "trial_end";
+  end.erase("boot_id");
+  end.erase("started");
+  end["status"] = to_string(Status::kHostCrash);
+  end["reason"] = "the machine went down or was rebooted while this trial ran";
+  end["ended"] = utc_now();
+  end["feasible"] = false;
+  end["censored"] = false;
+  return end;
+}
+
+std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end) {
+  if (base::json_get<std::string>(end, "status", "") != to_string(Status::kOk)) {
+    return std::nullopt;
+  }
+  auto config = search::from_json(space, end.value("params", base::Json::object()));
+  if (!config) {
+    return std::nullopt;
+  }
+  TrialMetrics metrics;
+  metrics.config = *config;
+  if (auto values = end.find("metrics"); values != end.end() && values->is_object()) {
+    for (const auto& [name, value] : values->items()) {
+      if (value.is_number()) {
+        metrics.values[name] = value.get<double>();
+      }
+    }
+  }
+  if (auto items = end.find("quality_items"); items != end.end() && items->is_object()) {
+    for (const auto& [id, passed] : items->items()) {
+      metrics.quality_items[id] = passed.is_boolean() && passed.get<bool>();
+    }
+  }
+  return metrics;
+}
+
+Judgement judgement_of(const base::Json& end) {
+  Judgement judgement;
+  judgement.feasible = base::json_get<bool>(end, "feasible", false);
+  if (auto objective = end.find("objective"); objective != end.end() && objective->is_array()) {
+    for (const base::Json& value : *objective) {
+      if (value.is_number()) {
+        judgement.objective.push_back(value.get<double>());
+      }
+    }
+  }
+  if (auto violations = end.find("violations"); violations != end.end() && violations->is_array()) {
+    for (const base::Json& text : *violations) {
+      judgement.violations.push_back(text.is_string() ? text.get<std::string>() : text.dump());
+    }
+  }
+  return judgement;
+}
+
+search::Outcome outcome_of_end(const search::Space& space, const base::Json& end) {
+  auto status = parse_status(base::json_get<std::string>(end, "status", ""));
+  if (auto metrics = metrics_of(space, end)) {
+    return outcome_of(judgement_of(end), *metrics);
+  }
+  search::Outcome outcome;
+  outcome.out_of_memory = status && means_out_of_memory(*status);
+  return outcome;
+}
+
+base::Json to_json(const os::MemoryTrace& trace, uint64_t available_after) {
+  return {{"total", trace.total},
+          {"available_before", trace.available_before},
+          {"available_min", trace.available_min},
+          {"available_after", available_after},
+          {"headroom_min", trace.headroom_min},
+          {"swap_used_before", trace.swap_used_before},
+          {"swap_used_max", trace.swap_used_max},
+          {"rss_peak", trace.rss_peak},
+          {"rss_file_peak", trace.rss_file_peak},
+          {"psi_full_avg10_max", trace.psi_full_avg10_max},
+          {"refaults", trace.refaults},
+          {"samples", trace.samples}};
+}
+
+}  // namespace study

@@ -1,0 +1,55 @@
+#pragma once
+// One trial as data, and its two journal records. Pure. Field names: JOURNAL.md.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "search/strategy.h"
+#include "src/base/json.h"
+#include "src/os/child.h"
+#include "src/study/objective.h"
+#include "src/study/status.h"
+
+namespace study {
+
+struct TrialRequest {
+  int trial_id = 0, attempt = 1;
+  search::Proposal proposal;
+  std::string proposer;     // the strategy's name
+  std::string params_hash;  // of the canonical configuration
+};
+
+struct TrialRecord {
+  Status status = Status::kOk;
+  std::string reason;                 // empty for ok
+  std::optional<os::ChildExit> exit;  // when the candidate ended by itself, or was killed
+  std::string log_path, log_tail;     // the tail for failures only
+  std::vector<std::string> argv;      // as launched, secrets redacted
+  base::Json effective;               // what the server says it runs with; null when it never did
+  base::Json speed, speed_half_context, quality, needle;  // null when not measured
+  base::Json memory, hw;
+  std::optional<double> t_load_s, t_warmup_s, t_measure_s;  // absent: that stage was not reached
+  double t_total_s = 0;
+  TrialMetrics metrics;  // of a trial that is ok
+  Judgement judgement;   // likewise; filled by the loop
+};
+
+std::string utc_now();  // "2026-01-31T23:00:00Z"
+
+base::Json trial_start(const std::string& study_id, const search::Space& space, const TrialRequest& request,
+                       const std::vector<std::string>& argv, const std::string& boot_id);
+base::Json trial_end(const std::string& study_id, const search::Space& space, const TrialRequest& request,
+                     const TrialRecord& record);
+// The end of a trial that the machine did not survive, from its start.
+base::Json host_crash_end(const base::Json& start);
+
+// Back from a trial_end. nullopt unless it is ok and its parameters fit the space.
+std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end);
+Judgement judgement_of(const base::Json& end);
+// What the strategy was told, or would have been.
+search::Outcome outcome_of_end(const search::Space& space, const base::Json& end);
+
+base::Json to_json(const os::MemoryTrace& trace, uint64_t available_after);
+
+}  // namespace study

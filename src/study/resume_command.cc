@@ -1,0 +1,138 @@
+// autoresearch resume JOURNAL: replay what is recorded through the strategy, then go on.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "src/base/log.h"
+#include "src/base/units.h"
+#include "src/study/commands.h"
+#include "src/study/header.h"
+#include "src/study/session.h"
+
+namespace study {
+namespace {
+
+std::optional<Verdict> parse_verdict(std::string_view name) {
+  for (Verdict verdict :
+       {Verdict::kConfirmed, Verdict::kDefaultStands, Verdict::kUnconfirmed, Verdict::kNoFeasible}) {
+    if (to_string(verdict) == name) {
+      return verdict;
+    }
+  }
+  return std::nullopt;
+}
+
+// The last record, when it says that the search finished and nothing was started after it.
+const base::Json* finished_end(const JournalContent& content) {
+  if (content.records.empty()) {
+    return nullptr;
+  }
+  const base::Json& last = content.records.back();
+  bool end = base::json_get<std::string>(last, "type", "") == "study_end";
+  return end && base::json_get<bool>(last, "finished", false) ? &last : nullptr;
+}
+
+// What the study was measured with must be what it goes on with.
+base::Result<void> same_subject(const base::Json& header, const Preflight& now) {
+  const base::Json then = header.value("model", base::Json::object());
+  for (const char* key : {"size", "head_hash"}) {
+    if (then.contains(key) && now.model.contains(key) && then[key] != now.model[key]) {
+      return base::error(base::json_get<std::string>(now.model, "path", ""),
+                         "is not the file this study began with (another size or content)",
+                         "put it back, or start a new study");
+    }
+  }
+  std::string version =
+      base::json_get<std::string>(header.value("binary", base::Json::object()), "version", "");
+  if (version != now.program.version) {
+    base::log_warn("{} is now {}, the study began with {}: older and newer trials may not compare",
+                   now.program.path, now.program.version, version);
+  }
+  return {};
+}
+
+}  // namespace
+
+int resume_command(int argc, char** argv) {
+  CLI::App app("Go on with a study that was interrupted or ran out of time.", "autoresearch resume");
+  std::string path, budget, until;
+  int max_trials = 0, confirm = 3;
+  bool quiet = false;
+  app.add_option("journal", path, "the study's journal")->required();
+  app.add_option("--max-trials", max_trials, "stop after this many trials of the whole study")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--budget", budget, "stop after this long, from now (default: what the study has left)");
+  app.add_option("--until", until, "stop at this local time, such as 07:00");
+  app.add_option("--confirm", confirm,
+                 "fresh launches of winner and default each at the end; 0 = none (default 3)")
+      ->check(CLI::Range(0, 10));
+  app.add_flag("--quiet", quiet, "no progress");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  SessionOptions options;
+  if (!budget.empty()) {
+    auto seconds = base::parse_duration_s(budget);
+    if (!seconds) {
+      return fail(base::error("--budget", seconds.failure().what, seconds.failure().next), kExitUsage);
+    }
+    options.budget_s = *seconds;
+  }
+  if (!until.empty()) {
+    if (auto valid = seconds_to_clock(until); !valid) {
+      return fail(valid.failure(), kExitUsage);
+    }
+  }
+  auto opened = Journal::open(path);
+  if (!opened) {
+    return fail(opened.failure(), kExitJournal);
+  }
+  auto& [journal, past] = *opened;
+  auto study = study_of_header(past.header);
+  if (!study) {
+    return fail(study.failure(), kExitPreflight);
+  }
+  const base::Json* end = finished_end(past);
+  if (end != nullptr && max_trials <= study->search.max_trials) {
+    fmt::print("This study has finished; --max-trials with more than {} would go on with it.\n\n",
+               study->search.max_trials);
+    print_report(past, 8080);
+    auto verdict = parse_verdict(base::json_get<std::string>(*end, "verdict", ""));
+    return exit_code_of(verdict.value_or(Verdict::kUnconfirmed), EndReason::kFinished);
+  }
+  auto checked = preflight(*study, path);
+  if (!checked) {
+    return fail(checked.failure(), kExitPreflight);
+  }
+  if (auto same = same_subject(past.header, *checked); !same) {
+    return fail(same.failure(), kExitPreflight);
+  }
+  study->search.max_trials = max_trials > 0 ? max_trials : study->search.max_trials;
+  options.max_trials = study->search.max_trials;
+  options.until = until.empty() ? study->search.until : until;
+  options.confirm_launches = confirm;
+  options.quiet = quiet;
+  if (budget.empty() && study->search.budget_s > 0) {
+    double spent = 0;
+    for (const base::Json* trial : past.of_type("trial_end")) {
+      spent += base::json_get<double>(*trial, "t_total_s", 0);
+    }
+    if (spent >= study->search.budget_s) {
+      return fail(base::error(path,
+                              fmt::format("the study's budget of {} is used up",
+                                          base::format_duration(study->search.budget_s)),
+                              "give it more with --budget"),
+                  kExitBudget);
+    }
+    options.budget_s = study->search.budget_s - spent;
+  }
+  fmt::print("Going on with {}: {} of at most {} trials are recorded\n", path,
+             past.of_type("trial_end").size(), options.max_trials);
+  return run_session(*study, *checked, journal, past, options);
+}
+
+}  // namespace study

@@ -1,0 +1,44 @@
+#pragma once
+// What run and resume share: checks before the first launch, the loop under signals and progress, the report
+// at its end, the exit code.
+
+#include <optional>
+#include <string>
+
+#include "src/study/backends.h"
+#include "src/study/journal.h"
+#include "src/study/loop.h"
+
+namespace study {
+
+struct SessionOptions {
+  double budget_s = 0;  // of this session; 0 = none
+  std::string until;    // "HH:MM" local time; "" = none
+  int max_trials = 0;   // of the whole study
+  int confirm_launches = 3;
+  bool quiet = false;  // no progress, report only
+};
+
+// The first three things that would ruin a night: no model, no server, no room for the journal.
+struct Preflight {
+  ServerProgram program;
+  base::Json model;  // model_identity()
+};
+base::Result<Preflight> preflight(const Study& study, const std::string& journal_path);
+
+// Seconds from now until the next HH:MM of local time. Error: not a time.
+base::Result<double> seconds_to_clock(const std::string& clock_time);
+
+// "runs/x.jsonl" -> "runs/x.logs": where the candidates' logs go.
+std::string log_directory_of(const std::string& journal_path);
+
+// Runs the loop on an open journal, prints the report, returns the exit code.
+int run_session(const Study& study, const Preflight& checked, Journal& journal, const JournalContent& past,
+                const SessionOptions& options);
+
+// The report of a journal's content on stdout, sized and coloured for it.
+void print_report(const JournalContent& content, int port);
+// The exit code of a study that has ended, by its last study_end.
+int exit_code_of(Verdict verdict, EndReason end);
+
+}  // namespace study

@@ -1,0 +1,366 @@
+#include "src/study/trial.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+#include "probes/needle.h"
+#include "probes/quality.h"
+#include "probes/speed.h"
+#include "src/os/files.h"
+#include "src/os/host.h"
+#include "src/os/http_client.h"
+#include "src/os/proc.h"
+#include "src/study/interrupt.h"
+#include "src/study/launcher.h"
+
+extern "C" char** environ;
+
+namespace study {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr double kGiB = 1 << 30;
+constexpr int kPortTries = 3;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// While a probe waits for an answer, Ctrl-C must not: this ends the candidate, which ends the request.
+class StopOnInterrupt {
+ public:
+  StopOnInterrupt(os::GuardedChild& child, double grace_s)
+      : thread_([this, &child, grace_s](const std::stop_token& stop) {
+          std::unique_lock lock(mutex_);
+          while (!stop.stop_requested()) {
+            if (interrupted()) {
+              child.stop(grace_s);
+              return;
+            }
+            wake_.wait_for(lock, stop, std::chrono::milliseconds(50), [] { return false; });
+          }
+        }) {}
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;
+};
+
+base::Json number_or_null(double value) {
+  return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
+}
+
+base::Json to_json(const os::HardwareState& state) {
+  return {{"temperature_c", number_or_null(state.temperature_c)},
+          {"cpu_mhz_min", number_or_null(state.cpu_mhz_min)},
+          {"cpu_mhz_max", number_or_null(state.cpu_mhz_max)}};
+}
+
+// The probes of one trial against a server that is ready.
+class Measurement {
+ public:
+  Measurement(const Study& study, const TrialRequest& request, Launched& server,
+              const std::function<void(std::string_view)>& progress, TrialRecord& record)
+      : study_(study), request_(request), server_(server), progress_(progress), record_(record) {}
+
+  std::optional<Failure> run() {
+    auto& values = record_.metrics.values;
+    record_.metrics.config = request_.proposal.config;
+    if (server_.t_load_s) {
+      values["load_s"] = *server_.t_load_s;
+    }
+    bool confirming = request_.proposal.phase == kConfirmPhase;
+    const ProbeOptions& probes = study_.probes;
+    if (probes.speed && !speed("speed", probes.speed_options, record_.speed, "")) {
+      return failure_;
+    }
+    if (probes.quality && !confirming && !quality()) {
+      return failure_;
+    }
+    if (probes.needle && !confirming && !needle()) {
+      return failure_;
+    }
+    if (probes.half_context && !half_context()) {
+      return failure_;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  void report(std::string_view doing) const {
+    if (progress_) {
+      progress_(doing);
+    }
+  }
+
+  bool fail(Status status, std::string reason) {
+    failure_ = Failure{status, std::move(reason)};
+    return false;
+  }
+
+  bool probe_failed(const char* probe, const base::Error& error) {
+    if (interrupted()) {
+      return fail(Status::kInterrupted, "stopped by the user");
+    }
+    // A closed connection is seen before the exit behind it.
+    server_.child->wait(0.5);
+    if (auto exit = server_.child->poll()) {
+      record_.exit = exit;
+      failure_ = classify_exit(*exit, server_.child->memory(), os::read_tail(record_.log_path, 16 << 10),
+                               Status::kRunCrash);
+      failure_->reason = fmt::format("{} probe: {}", probe, failure_->reason);
+      return false;
+    }
+    os::HttpRequest health;
+    health.url = server_.endpoint.base_url + "/health";
+    health.connect_timeout_s = 2;
+    health.timeout_s = 3;
+    auto answer = os::http(health);
+    return fail(classify_probe_error(os::http_fault(error), answer.ok() && answer->status == 200),
+                fmt::format("{} probe: {}", probe, error.to_string()));
+  }
+
+  bool speed(const char* name, const probes::SpeedOptions& options, base::Json& out,
+             const std::string& suffix) {
+    report(name);
+    auto result = probes::run_speed(server_.endpoint, options);
+    if (!result) {
+      return probe_failed(name, result.failure());
+    }
+    if (!result->implausible.empty()) {
+      return fail(Status::kImplausible, fmt::format("{} probe: {}", name, result->implausible));
+    }
+    out = probes::to_json(*result);
+    auto& values = record_.metrics.values;
+    values["decode_tps" + suffix] = result->decode_tps;
+    if (suffix.empty()) {
+      values["decode_tps_mad"] = result->decode_tps_mad;
+      values["prefill_tps"] = result->prefill_tps;
+      values["ttft_ms"] = result->ttft_ms;
+    }
+    return true;
+  }
+
+  bool quality() {
+    report("quality");
+    auto result = probes::run_quality(server_.endpoint, study_.probes.quality_items);
+    if (!result) {
+      return probe_failed("quality", result.failure());
+    }
+    record_.quality = probes::to_json(*result);
+    record_.metrics.values["quality"] = result->score;
+    for (const probes::QualityAnswer& item : result->items) {
+      record_.metrics.quality_items[item.id] = item.verdict == probes::Verdict::kPass;
+    }
+    return true;
+  }
+
+  bool needle() {
+    report("needle");
+    auto result = probes::run_needle(server_.endpoint, study_.probes.needle_options);
+    if (!result) {
+      return probe_failed("needle", result.failure());
+    }
+    record_.needle = probes::to_json(*result);
+    record_.metrics.values["needle_recall"] = result->recall;
+    return true;
+  }
+
+  // Decode with half of the context filled. Without a known context size there is no half: not measured.
+  bool half_context() {
+    int64_t n_ctx = base::json_get<int64_t>(server_.effective, "n_ctx", 0);
+    if (n_ctx <= 0) {
+      size_t axis = study_.space.index_of("ctx_size");
+      const auto& config = request_.proposal.config;
+      const int64_t* asked = axis < config.size() ? std::get_if<int64_t>(&config[axis]) : nullptr;
+      n_ctx = asked == nullptr ? 0 : *asked;
+    }
+    if (n_ctx <= 0) {
+      return true;
+    }
+    probes::SpeedOptions options = study_.probes.speed_options;
+    options.depth = static_cast<int>(std::min<int64_t>(n_ctx / 2, 1 << 30));
+    return speed("half-context speed", options, record_.speed_half_context, "_at_half_context");
+  }
+
+  const Study& study_;
+  const TrialRequest& request_;
+  Launched& server_;
+  const std::function<void(std::string_view)>& progress_;
+  TrialRecord& record_;
+  std::optional<Failure> failure_;
+};
+
+// After the stop: until what the candidate held itself is available again. Bounded, since others use memory
+// too.
+uint64_t wait_for_memory(const os::MemoryTrace& trace) {
+  uint64_t held = trace.rss_peak - std::min(trace.rss_peak, trace.rss_file_peak);
+  uint64_t slack = held / 2 + (uint64_t{64} << 20);
+  double limit_s = 2 + static_cast<double>(held) / kGiB;
+  auto start = Clock::now();
+  uint64_t available = os::read_meminfo().available;
+  while (available + slack < trace.available_before && seconds_since(start) < limit_s && !interrupted()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    available = os::read_meminfo().available;
+  }
+  return available;
+}
+
+std::string alias_of(const std::vector<std::string>& argv) {
+  for (size_t i = 0; i + 1 < argv.size(); ++i) {
+    if (argv[i] == "--alias" || argv[i] == "-a") {
+      return argv[i + 1];
+    }
+  }
+  return "";
+}
+
+int port_of(const LaunchPlan& plan) {
+  for (size_t i = 0; i + 1 < plan.argv.size(); ++i) {
+    if (plan.argv[i] == "--port") {
+      return std::atoi(plan.argv[i + 1].c_str());
+    }
+  }
+  return 0;
+}
+
+std::vector<std::string> environment_names() {
+  std::vector<std::string> names;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    std::string_view pair = *entry;
+    names.emplace_back(pair.substr(0, pair.find('=')));
+  }
+  return names;
+}
+
+}  // namespace
+
+Status classify_probe_error(os::HttpFault fault, bool health_answers) {
+  switch (fault) {
+    case os::HttpFault::kNoData:
+      return Status::kHang;
+    case os::HttpFault::kTimedOut:
+      return health_answers ? Status::kTimeout : Status::kHang;
+    default:
+      return Status::kRunCrash;
+  }
+}
+
+ServerTrialRunner::ServerTrialRunner(const Study& study, const ServerProgram& program,
+                                     std::string log_directory,
+                                     std::function<void(std::string_view)> progress)
+    : study_(study),
+      program_(program),
+      log_directory_(std::move(log_directory)),
+      progress_(std::move(progress)) {}
+
+base::Result<LaunchPlan> ServerTrialRunner::plan(const TrialRequest& request) {
+  auto port = os::free_port();
+  if (!port) {
+    return port.failure();
+  }
+  LaunchSite site;
+  site.port = *port;
+  site.empty_config_dir = log_directory_ + "/no-config";
+  if (auto made = os::make_directories(site.empty_config_dir); !made) {
+    return made.failure();
+  }
+  if (!study_.backend.api_key_env.empty()) {
+    const char* key = std::getenv(study_.backend.api_key_env.c_str());
+    site.api_key = key == nullptr ? "" : key;
+  }
+  site.inherited_names = environment_names();
+  return plan_launch(study_, program_, request.proposal.config, site);
+}
+
+TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan& first_plan) {
+  auto start = Clock::now();
+  TrialRecord record;
+  record.log_path = fmt::format("{}/{:04}-{}.log", log_directory_, request.trial_id, request.attempt);
+  base::Json hw_before = to_json(os::read_hardware_state());
+
+  LaunchOptions options;
+  options.load_timeout_s = study_.backend.load_timeout_s;
+  options.request_timeout_s = study_.probes.request_timeout_s;
+  options.stall_timeout_s = study_.probes.stall_timeout_s;
+  options.min_headroom_bytes = static_cast<uint64_t>(study_.probes.min_headroom_gib * kGiB);
+  options.log_path = record.log_path;
+  options.model = study_.model;
+  options.alias = alias_of(study_.backend.args);
+  options.progress = progress_;
+  if (!study_.backend.api_key_env.empty()) {
+    const char* key = std::getenv(study_.backend.api_key_env.c_str());
+    options.api_key = key == nullptr ? "" : key;
+  }
+
+  LaunchPlan plan = first_plan;
+  Launched server = launch_until_ready(plan, port_of(plan), options);
+  for (int tries = 1; server.port_taken && tries < kPortTries && !interrupted(); ++tries) {
+    server.child.reset();
+    auto again = this->plan(request);  // another free port
+    if (!again) {
+      break;
+    }
+    plan = *again;
+    server = launch_until_ready(plan, port_of(plan), options);
+  }
+  record.argv = redacted(plan.argv);
+  record.effective = server.effective;
+  record.t_load_s = server.t_load_s;
+  record.t_warmup_s = server.t_warmup_s;
+  record.exit = server.exit;
+  std::optional<Failure> failure = server.failure;
+
+  if (!failure) {
+    std::string mismatch = config_mismatch(study_.space, request.proposal.config, server.effective);
+    if (!mismatch.empty()) {
+      failure = Failure{Status::kConfigMismatch, mismatch};
+    }
+  }
+  if (!failure) {
+    auto measuring = Clock::now();
+    StopOnInterrupt watch(*server.child, study_.backend.stop_grace_s);
+    failure = Measurement(study_, request, server, progress_, record).run();
+    record.t_measure_s = seconds_since(measuring);
+  }
+  if (server.child != nullptr) {
+    if (progress_) {
+      progress_("stopping");
+    }
+    os::ChildExit exit = server.child->stop(study_.backend.stop_grace_s);
+    os::MemoryTrace trace = server.child->memory();
+    server.child.reset();
+    // The guard may strike between two probes' requests.
+    if (exit.memory_guard && (!failure || failure->status != Status::kOom)) {
+      failure = classify_exit(exit, trace, "", Status::kRunCrash);
+      record.exit = exit;
+    }
+    record.memory = study::to_json(trace, wait_for_memory(trace));
+    if (trace.samples > 0) {
+      record.metrics.values["min_headroom_gib"] = static_cast<double>(trace.headroom_min) / kGiB;
+      record.metrics.values["rss_gib"] = static_cast<double>(trace.rss_peak) / kGiB;
+    }
+  }
+  if (interrupted()) {
+    failure = Failure{Status::kInterrupted, "stopped by the user"};
+  }
+  if (failure) {
+    record.status = failure->status;
+    record.reason = failure->reason;
+    record.log_tail = os::read_tail(record.log_path, 4 << 10);
+    record.metrics = {};
+  }
+  record.hw = {{"before", hw_before}, {"after", to_json(os::read_hardware_state())}};
+  record.t_total_s = seconds_since(start);
+  return record;
+}
+
+}  // namespace study

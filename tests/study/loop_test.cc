@@ -1,0 +1,301 @@
+#include "src/study/loop.h"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <set>
+
+#include "src/study/interrupt.h"
+
+namespace {
+
+using Key = std::pair<std::string, int>;
+
+search::Axis axis(const char* name, std::vector<search::Value> values) {
+  search::Axis out;
+  out.name = name;
+  out.values = std::move(values);
+  return out;
+}
+
+study::Study make_study() {
+  study::Study study;
+  study.name = "t";
+  study.space.axes = {axis("n_batch", {int64_t{1}, int64_t{2}, int64_t{4}, int64_t{8}}),
+                      axis("n_threads", {int64_t{1}, int64_t{2}, int64_t{3}})};
+  study.objective.maximize = {*search::Expression::parse("decode_tps")};
+  study.search.max_trials = 10;
+  return study;
+}
+
+// decode_tps = 100 * n_batch - 5 * n_threads; what goes wrong is scripted by trial number.
+class FakeRunner : public study::TrialRunner {
+ public:
+  std::map<int, study::Status> failures;
+  std::function<void(const study::TrialRequest&)> before_run;
+  std::vector<study::TrialRequest> seen;
+  double noise = 0;
+
+  base::Result<study::LaunchPlan> plan(const study::TrialRequest& request) override {
+    study::LaunchPlan plan;
+    plan.argv = {"server", "--port", "1", "--api-key", "hush", std::to_string(request.trial_id)};
+    return plan;
+  }
+  study::TrialRecord run(const study::TrialRequest& request, const study::LaunchPlan&) override {
+    seen.push_back(request);
+    if (before_run) {
+      before_run(request);
+    }
+    study::TrialRecord record;
+    record.t_total_s = 0.01;
+    if (study::interrupted()) {
+      record.status = study::Status::kInterrupted;
+      return record;
+    }
+    auto failure = failures.find(request.trial_id);
+    if (failure != failures.end()) {
+      record.status = failure->second;
+      record.reason = "scripted";
+      return record;
+    }
+    record.metrics.config = request.proposal.config;
+    double batch = static_cast<double>(std::get<int64_t>(request.proposal.config[0]));
+    double threads = static_cast<double>(std::get<int64_t>(request.proposal.config[1]));
+    record.metrics.values["decode_tps"] =
+        100 * batch - 5 * threads + noise * static_cast<double>(seen.size() % 3);
+    return record;
+  }
+};
+
+class Silent : public study::LoopObserver {
+ public:
+  std::vector<std::string> notes;
+  void trial_started(int, int, const study::TrialRequest&) override {}
+  void trial_ended(const study::TrialRequest&, const study::TrialRecord&, bool) override {}
+  void note(std::string_view line) override { notes.emplace_back(line); }
+};
+
+struct Fixture {
+  std::string path =
+      (std::filesystem::temp_directory_path() / ("ar-loop-" + std::to_string(getpid()) + ".jsonl")).string();
+  study::Study study = make_study();
+  study::LoopOptions options;
+  Silent observer;
+  std::string boot = "boot-1";
+  base::Json header = {{"type", "study"}, {"schema_version", 1}, {"study_id", "t-1"}};
+
+  Fixture() {
+    std::filesystem::remove(path);
+    options.max_trials = 10;
+    options.confirm_launches = 0;
+  }
+  ~Fixture() {
+    study::set_interrupted(0);
+    std::filesystem::remove(path);
+  }
+  study::LoopResult start(FakeRunner& runner) {
+    auto journal = study::Journal::create(path, header);
+    REQUIRE(journal.ok());
+    study::JournalContent past;
+    past.header = header;
+    return finish(past, *journal, runner);
+  }
+  study::LoopResult resume(FakeRunner& runner) {
+    study::set_interrupted(0);
+    auto opened = study::Journal::open(path);
+    REQUIRE(opened.ok());
+    return finish(opened->second, opened->first, runner);
+  }
+  study::LoopResult finish(const study::JournalContent& past, study::Journal& journal, FakeRunner& runner) {
+    auto result = study::run_loop(study, past, journal, runner, observer, options, boot);
+    REQUIRE(result.ok());
+    return *result;
+  }
+  study::JournalContent content() const {
+    auto loaded = study::load_journal(path);  // checks the invariants
+    REQUIRE(loaded.ok());
+    return *loaded;
+  }
+  // params_hash -> status of every end that search made, in order.
+  std::vector<std::string> ends() const {
+    std::vector<std::string> out;
+    study::JournalContent held = content();
+    for (const base::Json* end : held.of_type("trial_end")) {
+      out.push_back((*end)["params_hash"].get<std::string>() + " " + (*end)["status"].get<std::string>());
+    }
+    return out;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a study runs to its end, and its journal says what happened") {
+  Fixture f;
+  FakeRunner runner;
+  runner.failures = {{2, study::Status::kLoadCrash}};
+  study::LoopResult result = f.start(runner);
+  CHECK_EQ(result.end, study::EndReason::kFinished);
+  CHECK_EQ(result.verdict, study::Verdict::kUnconfirmed);
+  auto content = f.content();
+  auto ends = content.of_type("trial_end");
+  REQUIRE_GE(ends.size(), 5);
+  CHECK_LE(ends.size(), 10);
+  CHECK_EQ((*ends[0])["phase"], "default");
+  CHECK_EQ((*ends[0])["feasible"], true);
+  CHECK_EQ((*ends[0])["metrics"]["decode_tps"], 95.0);
+  CHECK_EQ((*ends[1])["status"], "load_crash");
+  CHECK_FALSE(ends[1]->contains("metrics"));  // a failure has no numbers
+  CHECK_FALSE(ends[1]->contains("speed"));
+  const base::Json& start = *content.of_type("trial_start")[0];
+  CHECK_EQ(start["argv"][4], "***");
+  CHECK_EQ(content.records.back()["type"], "study_end");
+  // Best: n_batch 8, n_threads 1.
+  int best = content.records.back()["best_trial_id"];
+  for (const base::Json* end : ends) {
+    if ((*end)["trial_id"] == best) {
+      CHECK_EQ((*end)["params"]["n_batch"], 8);
+    }
+  }
+}
+
+TEST_CASE("stopped anywhere and resumed, a study ends as if undisturbed") {
+  std::vector<std::string> undisturbed;
+  {
+    Fixture f;
+    FakeRunner runner;
+    runner.failures = {{3, study::Status::kOom}};
+    f.start(runner);
+    undisturbed = f.ends();
+  }
+  REQUIRE_GE(undisturbed.size(), 5);
+  for (int stop_at = 1; stop_at <= static_cast<int>(undisturbed.size()); ++stop_at) {
+    CAPTURE(stop_at);
+    Fixture f;
+    FakeRunner first;
+    first.failures = {{3, study::Status::kOom}};
+    first.before_run = [&](const study::TrialRequest& request) {
+      if (request.trial_id == stop_at) {
+        study::set_interrupted(15);
+      }
+    };
+    CHECK_EQ(f.start(first).end, study::EndReason::kInterrupted);
+    CHECK_EQ(f.content().interrupted().size(), 1);
+    FakeRunner second;
+    second.failures = {{3, study::Status::kOom}};
+    CHECK_EQ(f.resume(second).end, study::EndReason::kFinished);
+    CHECK_EQ(f.ends(), undisturbed);
+    REQUIRE_FALSE(second.seen.empty());
+    CHECK_EQ(second.seen[0].trial_id, stop_at);
+    CHECK_EQ(second.seen[0].attempt, 2);  // the number is kept, the attempt is new
+    CHECK(f.observer.notes.empty());      // the strategy asked for the same again
+  }
+}
+
+TEST_CASE("a journal cut at any byte resumes to the same study") {
+  Fixture f;
+  FakeRunner runner;
+  f.start(runner);
+  auto undisturbed = f.ends();
+  std::ifstream file(f.path);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  size_t header_end = text.find('\n') + 1;
+  for (size_t cut = header_end; cut < text.size(); cut += 97) {
+    CAPTURE(cut);
+    std::ofstream(f.path, std::ios::trunc) << text.substr(0, cut);
+    FakeRunner again;
+    f.resume(again);
+    CHECK_EQ(f.ends(), undisturbed);
+  }
+}
+
+TEST_CASE(
+    "after a reboot the interrupted trial is a host crash: not run again, out of memory to the search") {
+  Fixture f;
+  FakeRunner first;
+  first.before_run = [](const study::TrialRequest& request) {
+    if (request.trial_id == 2) {
+      study::set_interrupted(15);
+    }
+  };
+  f.start(first);
+  f.boot = "boot-2";
+  FakeRunner second;
+  f.resume(second);
+  auto content = f.content();
+  const base::Json& crashed = *content.of_type("trial_end")[1];
+  CHECK_EQ(crashed["status"], "host_crash");
+  CHECK_EQ(crashed["attempt"], 1);
+  for (const study::TrialRequest& request : second.seen) {
+    CHECK_NE(request.params_hash, crashed["params_hash"].get<std::string>());
+  }
+  CHECK(content.interrupted().empty());
+}
+
+TEST_CASE("no feasible trial, and time that is used up") {
+  SUBCASE("nothing works") {
+    Fixture f;
+    FakeRunner runner;
+    for (int i = 1; i <= 40; ++i) {
+      runner.failures[i] = study::Status::kLoadCrash;
+    }
+    CHECK_EQ(f.start(runner).verdict, study::Verdict::kNoFeasible);
+  }
+  SUBCASE("budget") {
+    Fixture f;
+    f.options.budget_s = 1e-9;
+    FakeRunner runner;
+    auto result = f.start(runner);
+    CHECK_EQ(result.end, study::EndReason::kBudget);
+    CHECK(runner.seen.empty());
+    CHECK_EQ(f.content().records.back()["finished"], false);
+    f.options.budget_s = 0;
+    FakeRunner more;
+    CHECK_EQ(f.resume(more).end, study::EndReason::kFinished);
+  }
+}
+
+TEST_CASE("confirmation launches winner and default afresh, in turns, and survives a resume") {
+  Fixture f;
+  f.options.confirm_launches = 3;
+  FakeRunner first;
+  first.noise = 1;
+  int confirmations = 0;
+  first.before_run = [&](const study::TrialRequest& request) {
+    if (request.proposal.phase == study::kConfirmPhase && ++confirmations == 3) {
+      study::set_interrupted(2);
+    }
+  };
+  CHECK_EQ(f.start(first).end, study::EndReason::kInterrupted);
+  FakeRunner second;
+  second.noise = 1;
+  auto result = f.resume(second);
+  CHECK_EQ(result.verdict, study::Verdict::kConfirmed);
+  std::map<std::string, int> launches;
+  auto content = f.content();
+  for (const base::Json* end : content.of_type("trial_end")) {
+    if ((*end)["phase"] == "confirm") {
+      ++launches[(*end)["params_hash"].get<std::string>()];
+    }
+  }
+  REQUIRE_EQ(launches.size(), 2);
+  for (const auto& [hash, count] : launches) {
+    CHECK_EQ(count, 3);
+  }
+  CHECK_EQ(content.records.back()["confirmation"]["pairs"], 3);
+}
+
+TEST_CASE("pairs are compared by their log-ratios") {
+  auto sure = study::compare_pairs({11, 11.1, 10.9}, {10, 10.1, 9.9});
+  CHECK_EQ(sure.pairs, 3);
+  CHECK_EQ(sure.ratio, doctest::Approx(1.1).epsilon(0.01));
+  CHECK_GT(sure.low, 1);
+  auto noise = study::compare_pairs({11, 9, 10.5}, {10, 10.1, 9.9});
+  CHECK_LT(noise.low, 1);
+  CHECK_GT(noise.high, 1);
+  CHECK_EQ(study::compare_pairs({}, {}).pairs, 0);
+  CHECK_EQ(study::compare_pairs({1, 0}, {1, 1}).pairs, 1);  // a zero is no measurement
+}
