@@ -9,7 +9,48 @@
 #include "kernels/formats/rotate.h"
 #include "src/base/check.h"
 
+// Compiled once per instruction set.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/tbq.cc"
+#include "kernels/isa.h"
+// Highway wants this order.
+#include "hwy/foreach_target.h"
+//
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::HWY_NAMESPACE {
+
+// For d values z (d a multiple of 8): the index of the nearest positive centroid to |z * to_grid|, and that
+// centroid. Comparisons and small integers only: the same on every instruction set.
+void find_nearest(const TbqGrid& grid, const float* z, int d, float to_grid, float* nearest,
+                  float* centroid) {
+  const hn::CappedTag<float, 8> df;
+  const auto one = hn::Set(df, 1.0F);
+  for (int i = 0; i < d; i += static_cast<int>(hn::Lanes(df))) {
+    const auto u = hn::Abs(hn::Mul(hn::LoadU(df, z + i), hn::Set(df, to_grid)));
+    auto index = hn::Zero(df);
+    auto value = hn::Set(df, grid.positive[0]);
+    for (int c = 1; c < grid.half; ++c) {
+      const int low = grid.positive[c - 1];
+      const int high = grid.positive[c];
+      const auto beyond = hn::Gt(u, hn::Set(df, 0.5F * static_cast<float>(low + high)));
+      index = hn::Add(index, hn::IfThenElseZero(beyond, one));
+      value = hn::IfThenElse(beyond, hn::Set(df, static_cast<float>(high)), value);
+    }
+    hn::StoreU(index, df, nearest + i);
+    hn::StoreU(value, df, centroid + i);
+  }
+}
+
+}  // namespace kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
 namespace kernels {
+
+HWY_EXPORT(find_nearest);
 
 namespace {
 
@@ -51,22 +92,9 @@ uint16_t encode(const TbqGrid& grid, const float* x, uint8_t* codes) {
     return 0;
   }
   const auto to_grid = static_cast<float>(double{grid.unit} * std::sqrt(kTile / square));
-  // Centroids in float: small integers, so their sums are exact.
   float nearest[kTile];
   float centroid[kTile];
-  for (int i = 0; i < kTile; ++i) {
-    nearest[i] = 0.0F;
-    centroid[i] = grid.positive[0];
-  }
-  for (int c = 1; c < kHalf; ++c) {
-    const float boundary = 0.5F * static_cast<float>(grid.positive[c - 1] + grid.positive[c]);
-    const auto step = static_cast<float>(grid.positive[c] - grid.positive[c - 1]);
-    for (int i = 0; i < kTile; ++i) {
-      const bool beyond = std::fabs(z[i] * to_grid) > boundary;
-      nearest[i] += beyond ? 1.0F : 0.0F;
-      centroid[i] += beyond ? step : 0.0F;
-    }
-  }
+  HWY_DYNAMIC_DISPATCH(find_nearest)(grid, z, kTile, to_grid, nearest, centroid);
   double dots[kSums] = {};
   double square_codes[kSums] = {};
   for (int i = 0; i < kTile; i += kSums) {
@@ -112,3 +140,5 @@ uint16_t tbq_encode_tile(const TbqGrid& grid, const float* x, int d, uint8_t* co
 }
 
 }  // namespace kernels
+
+#endif  // HWY_ONCE
