@@ -106,7 +106,10 @@ float reduce_max_all(const float* x, int n) {
   for (; i + kLanes <= n; i += kLanes) {
     largest = hn::Max(largest, hn::LoadU(df, x + i));
   }
-  float result = hn::GetLane(hn::MaxOfLanes(df, largest));
+  // Not MaxOfLanes: emulated vectors start it at the lowest finite float.
+  alignas(64) float lanes[kLanes];
+  hn::Store(largest, df, lanes);
+  float result = *std::max_element(lanes, lanes + kLanes);
   for (; i < n; ++i) {
     result = std::max(result, x[i]);
   }

@@ -142,7 +142,8 @@ HWY_INLINE VF bytes_piece(Bytes16 v) {
 struct Quad {
   VF r0, r1, r2, r3;
 
-  HWY_INLINE void zero() { r0 = r1 = r2 = r3 = hn::Zero(FloatTag()); }
+  // Not left to the compiler: GCC for Arm compiles an implicit constructor without this namespace's target.
+  HWY_INLINE Quad() { r0 = r1 = r2 = r3 = hn::Zero(FloatTag()); }
   HWY_INLINE void load(const float* p) {
     const FloatTag df;
     r0 = hn::Load(df, p);

@@ -69,7 +69,6 @@ HWY_INLINE void dot_four(const uint8_t* row, size_t row_bytes, const float* x, i
   const uint8_t* p2 = p1 + row_bytes;
   const uint8_t* p3 = p2 + row_bytes;
   Quad sums;
-  sums.zero();
   int64_t i = 0;
   for (size_t at = 0; i + kBlock <= n; i += kBlock, at += L::kBytes) {
     if constexpr (!L::kElements) {

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
-#include "src/base/json.h"
 #include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_rows.h"
 
