@@ -1,7 +1,7 @@
 #include "kernels/isa.h"
 
-#include "hwy/highway.h"
-#include "hwy/targets.h"
+#include <hwy/highway.h>
+#include <hwy/targets.h>
 
 namespace kernels {
 namespace {

@@ -9,7 +9,7 @@
 #define HWY_TARGET_INCLUDE "kernels/matmul.cc"
 #include "kernels/isa.h"
 // Highway wants this order.
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include "kernels/simd-inl.h"
 

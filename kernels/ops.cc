@@ -9,9 +9,9 @@
 #define HWY_TARGET_INCLUDE "kernels/ops.cc"
 #include "kernels/isa.h"
 // Highway wants this order.
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
-#include "hwy/contrib/math/math-inl.h"
+#include <hwy/contrib/math/math-inl.h>
 #include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -27,11 +27,6 @@ struct Matrix {
 // a multiple of four rows are fastest.
 void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t x_stride, int n_tokens,
             float* y, int64_t y_stride);
-// The same; scratch is not used (it was, when this header was first written).
-inline void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t x_stride,
-                   int n_tokens, float* y, int64_t y_stride, float* /*scratch*/) {
-  matmul(w, row0, row1, x, x_stride, n_tokens, y, y_stride);
-}
 
 // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
 void rms_norm(const float* x, const float* weight, int n, float eps, float* out);

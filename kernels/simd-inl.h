@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/highway.h"
+#include <hwy/highway.h>
 #include "kernels/formats/half.h"
 #include "kernels/isa.h"  // before highway.h: which targets there are
 

@@ -5,7 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/formats/bf16.cc"
 #include "kernels/isa.h"
 // Highway wants this order.
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include "kernels/formats/half.h"
 #include "kernels/formats/weight_row-inl.h"

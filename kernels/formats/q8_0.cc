@@ -8,7 +8,7 @@
 #define HWY_TARGET_INCLUDE "kernels/formats/q8_0.cc"
 #include "kernels/isa.h"
 // Highway wants this order.
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"

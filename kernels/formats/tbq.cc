@@ -14,7 +14,7 @@
 #define HWY_TARGET_INCLUDE "kernels/formats/tbq.cc"
 #include "kernels/isa.h"
 // Highway wants this order.
-#include "hwy/foreach_target.h"
+#include <hwy/foreach_target.h>
 //
 #include "kernels/simd-inl.h"
 

@@ -3,14 +3,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "src/base/log.h"
 #include "src/engine/arena.h"
 #include "src/engine/context_plan.h"
-#include "src/engine/host_limits.h"
+#include "src/os/proc.h"
 
 namespace engine {
+namespace {
+
+// Where /proc is not to be had nothing is refused.
+uint64_t available_bytes() {
+  const os::MemInfo memory = os::read_meminfo();
+  return memory.total != 0 ? memory.available : std::numeric_limits<uint64_t>::max();
+}
+
+}  // namespace
 
 // One backend's share of the model.
 struct Share {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "src/base/units.h"
-#include "src/engine/host_limits.h"
+#include "src/os/host.h"
 
 namespace engine {
 namespace {
@@ -75,7 +75,7 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.info.n_ctx = static_cast<int>(n_ctx);
   plan.info.n_batch = std::min(options.n_batch, plan.info.n_ctx);
   plan.info.n_ubatch = std::min(options.n_ubatch, plan.info.n_batch);
-  plan.info.n_threads = options.n_threads != 0 ? options.n_threads : physical_cores();
+  plan.info.n_threads = options.n_threads != 0 ? options.n_threads : os::usable_cores();
   plan.info.n_threads_batch = options.n_threads_batch != 0 ? options.n_threads_batch : plan.info.n_threads;
   plan.info.cache_type_k = (*k)->name;
   plan.info.cache_type_v = (*v)->name;

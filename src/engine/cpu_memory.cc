@@ -54,7 +54,6 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
   for (int i = 0; i < n_threads; ++i) {
     ThreadScratch thread;
     thread.norm = carver.take<float>(n_embd);
-    thread.row = carver.take<float>(std::max({n_embd, n_ff, q_width}));
     thread.query = carver.take<float>(queries * head_dim);
     thread.scores = carver.take<float>(queries * kChunkTokens);
     thread.visible = carver.take<int>(queries);

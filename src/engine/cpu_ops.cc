@@ -67,7 +67,7 @@ void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, cons
                       float* y) {
   for (int first = 0; first < n_rows; first += kTileTokens) {
     kernels::matmul(w, row0, row1, x + at(first, w.cols), w.cols, std::min(kTileTokens, n_rows - first),
-                    y + at(first, w.rows), w.rows, scratch_.row);
+                    y + at(first, w.rows), w.rows);
   }
 }
 

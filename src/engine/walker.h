@@ -28,12 +28,12 @@ struct Product {
 // Ops; each ends when its results are there for the next:
 //   activations() -> const Activations&
 //   embed(table, y)                             y row = table row of the row's token
-//   norm_linear(h, weight, x, {products})       products of the RMS norm of every row; x is room for the
-//   norms rotate_and_store(layer, q, k, v)            RoPE on every head of q and k, in place; k and v go to
-//   the cache attention(layer, q, a)                      causal; reads the step's own rows back from the
-//   cache linear_add(x, w, tmp, y)                    y += x * w^T; tmp is as large as y norm_swiglu(h,
-//   weight, x, w_gate, w_up, gate, up)   gate = silu(norm * w_gate^T) * (norm * w_up^T) head(h, weight, x,
-//   output)                  logits of the rows that want them
+//   norm_linear(h, weight, x, {products})       products of the RMS norm of every row; x is room for the norms
+//   rotate_and_store(layer, q, k, v)            RoPE on every head of q and k, in place; k and v go to the cache
+//   attention(layer, q, a)                      causal; reads the step's own rows back from the cache
+//   linear_add(x, w, tmp, y)                    y += x * w^T; tmp is as large as y
+//   norm_swiglu(h, weight, x, w_gate, w_up, gate, up)   gate = silu(norm * w_gate^T) * (norm * w_up^T)
+//   head(h, weight, x, output)                  logits of the rows that want them
 
 template <class Ops>
 void embed_part(Ops& ops, const Model& model) {

@@ -1,5 +1,7 @@
 #include "src/os/host.h"
 
+#include <sched.h>
+
 #include <dirent.h>
 #include <fmt/format.h>
 #include <sys/utsname.h>
@@ -69,16 +71,17 @@ std::string cpu_model() {
   return name.empty() ? "unknown" : name;
 }
 
+// What tells a CPU's core from others; without topology (some containers) every CPU is a core of its own.
+std::string core_of(int cpu) {
+  std::string siblings =
+      first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+  return siblings.empty() ? fmt::format("cpu {}", cpu) : siblings;
+}
+
 int physical_cores() {
   std::set<std::string> cores;
-  for (int cpu = 0; cpu < 4096; ++cpu) {
-    std::string siblings =
-        first_line(fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
-    if (!siblings.empty()) {
-      cores.insert(siblings);
-    } else if (cpu >= sysconf(_SC_NPROCESSORS_CONF)) {
-      break;
-    }
+  for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); ++cpu) {
+    cores.insert(core_of(cpu));
   }
   return static_cast<int>(cores.size());
 }
@@ -140,14 +143,26 @@ HostFacts read_host_facts() {
   facts.cpu_model = cpu_model();
   facts.logical_cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   facts.physical_cores = physical_cores();
-  if (facts.physical_cores == 0) {
-    facts.physical_cores = facts.logical_cpus;  // a container without sysfs
-  }
   MemInfo memory = read_meminfo();
   facts.memory_bytes = memory.total;
   facts.swap_bytes = memory.swap_total;
   facts.gpus = gpu_names();
   return facts;
+}
+
+int usable_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+    return 1;
+  }
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) {
+      cores.insert(core_of(cpu));
+    }
+  }
+  return std::max<int>(1, static_cast<int>(cores.size()));
 }
 
 HardwareState read_hardware_state() {

@@ -15,6 +15,9 @@ struct HostFacts {
 };
 HostFacts read_host_facts();
 
+// Distinct physical cores this process may run on (its affinity mask); at least 1.
+int usable_cores();
+
 // Hottest thermal zone in degrees Celsius and current CPU clocks in MHz (min, max over cores); NaN where
 // unreadable.
 struct HardwareState {

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "src/engine/context_plan.h"
-#include "src/engine/host_limits.h"
+#include "src/os/host.h"
 #include "tests/engine/fixtures.h"
 #include "tests/gguf/build_gguf.h"
 
@@ -206,7 +206,7 @@ TEST_CASE("what a context's options come to") {
   CHECK(info.n_ctx == 512);
   CHECK(info.n_batch == 512);
   CHECK(info.n_ubatch == 512);
-  CHECK(info.n_threads == engine::physical_cores());
+  CHECK(info.n_threads == os::usable_cores());
   CHECK(info.n_threads_batch == info.n_threads);
   CHECK(info.k_bits_per_value == 8.5);
   CHECK(info.v_bits_per_value == 16);
@@ -234,8 +234,6 @@ TEST_CASE("too little memory is said before anything is allocated, with what wou
   CHECK(fallbacks.empty());
   CHECK(engine::check_memory(need, *plan, 2 << 20, 10 << 20, fallbacks).ok());
   CHECK(fallbacks.size() == 1);
-  CHECK(engine::parse_available_bytes("MemTotal:  9 kB\nMemAvailable:     12 kB\n") == 12 * 1024);
-  CHECK(engine::parse_available_bytes("no such line") == std::numeric_limits<uint64_t>::max());
 }
 
 TEST_CASE("evaluation refuses what it cannot do and keeps the sequence") {
