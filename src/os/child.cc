@@ -160,16 +160,15 @@ struct GuardedChild::State {
   void lose_guard() {
     lost = true;
     if (!gone && child != 0) {
-      for (int round = 0; round < 100; ++round) {
+      // A walk over /proc may miss one that is being born: three in a row must find none.
+      for (int round = 0, empty = 0; round < 100 && empty < 3; ++round) {
         std::vector<pid_t> left;
         for (const auto& [pid, id] : processes_with_variable(guard::kLaunchVariable)) {
           if (id == launch_id) {
             left.push_back(pid);
           }
         }
-        if (kill_all(left) == 0) {
-          break;
-        }
+        empty = kill_all(left) == 0 ? empty + 1 : 0;
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
       }
     }

@@ -68,7 +68,7 @@ class Guard {
   [[noreturn]] void become_candidate(int log, int errors, char** argv, char** env);
   void send(Report::Kind kind, Report::Stage stage = Report::kNone, int error = 0);
   bool receive_command();  // false: the driver is gone
-  void reap();
+  bool reap();  // true: we have no child left, so no descendant either, for a subreaper inherits all orphans
   void signal_group(int signal);
   void kill_everything();  // one round
   void sample();
@@ -193,11 +193,14 @@ bool Guard::start() {
   return true;
 }
 
-void Guard::reap() {
+bool Guard::reap() {
   for (;;) {
     siginfo_t info{};
-    if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) {
-      return;
+    if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG) != 0) {
+      return errno == ECHILD;
+    }
+    if (info.si_pid == 0) {
+      return false;
     }
     if (info.si_pid != child_ || ended_) {
       continue;  // an orphan that came to us
@@ -223,15 +226,12 @@ void Guard::signal_group(int signal) {
 void Guard::kill_everything() {
   signal_group(SIGKILL);
   reap();
-  // Whoever left the group or the session is still below us: orphans of a subreaper's tree come to it.
-  std::vector<pid_t> left = descendants(self_);
-  for (pid_t pid : left) {
+  // Whoever left the group or the session is still below us. A walk over /proc is no snapshot and may miss
+  // one that is being born: that none is left, only the kernel can say.
+  for (pid_t pid : descendants(self_)) {
     ::kill(pid, SIGKILL);
   }
-  if (left.empty()) {
-    reap();
-    gone_ = ended_ || child_ == 0;
-  }
+  gone_ = reap();
 }
 
 void Guard::sample() {

@@ -218,6 +218,10 @@ void Server::generate(fake::Connection& connection, const Json& body, bool chat)
       return;
     }
   }
+  if (is("cut-off") && streamed) {
+    connection.end_stream();
+    return;
+  }
   Json last = last_event(pace, prompt_tokens, predicted, chat, at_limit);
   const char* reason = at_limit ? "length" : "stop";
   if (!streamed) {
@@ -356,7 +360,8 @@ int main(int argc, char** argv) {
                                                      "endless-thinking",
                                                      "slow",
                                                      "cached",
-                                                     "killed-for-memory"};
+                                                     "killed-for-memory",
+                                                     "cut-off"};
   if (std::find(std::begin(kBehaviours), std::end(kBehaviours), scenario->behaviour) ==
       std::end(kBehaviours)) {
     fmt::print(stderr, "unknown behaviour {}\n", scenario->behaviour);

@@ -1,5 +1,6 @@
 // The probes against tests/fake_server, kept by the guard as a study would.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -83,8 +84,8 @@ TEST_CASE("all probes pass on a server that behaves") {
   auto speed = run_speed(server.endpoint, quick());
   REQUIRE_MESSAGE(speed.ok(), speed.failure().to_string());
   CHECK(speed->implausible == "");
-  CHECK(speed->decode_tps > 400);
-  CHECK(speed->decode_tps < 520);
+  CHECK(speed->decode_tps > 250);  // 500 on an idle machine
+  CHECK(speed->decode_tps < 750);
   CHECK(speed->samples.size() == 3);
   CHECK(speed->samples[0].predicted_n == 32);
   CHECK(speed->samples[0].prompt_n > 270);
@@ -163,6 +164,13 @@ TEST_CASE("a crash, a hang and garbage are errors of their own kind") {
   CHECK(speed.failure().what.find("an event that is no JSON") == 0);
 }
 
+TEST_CASE("a stream that ends politely but too early is an error") {
+  FakeServer server(R"({"behaviour":"cut-off"})");
+  auto generation = complete(server.endpoint, "hello", 8, true);
+  REQUIRE_FALSE(generation.ok());
+  CHECK(generation.failure().what == "the stream ended before the answer was complete");
+}
+
 TEST_CASE("endless thinking ends at max_tokens and counts as no answer") {
   FakeServer server(R"({"behaviour":"endless-thinking","suite":"SUITE"})");
   auto quality = run_quality(server.endpoint, *parse_suite(kSuite, "suite"));
@@ -228,6 +236,18 @@ TEST_CASE("faults at load") {
   {
     FakeServer server(R"({"behaviour":"ignore-sigterm"})");
     CHECK(server.child().stop(0.1).to_string() == "killed by SIGKILL");
+  }
+}
+
+TEST_CASE("of many servers that fork away at the worst moment none survives") {
+  for (int i = 0; i < 60; ++i) {
+    FakeServer server(R"({"behaviour":"fork-away","load_s":2})", {}, false);
+    REQUIRE(server.child().wait(5).has_value());
+    server.child().stop(0);
+  }
+  std::string mine = std::to_string(::getpid()) + "-";
+  for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
+    CHECK_FALSE_MESSAGE(id.starts_with(mine), "pid ", pid, " of launch ", id);
   }
 }
 
