@@ -18,7 +18,6 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
-#include <regex>
 #include <thread>
 
 #include "src/base/json.h"
@@ -132,11 +131,11 @@ class Process {
 class TestServer {
  public:
   explicit TestServer(std::vector<std::string> extra = {}) : process_(arguments(std::move(extra))) {
-    std::smatch found;
+    constexpr std::string_view kMark = "bound to port ";
     for (int i = 0; i < 5000 && port_ == 0; ++i) {
       std::string log = process_.log();
-      if (std::regex_search(log, found, std::regex("bound to port ([0-9]+)"))) {
-        port_ = std::stoi(found[1]);
+      if (size_t at = log.find(kMark); at != std::string::npos && log.find(',', at) != std::string::npos) {
+        port_ = std::stoi(log.substr(at + kMark.size()));
       }
       nap_ms(2);
     }
