@@ -90,6 +90,21 @@ HWY_INLINE hn::Vec<D> halves_at(D d, const uint8_t* p) {
 #endif
 }
 
+// One fp16 in memory in every lane, as f32_from_f16 converts it.
+HWY_INLINE VF half_in_all(const uint8_t* p) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+  // Broadcast, then convert: one instruction less than the other way round.
+  const FloatTag df;
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  const hn::Rebind<hwy::float16_t, FloatTag> half;
+  uint16_t bits;
+  std::memcpy(&bits, p, 2);
+  return hn::PromoteTo(df, hn::BitCast(half, hn::Set(d16, bits)));
+#else
+  return hn::Set(FloatTag(), half_at(p));
+#endif
+}
+
 // Lanes(d) int8 values in memory as floats.
 template <class D>
 HWY_INLINE hn::Vec<D> bytes_at(D d, const int8_t* p) {

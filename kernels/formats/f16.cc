@@ -52,6 +52,25 @@ class Reader {
 
 }  // namespace
 
+// row[0..2n) = x as fp16, saturated.
+void write_all(const float* x, int n, uint8_t* row) {
+  int i = 0;
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+  const FloatTag df;
+  const hn::Rebind<hwy::float16_t, FloatTag> half;
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  for (; i + kLanes <= n; i += kLanes) {
+    const VF v = hn::LoadU(df, x + i);
+    const VF inside = hn::Clamp(v, hn::Set(df, -kF16Max), hn::Set(df, kF16Max));
+    const VF kept = hn::IfThenElse(hn::Eq(v, v), inside, v);  // NaN stays NaN
+    hn::StoreU(hn::BitCast(d16, hn::DemoteTo(half, kept)), d16, reinterpret_cast<uint16_t*>(row + 2 * i));
+  }
+#endif
+  for (; i < n; ++i) {
+    store_unaligned(reinterpret_cast<std::byte*>(row + 2 * i), f16_saturated(x[i]));
+  }
+}
+
 void dequantize_all(const uint8_t* row, int64_t n, float* out) {
   dequantize_row<Loader>(row, n, out);
 }
@@ -77,6 +96,7 @@ namespace kernels::f16 {
 
 HWY_EXPORT(dequantize_all);
 HWY_EXPORT(dot_all);
+HWY_EXPORT(write_all);
 HWY_EXPORT(score_all);
 HWY_EXPORT(accumulate_all);
 
@@ -98,9 +118,7 @@ size_t page_bytes(int head_dim) {
 
 void write_row(const float* x, int head_dim, std::byte* page, int slot) {
   std::byte* row = page + 2 * static_cast<size_t>(head_dim) * slot;
-  for (int i = 0; i < head_dim; ++i) {
-    store_unaligned(row + 2 * i, f16_saturated(x[i]));
-  }
+  HWY_DYNAMIC_DISPATCH(write_all)(x, head_dim, reinterpret_cast<uint8_t*>(row));
 }
 
 void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out) {

@@ -23,11 +23,32 @@ using namespace kernels::HWY_NAMESPACE;  // NOLINT(google-build-using-namespace)
 struct Loader {
   static constexpr bool kElements = false;
   static constexpr int kBytes = 18;
+#if HWY_TARGET == HWY_AVX3
+  // All 16 values of the block in one register: a code is an index into it, whatever stands above its four
+  // bits.
+  struct Block {
+    VF values;
+    const uint8_t* q;
+  };
+  static HWY_INLINE Block block(const uint8_t* d, const uint8_t* q) {
+    alignas(64) static constexpr float kCodes[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+    return {hn::Mul(half_in_all(d), hn::Load(FloatTag(), kCodes)), q};
+  }
+  template <int K>
+  static HWY_INLINE VF get(const Block& b) {
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, b.q));
+    return VF{_mm512_permutexvar_ps((K == 0 ? bytes : hn::ShiftRight<4>(bytes)).raw, b.values.raw)};
+  }
+#else
   struct Block {
     VF d;
     const uint8_t* q;
   };
-  static HWY_INLINE Block open(const uint8_t* p) { return {hn::Set(FloatTag(), half_at(p)), p + 2}; }
+  static HWY_INLINE Block block(const uint8_t* d, const uint8_t* q) {
+    return {half_in_all(d), q};
+  }
   template <int K>
   static HWY_INLINE VF get(const Block& b) {
     const hn::Rebind<uint8_t, FloatTag> d8;
@@ -35,6 +56,10 @@ struct Loader {
     const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, b.q + K * kLanes % 16));
     const auto codes = K * kLanes < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
     return hn::Mul(b.d, hn::ConvertTo(FloatTag(), hn::Sub(codes, hn::Set(di, 8))));
+  }
+#endif
+  static HWY_INLINE Block open(const uint8_t* p) {
+    return block(p, p + 2);
   }
 };
 
@@ -51,7 +76,7 @@ class Reader {
     const uint8_t* scale = scales_ + 2 * static_cast<size_t>(n_groups_) * slot;
     int i = 0;
     for (; i + kBlock <= n_; i += kBlock, scale += 2) {
-      block_store<Loader>({hn::Set(FloatTag(), half_at(scale)), codes + i / 2}, out + i);
+      block_store<Loader>(Loader::block(scale, codes + i / 2), out + i);
     }
     if (i < n_) {
       const int half = (n_ - i) / 2;

@@ -28,7 +28,7 @@ struct Loader {
     const int8_t* q;
   };
   static HWY_INLINE Block open(const uint8_t* p) {
-    return {hn::Set(FloatTag(), half_at(p)), reinterpret_cast<const int8_t*>(p + 2)};
+    return {half_in_all(p), reinterpret_cast<const int8_t*>(p + 2)};
   }
   template <int K>
   static HWY_INLINE VF get(const Block& b) {
@@ -45,13 +45,12 @@ class Reader {
         n_groups_(group_count(head_dim, kBlock)) {}
 
   HWY_INLINE void unpack(int slot, float* out) const {
-    const FloatTag df;
     const hn::CappedTag<float, 8> d8;
     const int8_t* codes = codes_ + static_cast<size_t>(n_) * slot;
     const uint8_t* scale = scales_ + 2 * static_cast<size_t>(n_groups_) * slot;
     int i = 0;
     for (; i + kBlock <= n_; i += kBlock, scale += 2) {
-      block_store<Loader>({hn::Set(df, half_at(scale)), codes + i}, out + i);
+      block_store<Loader>({half_in_all(scale), codes + i}, out + i);
     }
     for (; i < n_; i += static_cast<int>(hn::Lanes(d8))) {
       hn::Store(hn::Mul(hn::Set(d8, half_at(scale)), bytes_at(d8, codes + i)), d8, out + i);

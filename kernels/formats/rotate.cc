@@ -35,37 +35,90 @@ constexpr std::array<float, kMaxTile> kSigma = make_sigma();
 constexpr std::array<float, 8> kInverseRoot = {1.0F,  0.70710678F,  0.5F,   0.35355339F,
                                                0.25F, 0.176776695F, 0.125F, 0.0883883476F};
 
-void butterfly(float* tile, int d) {
-  for (int stride = 1; stride < d; stride *= 2) {
-    for (int begin = 0; begin < d; begin += 2 * stride) {
-      for (int i = begin; i < begin + stride; ++i) {
+// Strides and tile sizes are template arguments so that the compiler sees whole vectors.
+template <int kStride, int kTile>
+void stages(float* tile) {
+  if constexpr (kStride < kTile) {
+    for (int begin = 0; begin < kTile; begin += 2 * kStride) {
+      for (int i = begin; i < begin + kStride; ++i) {
         const float a = tile[i];
-        const float b = tile[i + stride];
+        const float b = tile[i + kStride];
         tile[i] = a + b;
-        tile[i + stride] = a - b;
+        tile[i + kStride] = a - b;
       }
     }
+    stages<2 * kStride, kTile>(tile);
+  }
+}
+
+template <int kTile>
+void butterfly(float* tile) {
+  // Strides 1 and 2 together, four values at a time.
+  for (int i = 0; i < kTile; i += 4) {
+    const float a = tile[i] + tile[i + 1];
+    const float b = tile[i] - tile[i + 1];
+    const float c = tile[i + 2] + tile[i + 3];
+    const float d = tile[i + 2] - tile[i + 3];
+    tile[i] = a + c;
+    tile[i + 1] = b + d;
+    tile[i + 2] = a - c;
+    tile[i + 3] = b - d;
+  }
+  stages<4, kTile>(tile);
+}
+
+template <int kTile>
+void rotate(float* tile) {
+  for (int i = 0; i < kTile; ++i) {
+    tile[i] *= kSigma[i];
+  }
+  butterfly<kTile>(tile);
+  for (int i = 0; i < kTile; ++i) {
+    tile[i] *= kInverseRoot[std::countr_zero(static_cast<unsigned>(kTile))];
+  }
+}
+
+template <int kTile>
+void unrotate(float* tile) {
+  butterfly<kTile>(tile);
+  for (int i = 0; i < kTile; ++i) {
+    tile[i] *= kInverseRoot[std::countr_zero(static_cast<unsigned>(kTile))] * kSigma[i];
   }
 }
 
 }  // namespace
 
 void rotate_tile(float* tile, int d) {
-  for (int i = 0; i < d; ++i) {
-    tile[i] *= kSigma[i];
-  }
-  butterfly(tile, d);
-  const float norm = kInverseRoot[std::countr_zero(static_cast<unsigned>(d))];
-  for (int i = 0; i < d; ++i) {
-    tile[i] *= norm;
+  switch (d) {
+    case 8:
+      return rotate<8>(tile);
+    case 16:
+      return rotate<16>(tile);
+    case 32:
+      return rotate<32>(tile);
+    case 64:
+      return rotate<64>(tile);
+    case 128:
+      return rotate<128>(tile);
+    default:
+      AR_CHECK(false, "a tile is a power of two from 8 to 128");
   }
 }
 
 void unrotate_tile(float* tile, int d) {
-  butterfly(tile, d);
-  const float norm = kInverseRoot[std::countr_zero(static_cast<unsigned>(d))];
-  for (int i = 0; i < d; ++i) {
-    tile[i] *= norm * kSigma[i];
+  switch (d) {
+    case 8:
+      return unrotate<8>(tile);
+    case 16:
+      return unrotate<16>(tile);
+    case 32:
+      return unrotate<32>(tile);
+    case 64:
+      return unrotate<64>(tile);
+    case 128:
+      return unrotate<128>(tile);
+    default:
+      AR_CHECK(false, "a tile is a power of two from 8 to 128");
   }
 }
 

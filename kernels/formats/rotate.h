@@ -10,7 +10,7 @@
 
 namespace kernels {
 
-// One tile, in place. d is a power of two, 1..128.
+// One tile, in place. d is a power of two, 8 to 128.
 void rotate_tile(float* tile, int d);
 void unrotate_tile(float* tile, int d);
 

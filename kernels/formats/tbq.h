@@ -46,7 +46,7 @@ alignas(16) inline constexpr std::array<int8_t, 16> kTbq3Table = tbq_table(kTbq3
 // Codes are packed in units of this many values, or of a whole smaller tile.
 inline constexpr int kUnit = 32;
 
-// x: d values of an unrotated tile, d a power of two, at most 128. Writes d codes, returns the fp16 scale.
+// x: d values of an unrotated tile, d a power of two from 8 to 128. Writes d codes, returns the fp16 scale.
 uint16_t tbq_encode_tile(const TbqGrid& grid, const float* x, int d, uint8_t* codes);
 
 }  // namespace kernels

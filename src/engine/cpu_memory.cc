@@ -53,6 +53,7 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
   const uint64_t queries = static_cast<uint64_t>(block_rows(static_cast<int>(group))) * group;
   for (int i = 0; i < n_threads; ++i) {
     ThreadScratch thread;
+    thread.norm = carver.take<float>(n_embd);
     thread.row = carver.take<float>(std::max({n_embd, n_ff, q_width}));
     thread.query = carver.take<float>(queries * head_dim);
     thread.scores = carver.take<float>(queries * kChunkTokens);

@@ -57,6 +57,7 @@ struct Partial {
 };
 
 struct ThreadScratch {
+  float* norm = nullptr;    // [n_embd]
   float* row = nullptr;     // a dequantized weight row
   float* query = nullptr;   // [queries x dim_k]
   float* scores = nullptr;  // [queries x kChunkTokens]

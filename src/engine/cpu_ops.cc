@@ -1,6 +1,7 @@
 #include "src/engine/cpu_ops.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 namespace engine {
@@ -45,23 +46,21 @@ void CpuOps::embed(const kernels::Matrix& table, float* y) {
   });
 }
 
-void CpuOps::norm(const float* x, const float* weight, float* y) {
+// Norms of n rows of h, row i of them row_of(i). One row is normalised by every worker for itself, which is
+// cheaper than meeting.
+template <class RowOf>
+const float* CpuOps::norm(int n, RowOf row_of, const float* h, const float* weight, float* x) {
   const HParams& hp = region_.model.hp;
-  worker_.for_chunks(n_rows(), 4, [&](int64_t begin, int64_t end) {
+  if (n == 1) {
+    kernels::rms_norm(h + at(row_of(0), hp.n_embd), weight, hp.n_embd, hp.rms_eps, scratch_.norm);
+    return scratch_.norm;
+  }
+  worker_.for_chunks(n, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      kernels::rms_norm(x + at(i, hp.n_embd), weight, hp.n_embd, hp.rms_eps, y + at(i, hp.n_embd));
+      kernels::rms_norm(h + at(row_of(i), hp.n_embd), weight, hp.n_embd, hp.rms_eps, x + at(i, hp.n_embd));
     }
   });
-}
-
-void CpuOps::norm_logit_rows(const float* x, const float* weight, float* y) {
-  const HParams& hp = region_.model.hp;
-  worker_.for_chunks(n_logit_rows(), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int row = region_.step.logit_rows[static_cast<size_t>(i)];
-      kernels::rms_norm(x + at(row, hp.n_embd), weight, hp.n_embd, hp.rms_eps, y + at(i, hp.n_embd));
-    }
-  });
+  return x;
 }
 
 void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows,
@@ -98,25 +97,47 @@ void CpuOps::linear_add(const float* x, const kernels::Matrix& w, float* tmp, fl
   });
 }
 
-void CpuOps::rope(float* q, float* k) {
-  const HParams& hp = region_.model.hp;
-  const auto rotate = hp.rope == RopeKind::kNorm ? kernels::rope_norm : kernels::rope_neox;
-  const int64_t heads = int64_t{hp.n_head} + hp.n_head_kv;
-  worker_.for_chunks(n_rows() * heads, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i / heads, head = i % heads;
-      float* values = head < hp.n_head ? q + at(row * hp.n_head + head, hp.head_dim)
-                                       : k + at(row * hp.n_head_kv + head - hp.n_head, hp.head_dim);
-      rotate(values, hp.n_rot, region_.space.cos_sin + at(row, hp.n_rot));
+void CpuOps::norm_linear(const float* h, const float* weight, float* x,
+                         std::initializer_list<Product> products) {
+  linear(norm(n_rows(), std::identity(), h, weight, x), n_rows(), products);
+}
+
+void CpuOps::norm_swiglu(const float* h, const float* weight, float* x, const kernels::Matrix& w_gate,
+                         const kernels::Matrix& w_up, float* gate, float* up) {
+  const float* normed = norm(n_rows(), std::identity(), h, weight, x);
+  worker_.for_chunks(w_gate.rows, chunk_rows(w_gate.rows, worker_.count()), [&](int64_t begin, int64_t end) {
+    multiply(w_gate, begin, end, normed, n_rows(), gate);
+    multiply(w_up, begin, end, normed, n_rows(), up);
+    for (int64_t i = 0; i < n_rows(); ++i) {
+      const size_t first = at(i, w_gate.rows) + static_cast<size_t>(begin);
+      kernels::swiglu(gate + first, up + first, static_cast<int>(end - begin));
     }
   });
 }
 
-void CpuOps::kv_write(int layer, const float* k, const float* v) {
+void CpuOps::head(const float* h, const float* weight, float* x, const kernels::Matrix& output) {
+  const std::span<const int> wanted = region_.step.logit_rows;
+  if (wanted.empty()) {
+    return;
+  }
+  const int n = static_cast<int>(wanted.size());
+  const auto row_of = [&](int64_t i) { return int64_t{wanted[static_cast<size_t>(i)]}; };
+  linear(norm(n, row_of, h, weight, x), n, {Product{&output, region_.logits}});
+}
+
+void CpuOps::rotate_and_store(int layer, float* q, float* k, const float* v) {
+  const HParams& hp = region_.model.hp;
   const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  const auto rotate = hp.rope == RopeKind::kNorm ? kernels::rope_norm : kernels::rope_neox;
+  // An item is a KV head of a row with its query heads; item i's are query heads i * group and on.
   worker_.for_chunks(int64_t{n_rows()} * kv.heads, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int row = static_cast<int>(i / kv.heads), head = static_cast<int>(i % kv.heads);
+      const float* cos_sin = region_.space.cos_sin + at(row, hp.n_rot);
+      for (int64_t j = i * kv.group; j < (i + 1) * kv.group; ++j) {
+        rotate(q + at(j, kv.dim_k), hp.n_rot, cos_sin);
+      }
+      rotate(k + at(i, kv.dim_k), hp.n_rot, cos_sin);
       const auto seq = std::ranges::find_if(region_.step.seqs,
                                             [row](const SeqRows& rows) { return row < rows.row0 + rows.n; });
       const int token = seq->n_past + row - seq->row0;
@@ -240,14 +261,6 @@ void CpuOps::attention(int layer, const float* q, float* a) {
       const int64_t item = blocks * kv.heads - 1 - i;  // the last blocks see most: start with them
       attend_block(layer, static_cast<int>(item % kv.heads), block_at(item / kv.heads, rows), q, a);
     }
-  });
-}
-
-void CpuOps::swiglu(float* gate, const float* up) {
-  const int64_t n_ff = region_.model.hp.n_ff;
-  constexpr int64_t kPiece = 1024;
-  worker_.for_chunks(n_rows() * n_ff, kPiece, [&](int64_t begin, int64_t end) {
-    kernels::swiglu(gate + begin, up + begin, static_cast<int>(end - begin));
   });
 }
 

@@ -29,21 +29,17 @@ class CpuOps {
   CpuOps(const CpuRegion& region, kernels::Worker& worker);
 
   const Activations& activations() const { return region_.act; }
-  int n_rows() const { return static_cast<int>(region_.step.token.size()); }
-  int n_logit_rows() const { return static_cast<int>(region_.step.logit_rows.size()); }
-  float* logits() const { return region_.logits; }
 
   // Fills the step's cos_sin table; before the first attn_part of a region.
   void prepare_rope();
   void embed(const kernels::Matrix& table, float* y);
-  void norm(const float* x, const float* weight, float* y);
-  void norm_logit_rows(const float* x, const float* weight, float* y);
-  void linear(const float* x, int n_rows, std::initializer_list<Product> products);
-  void linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y);
-  void rope(float* q, float* k);
-  void kv_write(int layer, const float* k, const float* v);
+  void norm_linear(const float* h, const float* weight, float* x, std::initializer_list<Product> products);
+  void rotate_and_store(int layer, float* q, float* k, const float* v);
   void attention(int layer, const float* q, float* a);
-  void swiglu(float* gate, const float* up);
+  void linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y);
+  void norm_swiglu(const float* h, const float* weight, float* x, const kernels::Matrix& w_gate,
+                   const kernels::Matrix& w_up, float* gate, float* up);
+  void head(const float* h, const float* weight, float* x, const kernels::Matrix& output);
 
  private:
   // A block of query rows of one sequence.
@@ -51,6 +47,10 @@ class CpuOps {
     const SeqRows* seq;
     int first, rows;  // within the sequence's rows of this step
   };
+  int n_rows() const { return static_cast<int>(region_.step.token.size()); }
+  template <class RowOf>
+  const float* norm(int n, RowOf row_of, const float* h, const float* weight, float* x);
+  void linear(const float* x, int n_rows, std::initializer_list<Product> products);
   Block block_at(int64_t index, int rows_per_block) const;
   int64_t count_blocks(int rows_per_block) const;
   void attend_block(int layer, int head, const Block& block, const float* q, float* a);

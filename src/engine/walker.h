@@ -25,18 +25,15 @@ struct Product {
   float* y;
 };
 
-// Ops:
+// Ops; each ends when its results are there for the next:
 //   activations() -> const Activations&
-//   embed(table, y)                     y row = table row of the row's token
-//   norm(x, weight, y)                  RMS norm of every row
-//   norm_logit_rows(x, weight, y)       of the rows whose logits are wanted, packed
-//   linear(x, n_rows, {products})       all products of one input, as one pass
-//   linear_add(x, w, tmp, y)            y += x * w^T, over every row; tmp as large as y
-//   rope(q, k)                          rotates every head of both in place
-//   kv_write(layer, k, v)               stores the rows before attention reads them back
-//   attention(layer, q, a)              causal, over the cache
-//   swiglu(gate, up)                    gate = silu(gate) * up
-//   n_rows(), n_logit_rows(), logits()
+//   embed(table, y)                             y row = table row of the row's token
+//   norm_linear(h, weight, x, {products})       products of the RMS norm of every row; x is room for the
+//   norms rotate_and_store(layer, q, k, v)            RoPE on every head of q and k, in place; k and v go to
+//   the cache attention(layer, q, a)                      causal; reads the step's own rows back from the
+//   cache linear_add(x, w, tmp, y)                    y += x * w^T; tmp is as large as y norm_swiglu(h,
+//   weight, x, w_gate, w_up, gate, up)   gate = silu(norm * w_gate^T) * (norm * w_up^T) head(h, weight, x,
+//   output)                  logits of the rows that want them
 
 template <class Ops>
 void embed_part(Ops& ops, const Model& model) {
@@ -47,10 +44,8 @@ template <class Ops>
 void attn_part(Ops& ops, const Model& model, int layer) {
   const LayerWeights& w = model.layers[static_cast<size_t>(layer)];
   const Activations& b = ops.activations();
-  ops.norm(b.h, w.attn_norm, b.x);
-  ops.linear(b.x, ops.n_rows(), {Product{&w.q, b.q}, Product{&w.k, b.k}, Product{&w.v, b.v}});
-  ops.rope(b.q, b.k);
-  ops.kv_write(layer, b.k, b.v);
+  ops.norm_linear(b.h, w.attn_norm, b.x, {Product{&w.q, b.q}, Product{&w.k, b.k}, Product{&w.v, b.v}});
+  ops.rotate_and_store(layer, b.q, b.k, b.v);
   ops.attention(layer, b.q, b.a);
   ops.linear_add(b.a, w.o, b.x, b.h);
 }
@@ -59,20 +54,14 @@ template <class Ops>
 void ffn_part(Ops& ops, const Model& model, int layer) {
   const LayerWeights& w = model.layers[static_cast<size_t>(layer)];
   const Activations& b = ops.activations();
-  ops.norm(b.h, w.ffn_norm, b.x);
-  ops.linear(b.x, ops.n_rows(), {Product{&w.gate, b.gate}, Product{&w.up, b.up}});
-  ops.swiglu(b.gate, b.up);
+  ops.norm_swiglu(b.h, w.ffn_norm, b.x, w.gate, w.up, b.gate, b.up);
   ops.linear_add(b.gate, w.down, b.x, b.h);
 }
 
 template <class Ops>
 void head_part(Ops& ops, const Model& model) {
-  if (ops.n_logit_rows() == 0) {
-    return;
-  }
   const Activations& b = ops.activations();
-  ops.norm_logit_rows(b.h, model.output_norm, b.x);
-  ops.linear(b.x, ops.n_logit_rows(), {Product{&model.output, ops.logits()}});
+  ops.head(b.h, model.output_norm, b.x, model.output);
 }
 
 template <class Ops>

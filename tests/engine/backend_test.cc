@@ -56,8 +56,12 @@ TEST_CASE("logits do not depend on threads or ubatch, to the bit") {
        {std::pair("f32", "f32"), std::pair("q8_0", "tbq3_0"), std::pair("tbq4_0", "q4_0")}) {
     CAPTURE(k);
     const auto base = fixtures::logits(*fixtures::open(model, options(1, 512, k, v)), tokens);
+    const bool all = std::string_view(k) == "f32";
     for (const int n_threads : {1, 2, 3}) {
       for (const int n_ubatch : {1, 7, 64, 512}) {
+        if (!all && n_ubatch != 64 && n_threads != 2) {
+          continue;
+        }
         CAPTURE(n_threads);
         CAPTURE(n_ubatch);
         auto context = fixtures::open(model, options(n_threads, n_ubatch, k, v));

@@ -326,3 +326,21 @@ TEST_CASE("zero rows in, zero calls: n = 0 changes nothing") {
     }
   });
 }
+
+TEST_CASE("a row is stored as the same bytes on every instruction set") {
+  for (const KvFormat& format : kv_formats()) {
+    for (const int head_dim : kHeadDims) {
+      CAPTURE(format.name);
+      CAPTURE(head_dim);
+      std::vector<std::byte> first;
+      testing::each_isa([&] {
+        const Page page = filled(format, head_dim, 5);
+        const std::vector<std::byte> bytes(page.bytes, page.bytes + format.page_bytes(head_dim));
+        if (first.empty()) {
+          first = bytes;
+        }
+        REQUIRE(bytes == first);
+      });
+    }
+  }
+}
