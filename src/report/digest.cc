@@ -140,6 +140,11 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       out.best_row = i;
     }
   }
+  bool default_stands = base::json_get<std::string>(out.end, "verdict", "") == "default_stands";
+  if (default_stands && out.default_row && out.best_row != out.default_row) {
+    out.rejected_row = out.best_row;
+    out.best_row = out.default_row;
+  }
   return out;
 }
 

@@ -33,11 +33,13 @@ struct AxisInfo {
 struct Digest {
   base::Json header;
   std::vector<AxisInfo> axes;
-  std::vector<Row> trials;                      // ended ones, in order; confirmation apart
-  std::vector<Row> confirmations;               // ended confirmation launches
-  int interrupted = 0;                          // starts whose configuration never reached an end
-  std::optional<size_t> default_row, best_row;  // into trials; best: feasible ones only
-  base::Json end;                               // the last study_end; null while the study runs
+  std::vector<Row> trials;         // ended ones, in order; confirmation apart
+  std::vector<Row> confirmations;  // ended confirmation launches
+  int interrupted = 0;             // starts whose configuration never reached an end
+  // Into trials. The best is feasible, and the default where confirmation showed that it stands; `rejected`
+  // is then what had looked better.
+  std::optional<size_t> default_row, best_row, rejected_row;
+  base::Json end;  // the last study_end; null while the study runs
   double total_s = 0;
 
   const Row* baseline() const { return default_row ? &trials[*default_row] : nullptr; }

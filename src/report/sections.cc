@@ -113,23 +113,23 @@ std::string verdict_section(const Page& page) {
   const Digest& digest = page.digest;
   const Row* best = digest.best();
   const Row* baseline = digest.baseline();
-  std::string verdict = base::json_get<std::string>(digest.end, "verdict", "");
+  bool confirmed = base::json_get<std::string>(digest.end, "verdict", "") == "confirmed";
   std::string sentence;
   Ink ink = Ink::kYellow;
   if (best == nullptr) {
     ink = Ink::kRed;
     sentence = "No configuration held every limit; see below what each trial failed on.";
-  } else if (best->change == "default" || verdict == "default_stands") {
-    sentence = best->change == "default"
-                   ? "The default stands: no other configuration tried is better and holds every limit."
-                   : fmt::format("The default stands: {} looked better once, but not in fresh launches.",
-                                 best->change);
+  } else if (best->change == "default") {
+    sentence = "The default stands: ";
+    sentence += digest.rejected_row ? digest.trials[*digest.rejected_row].change +
+                                          " looked better once, but not in fresh launches."
+                                    : "no other configuration tried is better and holds every limit.";
   } else if (baseline == nullptr || !baseline->feasible) {
     sentence = fmt::format("Use {}: the default {}.", best->change,
                            baseline == nullptr ? "has not been measured"
                            : baseline->ok      ? "does not hold every limit"
                                                : "fails (" + baseline->status + ")");
-  } else if (verdict == "confirmed") {
+  } else if (confirmed) {
     ink = Ink::kGreen;
     sentence = fmt::format("Use {}: confirmed better than the default.", best->change);
   } else {

@@ -2,9 +2,19 @@
 // The subcommands of autoresearch, one file each. Each takes its own arguments (argv[0] is the subcommand)
 // and returns the exit code; errors are one line on stderr.
 
+#include <span>
+#include <string_view>
+
 #include "src/base/error.h"
 
 namespace study {
+
+struct Command {
+  std::string_view name, summary;
+  int (*run)(int argc, char** argv);
+};
+// For --help, no command and an unknown one; the exit code.
+int usage(std::string_view name, std::span<const Command> commands);
 
 enum ExitCode : int {
   kExitConfirmed = 0,

@@ -22,6 +22,11 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// A live line must not flicker: no fractions.
+std::string whole_seconds(double seconds) {
+  return seconds < 100 ? fmt::format("{:.0f} s", std::floor(seconds)) : base::format_duration(seconds);
+}
+
 std::string measured(const TrialMetrics& metrics) {
   struct Cell {
     const char *name, *label;
@@ -93,10 +98,9 @@ void Progress::draw() {
     return;
   }
   auto width = static_cast<size_t>(terminal_width());
-  std::string line = fmt::format("{} · {} · {}{} · total {}", label_, doing_,
-                                 base::format_duration(std::floor(seconds_since(trial_start_))),
-                                 best_.empty() ? "" : " · best " + best_,
-                                 base::format_duration(std::floor(seconds_since(start_))));
+  std::string line =
+      fmt::format("{} · {} · {}{} · total {}", label_, doing_, whole_seconds(seconds_since(trial_start_)),
+                  best_.empty() ? "" : " · best " + best_, whole_seconds(seconds_since(start_)));
   std::fputs((kClearLine + report::fit(line, width - 1)).c_str(), stdout);
   std::fflush(stdout);
 }
@@ -140,7 +144,7 @@ void Progress::trial_ended(const TrialRequest& request, const TrialRecord& recor
                                                                       : record.judgement.violations.front()));
   }
   if (new_best) {
-    best_ = fmt::format("{} ({})", change_of(request.proposal.config), measured(record.metrics));
+    best_ = change_of(request.proposal.config);
     result += paint(report::Ink::kGreen, "  ★ best so far");
   }
   std::string head = live_ ? fmt::format("{:>3} {:<8} {}", request.trial_id, request.proposal.phase,

@@ -37,8 +37,8 @@ TEST_CASE("a wrong command line or space file exits 2 and names the place") {
   };
   const Case cases[] = {
       {"a typo in a key", edited("objective:", "objektive:"), "did you mean objective"},
-      {"a duplicate key", good + "study: twice\n", "space.yaml:"},
-      {"broken YAML", edited("study: scripted", "study: [scripted"), "space.yaml:"},
+      {"a duplicate key", good + "study: twice\n", "a second time"},
+      {"broken YAML", edited("study: scripted", "study: [scripted"), "bad.yaml:2:"},
       {"an axis nobody knows", edited("n_ubatch", "n_ubach"), "n_ubatch"},
       {"an unknown metric", edited("decode_tps", "decode_tsp"), "decode_tps"},
   };

@@ -106,8 +106,10 @@ TEST_CASE("verdicts are worded by what is known") {
   Json base = trial(1, "f16", 2048, 100), better = trial(2, "q8_0", 2048, 120);
   CHECK(has(render({base, better, study_end("unconfirmed", 2)}),
             "looks better than the default; unconfirmed."));
-  CHECK(has(render({base, better, study_end("default_stands", 2)}),
-            "looked better once, but not in fresh launches"));
+  std::string stands = render({base, better, study_end("default_stands", 2)});
+  CHECK(has(stands, "cache_type_k=q8_0 looked better once, but not in fresh launches"));
+  CHECK(has(stands, "    1 ★ default"));
+  CHECK(has(stands, "--cache-type-k f16"));  // what is served is the default
   CHECK(has(render({base, study_end("default_stands", 1)}), "The default stands"));
   CHECK(has(render({base, better}), "The study has not ended"));
   CHECK(has(render({failed(1, "f16", "oom", "x"), better, study_end("unconfirmed", 2)}),
