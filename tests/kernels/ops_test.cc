@@ -47,11 +47,10 @@ void check_matmul(const WeightFormat& format, int64_t rows, int64_t cols, int n_
   const int64_t x_stride = cols + 3;
   const int64_t y_stride = rows + 2;
   const auto x = testing::rough(n_tokens * x_stride, 9);
-  std::vector<float> scratch(cols);
   std::vector<float> want(n_tokens * y_stride, -7.0F);
   std::vector<float> got(want);
   ref::matmul(w.matrix, 0, rows, x.data(), x_stride, n_tokens, want.data(), y_stride);
-  matmul(w.matrix, 0, rows, x.data(), x_stride, n_tokens, got.data(), y_stride, scratch.data());
+  matmul(w.matrix, 0, rows, x.data(), x_stride, n_tokens, got.data(), y_stride);
   std::vector<float> row(cols);
   for (int64_t r = 0; r < rows; ++r) {
     format.dequantize(w.matrix.data + r * w.matrix.row_bytes, cols, row.data());
@@ -69,7 +68,7 @@ void check_matmul(const WeightFormat& format, int64_t rows, int64_t cols, int n_
     int64_t r = 0;
     for (int64_t step = 1; r < rows; r += step, step = step % 7 + 1) {
       matmul(w.matrix, r, std::min(rows, r + step), x.data() + t * x_stride, x_stride, 1,
-             parts.data() + t * y_stride, y_stride, scratch.data());
+             parts.data() + t * y_stride, y_stride);
     }
   }
   for (int t = 0; t < n_tokens; ++t) {
