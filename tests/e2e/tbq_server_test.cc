@@ -225,7 +225,7 @@ class OpenConnection {
 };
 
 std::string raw_post(const std::string& path, const std::string& body) {
-  return "POST " + path + " HTTP/1.1\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "POST " + path + " HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 const char* kAtom =
@@ -358,7 +358,7 @@ TEST_CASE("SIGTERM ends it within a second: idle keep-alive clients, a running s
   for (int number : {SIGTERM, SIGINT}) {
     TestServer server;
     server.await_ready();
-    OpenConnection idle(server.port(), "GET /health HTTP/1.1\r\n\r\n"),
+    OpenConnection idle(server.port(), "GET /health HTTP/1.1\r\nHost: h\r\n\r\n"),
         half(server.port(), "POST /completion HT");
     idle.await(50);
     std::string endless = R"({"prompt":"a","ignore_eos":true,"stream":true})";
