@@ -9,9 +9,3 @@ if(AR_SANITIZE)
   target_link_options(ar_flags INTERFACE -fsanitize=address,undefined)
 endif()
 target_include_directories(ar_flags INTERFACE ${CMAKE_SOURCE_DIR})
-# The version a running program reports: the commit where there is one to ask.
-execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --dirty --abbrev=9
-                OUTPUT_VARIABLE AR_COMMIT OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-if(NOT AR_COMMIT)
-  set(AR_COMMIT unknown)
-endif()

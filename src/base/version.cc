@@ -1,5 +1,7 @@
 #include "src/base/version.h"
 
+#include <commit.h>  // made by the build
+
 namespace base {
 
 std::string_view version() {
