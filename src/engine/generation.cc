@@ -158,8 +158,10 @@ void Slot::finish(StopType type, bool truncated) {
 }
 
 void Slot::fail(int status, std::string message) {
-  if (status >= 500 && status != 503) {
+  if (status != 503) {
     base::log_error("generation: {}", message);
+  } else if (task_->cancelled_) {
+    base::log_info("cancelled: the client is gone; {} tokens in the cache", cached_.size());
   }
   task_->put(failed(status, std::move(message)));
   release();
