@@ -303,7 +303,7 @@ std::string config_mismatch(const search::Space& space, const search::Config& co
   if (ctx > 0 && per_slot > 0 && per_slot * slots < ctx) {
     return fmt::format("asked for ctx_size {}, the server runs with {}", ctx, per_slot * slots);
   }
-  if (auto tbq = effective.find("tbq"); tbq != effective.end()) {
+  if (auto tbq = effective.find("tbq"); effective.is_object() && tbq != effective.end()) {
     for (const char* axis : {"cache_type_k", "cache_type_v"}) {
       std::string runs = base::json_get<std::string>(*tbq, axis, "");
       auto want = asked(axis);

@@ -180,6 +180,7 @@ void real_study(const std::string& backend, const std::string& values) {
 
 TEST_CASE("a study on the bundled server") {
   if (!e2e::programs_exist() || !std::filesystem::exists(e2e::program("tbq-server"))) {
+    MESSAGE("tbq-server is not built: skipped");
     return;
   }
   real_study("backend: {kind: tbq-server}\n", "f16, tbq4_0");

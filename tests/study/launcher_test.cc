@@ -1,0 +1,127 @@
+#include "src/study/launcher.h"
+
+#include <doctest/doctest.h>
+
+#include <csignal>
+
+#include "src/study/trial.h"
+
+namespace {
+
+bool has(const std::string& text, const std::string& piece) {
+  return text.find(piece) != std::string::npos;
+}
+
+os::ChildExit exit_code(int code) {
+  os::ChildExit exit;
+  exit.code = code;
+  return exit;
+}
+
+os::ChildExit killed() {
+  os::ChildExit exit;
+  exit.by_signal = true;
+  exit.code = SIGKILL;
+  return exit;
+}
+
+base::Json json(const char* text) {
+  return *base::parse_json(text, "test");
+}
+
+}  // namespace
+
+TEST_CASE("an exit is told apart by what the log and the memory say") {
+  using study::Status;
+  os::MemoryTrace roomy, tight;
+  roomy.total = tight.total = uint64_t{64} << 30;
+  roomy.headroom_min = uint64_t{32} << 30;
+  tight.headroom_min = uint64_t{1} << 30;
+  const char* oom_log =
+      "ggml_aligned_malloc: insufficient memory (attempted to allocate 9 MB)\nfailed to load model\n";
+
+  auto failure = study::classify_exit(exit_code(1), roomy, oom_log, Status::kLoadCrash);
+  CHECK_EQ(failure.status, Status::kOom);
+  CHECK(has(failure.reason, "insufficient memory"));
+
+  failure = study::classify_exit(
+      exit_code(1), roomy, "I loading\nE failed to open GGUF file 'x'\nE exiting\n", Status::kLoadCrash);
+  CHECK_EQ(failure.status, Status::kLoadCrash);
+  CHECK(has(failure.reason, "failed to open GGUF file"));
+  CHECK(has(failure.reason, "exit code 1 before it was ready"));
+
+  CHECK_EQ(study::classify_exit(killed(), tight, "", Status::kLoadCrash).status, Status::kOom);
+  CHECK_EQ(study::classify_exit(killed(), roomy, "", Status::kRunCrash).status, Status::kRunCrash);
+  os::ChildExit guard = killed();
+  guard.memory_guard = true;
+  failure = study::classify_exit(guard, tight, "", Status::kRunCrash);
+  CHECK_EQ(failure.status, Status::kOom);
+  CHECK(has(failure.reason, "1.00 GiB"));
+}
+
+TEST_CASE("the telling line is the first complaint, or the last words") {
+  CHECK_EQ(study::telling_line("ok\nE error: bad flag\nE failed too\n"), "E error: bad flag");
+  CHECK_EQ(study::telling_line("E failed to init\nCUDA error: out of memory\nbye"),
+           "CUDA error: out of memory");
+  CHECK_EQ(study::telling_line("hello\nbye\n\n"), "bye");
+  CHECK_EQ(study::telling_line(""), "");
+}
+
+TEST_CASE("the effective configuration is compared with what was asked") {
+  search::Axis ctx, k;
+  ctx.name = "ctx_size";
+  ctx.values = {int64_t{4096}};
+  k.name = "cache_type_k";
+  k.values = {std::string("q8_0")};
+  search::Space space;
+  space.axes = {ctx, k};
+  search::Config config = space.default_config();
+  auto effective = [](const char* props) { return study::effective_config(json(props)); };
+
+  CHECK_EQ(
+      study::config_mismatch(
+          space, config, effective(R"({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1})")),
+      "");
+  CHECK(has(
+      study::config_mismatch(space, config, effective(R"({"default_generation_settings": {"n_ctx": 2048}})")),
+      "the server runs with 2048"));
+  // Two slots of half the size are the whole that was asked for.
+  CHECK_EQ(
+      study::config_mismatch(
+          space, config, effective(R"({"default_generation_settings": {"n_ctx": 2048}, "total_slots": 2})")),
+      "");
+  CHECK(has(study::config_mismatch(space, config, effective(R"({"tbq": {"cache_type_k": "f16"}})")),
+            "cache_type_k q8_0"));
+  CHECK_EQ(study::config_mismatch(space, config, effective("{}")), "");      // it does not say
+  CHECK_EQ(study::config_mismatch(space, config, base::Json(nullptr)), "");  // no /props at all
+  CHECK(effective("[1, 2]").empty());
+}
+
+TEST_CASE("the model is recognised by path, file name or alias, and nothing else") {
+  const std::string path = "/models/MiniMax-M2.5.gguf";
+  CHECK(study::names_model(json(R"({"data": [{"id": "/models/MiniMax-M2.5.gguf"}]})"), path, ""));
+  CHECK(study::names_model(json(R"({"models": [{"name": "MiniMax-M2.5.gguf"}]})"), path, ""));
+  CHECK(study::names_model(json(R"({"data": [{"id": "MiniMax-M2.5"}]})"), path, ""));
+  CHECK(study::names_model(json(R"({"data": [{"id": "mm"}]})"), path, "mm"));
+  CHECK_FALSE(study::names_model(json(R"({"data": [{"id": "other.gguf"}]})"), path, ""));
+  CHECK_FALSE(study::names_model(json(R"({"data": [{"id": ""}]})"), path, ""));
+  CHECK_FALSE(study::names_model(json(R"({"data": []})"), path, ""));
+  CHECK_FALSE(study::names_model(json(R"([3])"), path, ""));
+}
+
+TEST_CASE("a probe's failure on a live server is a hang or a time-out") {
+  using os::HttpFault;
+  using study::Status;
+  CHECK_EQ(study::classify_probe_error(HttpFault::kNoData, true), Status::kHang);
+  CHECK_EQ(study::classify_probe_error(HttpFault::kTimedOut, true), Status::kTimeout);
+  CHECK_EQ(study::classify_probe_error(HttpFault::kTimedOut, false), Status::kHang);
+  CHECK_EQ(study::classify_probe_error(HttpFault::kStatus, true), Status::kRunCrash);
+}
+
+TEST_CASE("every status has one spelling") {
+  for (int i = 0; i <= static_cast<int>(study::Status::kHostCrash); ++i) {
+    auto status = static_cast<study::Status>(i);
+    CHECK_EQ(study::parse_status(study::to_string(status)), status);
+  }
+  CHECK_FALSE(study::parse_status("fine").has_value());
+}
