@@ -29,6 +29,7 @@ struct SpeedResult {
   std::vector<SpeedSample> samples;
   // Medians over samples and the median absolute deviation of decode_tps.
   double decode_tps = 0, decode_tps_mad = 0, prefill_tps = 0, ttft_ms = 0;
+  int retaken = 0;          // samples that could not be true and were measured again
   std::string implausible;  // empty, or why the numbers cannot be true
 };
 

@@ -70,13 +70,22 @@ std::string confirmation_sentence(const Digest& digest) {
     return "";
   }
   int pairs = base::json_get<int>(confirmation, "pairs", 0);
-  std::string line =
-      fmt::format("In {} fresh launch{} of each: {} on the last objective", pairs, pairs == 1 ? "" : "es",
-                  ratio_text(base::json_get<double>(confirmation, "ratio", 1)));
+  std::string line = fmt::format("In {} fresh launch{} of each: {} {}", pairs, pairs == 1 ? "" : "es",
+                                 printable(base::json_get<std::string>(confirmation, "of", "objective")),
+                                 ratio_text(base::json_get<double>(confirmation, "ratio", 1)));
   double low = base::json_get<double>(confirmation, "ratio_low", NAN);
   double high = base::json_get<double>(confirmation, "ratio_high", NAN);
   if (std::isfinite(low) && std::isfinite(high)) {
-    line += fmt::format(" (95% interval {} to {})", ratio_text(low), ratio_text(high));
+    line += fmt::format(" (95% interval {} to {}{})", ratio_text(low), ratio_text(high),
+                        low <= 1 && high >= 1 ? ": within the noise" : "");
+  }
+  std::string decided = base::json_get<std::string>(confirmation, "decided_by", "");
+  if (!decided.empty()) {
+    line += fmt::format("; {} decides", printable(decided));
+  }
+  int missed = base::json_get<int>(confirmation, "missed", 0);
+  if (missed > 0) {
+    line += fmt::format("; a limit did not hold in {} of the winner's", missed);
   }
   return line + ".";
 }

@@ -13,12 +13,23 @@
 #include "src/base/units.h"
 #include "src/os/proc.h"
 #include "src/study/interrupt.h"
+#include "src/study/plan.h"
 
 namespace study {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr double kMemoryWait_s = 60;
+
+// What the fresh launches of one configuration came to.
+struct FreshLaunches {
+  std::vector<double> values;  // last objective entry
+  int missed = 0;              // launches in which a limit did not hold
+  void add(const Judgement& judgement) {
+    values.push_back(judgement.objective.back());
+    missed += judgement.feasible ? 0 : 1;
+  }
+};
 
 struct Candidate {
   search::Config config;
@@ -42,6 +53,7 @@ class Loop {
     AR_CHECK(info != nullptr, "the space file's strategy is checked when it is read");
     search::Limits limits;
     limits.max_trials = options.max_trials;
+    limits.expected_trials = expected_trials(study);
     strategy_ = info->make(study.space, study.search.seed, limits);
     default_config_ = study.space.canonical(study.space.default_config());
   }
@@ -79,9 +91,9 @@ class Loop {
 
   std::vector<TrialMetrics> finished_;  // trials that ran to their end, confirmation left out
   std::vector<double> trial_s_;
-  std::map<std::string, int> last_attempt_;               // by params_hash
-  std::map<std::string, int> interrupted_id_;             // trial_id to take up again
-  std::map<std::string, std::vector<double>> confirmed_;  // last objective entry of confirmation launches
+  std::map<std::string, int> last_attempt_;         // by params_hash
+  std::map<std::string, int> interrupted_id_;       // trial_id to take up again
+  std::map<std::string, FreshLaunches> confirmed_;  // by params_hash
   int last_id_ = 0, ended_ = 0;
   Candidate best_;
   bool have_best_ = false;
@@ -152,7 +164,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     auto metrics = metrics_of(study_.space, end);
     if (base::json_get<std::string>(end, "phase", "") == kConfirmPhase) {
       if (metrics && !judgement.objective.empty()) {
-        confirmed_[hash].push_back(judgement.objective.back());
+        confirmed_[hash].add(judgement);
       }
       continue;
     }
@@ -332,11 +344,11 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
   auto hash_of = [&](const search::Config& config) {
     return params_hash(search::to_json(study_.space, config));
   };
-  std::vector<double>& winner = confirmed_[hash_of(best_.config)];
-  std::vector<double>& baseline = confirmed_[hash_of(default_config_)];
+  FreshLaunches& winner = confirmed_[hash_of(best_.config)];
+  FreshLaunches& baseline = confirmed_[hash_of(default_config_)];
   auto wanted = static_cast<size_t>(options_.confirm_launches);
   bool failed = false;
-  for (int step = 0; !failed && (winner.size() < wanted || baseline.size() < wanted); ++step) {
+  for (int step = 0; !failed && (winner.values.size() < wanted || baseline.values.size() < wanted); ++step) {
     bool hard_limit = result.end == EndReason::kBudget || options_.budget_s > 0 || options_.deadline_s > 0;
     if (interrupted()) {
       return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
@@ -346,7 +358,7 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
     }
     // D W W D D W ...: neither arm always comes first.
     bool default_turn = (step + 1) / 2 % 2 == 0;
-    default_turn = winner.size() >= wanted || (default_turn && baseline.size() < wanted);
+    default_turn = winner.values.size() >= wanted || (default_turn && baseline.values.size() < wanted);
     search::Proposal proposal;
     proposal.config = default_turn ? default_config_ : best_.config;
     proposal.phase = kConfirmPhase;
@@ -365,21 +377,27 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
     observer_.trial_ended(request, *record, false);
     failed = record->status != Status::kOk || record->judgement.objective.empty();
     if (!failed) {
-      (default_turn ? baseline : winner).push_back(record->judgement.objective.back());
+      (default_turn ? baseline : winner).add(record->judgement);
     }
   }
-  Comparison comparison = compare_pairs(winner, baseline);
+  Comparison comparison = compare_pairs(winner.values, baseline.values);
+  comparison.missed = winner.missed;
   const auto& best = best_.outcome.objective;
   const auto& first = default_outcome_.objective;
   // An earlier entry of the objective that differs (a context size) is decided by the configuration itself,
   // once the winner has shown again that it runs.
-  bool decided_earlier = false;
-  for (size_t i = 0; i + 1 < std::min(best.size(), first.size()) && !decided_earlier; ++i) {
-    decided_earlier = best[i] > first[i] * (1 + search::kObjectiveTolerance);
+  for (size_t i = 0; i + 1 < std::min(best.size(), first.size()) && comparison.decided_by.empty(); ++i) {
+    if (best[i] > first[i] * (1 + search::kObjectiveTolerance)) {
+      comparison.decided_by = study_.objective.maximize[i].text();
+    }
   }
   if (failed) {
     result.reason += "; a confirmation launch failed";
-  } else if (comparison.pairs >= 3 && (comparison.low > 1 || decided_earlier)) {
+  } else if (2 * winner.missed > static_cast<int>(winner.values.size())) {
+    // Not the default either: it is better only where the limits do not matter.
+    result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
+                                 winner.missed, winner.values.size());
+  } else if (comparison.pairs >= 3 && (comparison.low > 1 || !comparison.decided_by.empty())) {
     result.verdict = Verdict::kConfirmed;
   } else if (comparison.pairs >= 3) {
     result.verdict = Verdict::kDefaultStands;
@@ -398,7 +416,13 @@ base::Result<LoopResult> Loop::finish(LoopResult result, const Comparison* compa
                     {"best_trial_id", have_best_ ? base::Json(best_.trial_id) : base::Json(nullptr)},
                     {"confirmation", nullptr}};
   if (comparison != nullptr && comparison->pairs > 0) {
-    end["confirmation"] = {{"pairs", comparison->pairs}, {"ratio", comparison->ratio}};
+    end["confirmation"] = {{"pairs", comparison->pairs},
+                           {"of", study_.objective.maximize.back().text()},
+                           {"ratio", comparison->ratio},
+                           {"missed", comparison->missed}};
+    if (!comparison->decided_by.empty()) {
+      end["confirmation"]["decided_by"] = comparison->decided_by;
+    }
     if (comparison->pairs > 1) {
       end["confirmation"]["ratio_low"] = comparison->low;
       end["confirmation"]["ratio_high"] = comparison->high;

@@ -56,6 +56,8 @@ base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past
 struct Comparison {
   double ratio = 1, low = 1, high = 1;  // winner / default: geometric mean and its interval
   int pairs = 0;
+  int missed = 0;          // fresh launches of the winner in which a limit did not hold
+  std::string decided_by;  // the earlier objective entry that already tells them apart, if one does
 };
 Comparison compare_pairs(const std::vector<double>& winner, const std::vector<double>& baseline);
 

@@ -23,6 +23,7 @@ constexpr MetricInfo kMetrics[] = {
     {"needle_recall", "needle", "share of the planted facts found"},
     {"min_headroom_gib", "memory", "least memory left on the host, in GiB"},
     {"rss_gib", "memory", "resident memory of the server, in GiB"},
+    {"kv_mib", "load", "KV cache as the server says it is, in MiB (tbq-server)"},
     {"load_s", "load", "seconds from launch until it answered"},
     {"ctx_size", "load", "context length in tokens"},
 };

@@ -77,6 +77,10 @@ class Measurement {
     if (server_.t_load_s) {
       values["load_s"] = *server_.t_load_s;
     }
+    if (auto tbq = server_.effective.find("tbq");
+        tbq != server_.effective.end() && tbq->contains("kv_bytes")) {
+      values["kv_mib"] = base::json_get<double>(*tbq, "kv_bytes", NAN) / (1 << 20);
+    }
     bool confirming = request_.proposal.phase == kConfirmPhase;
     const ProbeOptions& probes = study_.probes;
     if (probes.speed && !speed("speed", probes.speed_options, record_.speed, "")) {
