@@ -69,10 +69,11 @@ std::string confirmation_sentence(const Digest& digest) {
   if (!confirmation.is_object()) {
     return "";
   }
+  const base::Json& goals = part(part(digest.header, "objective"), "maximize");
+  std::string goal = goals.is_array() && !goals.empty() ? plain(goals.back()) : "the objective";
   int pairs = base::json_get<int>(confirmation, "pairs", 0);
-  std::string line = fmt::format("In {} fresh launch{} of each: {} {}", pairs, pairs == 1 ? "" : "es",
-                                 printable(base::json_get<std::string>(confirmation, "of", "objective")),
-                                 ratio_text(base::json_get<double>(confirmation, "ratio", 1)));
+  std::string line = fmt::format("In {} fresh launch{} of each: {} in {}", pairs, pairs == 1 ? "" : "es",
+                                 ratio_text(base::json_get<double>(confirmation, "ratio", 1)), goal);
   double low = base::json_get<double>(confirmation, "ratio_low", NAN);
   double high = base::json_get<double>(confirmation, "ratio_high", NAN);
   if (std::isfinite(low) && std::isfinite(high)) {

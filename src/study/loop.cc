@@ -417,7 +417,6 @@ base::Result<LoopResult> Loop::finish(LoopResult result, const Comparison* compa
                     {"confirmation", nullptr}};
   if (comparison != nullptr && comparison->pairs > 0) {
     end["confirmation"] = {{"pairs", comparison->pairs},
-                           {"of", study_.objective.maximize.back().text()},
                            {"ratio", comparison->ratio},
                            {"missed", comparison->missed}};
     if (!comparison->decided_by.empty()) {

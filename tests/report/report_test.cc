@@ -83,8 +83,7 @@ TEST_CASE("a report names the winner, what each axis did and the command that se
   std::string text = render(records);
   CAPTURE(text);
   CHECK(has(text, "Use cache_type_k=q8_0: confirmed better than the default."));
-  CHECK(has(text,
-            "In 3 fresh launches of each: +20.0% on the last objective (95% interval +15.0% to +25.0%)."));
+  CHECK(has(text, "In 3 fresh launches of each: +20.0% in decode_tps (95% interval +15.0% to +25.0%)."));
   CHECK(has(text, "    2 ★ sweep   cache_type_k=q8_0"));
   CHECK(has(text, "oom: insufficient memory"));
   CHECK(has(text, "q8_0                    120.0 tok/s   +20.0%"));
