@@ -416,9 +416,8 @@ base::Result<LoopResult> Loop::finish(LoopResult result, const Comparison* compa
                     {"best_trial_id", have_best_ ? base::Json(best_.trial_id) : base::Json(nullptr)},
                     {"confirmation", nullptr}};
   if (comparison != nullptr && comparison->pairs > 0) {
-    end["confirmation"] = {{"pairs", comparison->pairs},
-                           {"ratio", comparison->ratio},
-                           {"missed", comparison->missed}};
+    end["confirmation"] = {
+        {"pairs", comparison->pairs}, {"ratio", comparison->ratio}, {"missed", comparison->missed}};
     if (!comparison->decided_by.empty()) {
       end["confirmation"]["decided_by"] = comparison->decided_by;
     }
