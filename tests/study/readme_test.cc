@@ -1,0 +1,26 @@
+// The space file that README shows is one the program reads.
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "src/os/files.h"
+#include "src/study/study.h"
+
+TEST_CASE("the README's space file parses") {
+  auto readme = os::read_file(AR_SOURCE_DIR "/README.md");
+  REQUIRE(readme.ok());
+  const std::string kOpen = "```yaml\n";
+  size_t begin = readme->find(kOpen);
+  REQUIRE(begin != std::string::npos);
+  begin += kOpen.size();
+  std::string yaml = readme->substr(begin, readme->find("```", begin) - begin);
+  auto parsed = study::parse_space_file(yaml, AR_SOURCE_DIR "/readme.yaml");
+  if (const auto* errors = std::get_if<study::SpaceFileErrors>(&parsed)) {
+    FAIL(errors->to_string());
+  }
+  const auto& study = std::get<study::Study>(parsed);
+  CHECK_EQ(study.space.axes.size(), 4);
+  CHECK_EQ(study.search.budget_s, 8 * 3600);
+  CHECK_GE(study.probes.quality_items.size(), 40);
+}
