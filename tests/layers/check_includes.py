@@ -19,8 +19,9 @@ ALLOWED = {
     "src/engine": ["kernels", "src/gguf", "src/os", "src/base"],
     "src/study": ["src/report", "search", "probes", "src/gguf", "src/os", "src/base"],
 }
-ANY = ("bench", "tests", "tools")  # may include everything
+ANY = ("bench", "tests", "tools")  # may include every room
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+ANGLED = re.compile(r"^\s*#\s*include\s+<((?:src|kernels|search|probes|tests|bench)/[^>]+)>")
 CUDA = re.compile(r"^\s*#\s*include\s+[<\"](cuda|cublas|cooperative_groups)")
 SOURCES = {".cc", ".h", ".cu", ".cuh"}
 
@@ -34,11 +35,12 @@ def room_of(path):
 def faults_in(root, path):
     relative = path.relative_to(root).as_posix()
     room = room_of(relative)
-    if relative.startswith(tuple(f"{name}/" for name in ANY)):
-        return
+    anything = relative.startswith(tuple(f"{name}/" for name in ANY))
     for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
         if CUDA.match(line) and not relative.startswith("kernels/cuda/"):
             yield f"{relative}:{number}: CUDA header outside kernels/cuda/"
+        if ANGLED.match(line):
+            yield f"{relative}:{number}: a file of ours is included with quotes, not <>"
         match = INCLUDE.match(line)
         if not match:
             continue
@@ -47,13 +49,15 @@ def faults_in(root, path):
             yield f"{relative}:{number}: \"{target}\" is no path from the repository root; write it root-relative"
             continue
         other = room_of(target)
+        if anything:
+            continue
         if room is None or (other != room and other not in ALLOWED[room]):
             yield f"{relative}:{number}: {room} may not include {other} ({target}); allowed: {ALLOWED.get(room)}"
 
 
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
-    files = [path for top in ("src", "kernels", "search", "probes") for path in sorted((root / top).rglob("*"))
+    files = [path for top in ("src", "kernels", "search", "probes", *ANY) for path in sorted((root / top).rglob("*"))
              if path.suffix in SOURCES]
     faults = [fault for path in files for fault in faults_in(root, path)]
     for fault in faults:
