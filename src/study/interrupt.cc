@@ -1,6 +1,7 @@
 #include "src/study/interrupt.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace study {
 namespace {
