@@ -119,6 +119,11 @@ TEST_CASE("models that cannot be are refused by name") {
   CHECK_CONTAINS(with([](Recipe& r) { r.architecture = "gpt9"; }),
                  "architecture 'gpt9' is not supported; use a model of one of: llama");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints.erase("block_count"); }), "'llama.block_count' is missing");
+  CHECK_CONTAINS(
+      with([](Recipe& r) { r.ints["attention.key_length"] = r.ints["attention.value_length"] = 2048; }),
+      "'llama.attention.key_length' is 2048, outside 1..1024");
+  CHECK_CONTAINS(with([](Recipe& r) { r.ints["embedding_length"] = 4096; }),
+                 "'llama.attention.key_length' is 2048, outside 1..1024");  // by default width / heads
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["block_count"] = 0; }), "is 0, outside 1..");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["block_count"] = 2; }),
                  "tensor 'blk.1.attn_norm.weight' is missing");
