@@ -221,6 +221,22 @@ TEST_CASE("what a context's options come to") {
   CHECK(fixtures::open(model, options)->info().n_ctx == 2048);
 }
 
+TEST_CASE("a KV cache whose size overflows is refused, not wrapped") {
+  engine::Model model;
+  model.hp.n_layer = 4096;
+  model.hp.n_head = model.hp.n_head_kv = 65536;
+  model.hp.head_dim = kernels::kMaxHeadDim;
+  model.hp.n_ctx_train = 1 << 30;
+  engine::ContextOptions options;
+  options.cache_type_k = options.cache_type_v = "f32";
+  options.n_ctx = 1 << 30;
+  const auto refused = engine::plan_context(model, options);
+  REQUIRE_FALSE(refused.ok());
+  CHECK_CONTAINS(refused.failure().to_string(), "more KV cache than can be addressed");
+  options.n_ctx = 256;
+  CHECK(engine::plan_context(model, options).ok());
+}
+
 TEST_CASE("too little memory is said before anything is allocated, with what would fit") {
   const auto model = fixtures::load(kTiny);
   engine::ContextOptions options;
