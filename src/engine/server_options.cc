@@ -115,7 +115,7 @@ constexpr Flag kFlags[] = {
        auto text = os::read_file(std::string(v), 1 << 20);
        return text ? add_keys(*text, '\n', p.options) : text.failure().to_string();
      }},
-    {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "generation requests that may wait at once",
+    {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "requests that may wait at once",
      [](Parse& p, std::string_view v) {
        int n = 0;
        Why why = number(v, -1, 1024, n);
