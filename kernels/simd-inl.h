@@ -1,12 +1,13 @@
 // Vector vocabulary shared by the float kernels. Included once per target by files that dispatch through
-// hwy/foreach_target.h; everything in it lives in HWY_NAMESPACE.
+// hwy/foreach_target.h; everything in it lives in HWY_NAMESPACE. Which targets there are is settled before: the
+// .cc includes kernels/isa.h ahead of any Highway header.
 
 #include <cstdint>
 #include <cstring>
 
 #include <hwy/highway.h>
 #include "kernels/formats/half.h"
-#include "kernels/isa.h"  // before highway.h: which targets there are
+#include "kernels/isa.h"
 
 #if defined(KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KERNELS_SIMD_INL_H_

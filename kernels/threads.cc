@@ -2,8 +2,11 @@
 
 #include <sched.h>
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <chrono>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,7 +27,7 @@ void pause() {
 #endif
 }
 
-int usable_cores() {
+int usable_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) != 0) {
@@ -36,7 +39,7 @@ int usable_cores() {
 }  // namespace
 
 struct ThreadPool::State {
-  explicit State(int n) : n_threads(n), spin(n <= usable_cores()) {}
+  explicit State(int n) : n_threads(n), spin(n <= usable_cpus()) {}
 
   // Returns once value != old: spins a little, then sleeps.
   void wait_change(std::atomic<uint32_t>& value, uint32_t old) const {
@@ -98,9 +101,20 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int n_threads) : state_(std::make_unique<State>(n_threads)) {
   AR_CHECK(n_threads >= 1, "a pool has at least the calling thread");
+}
+
+base::Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int n_threads, const char* flag) {
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(n_threads));
   for (int i = 1; i < n_threads; ++i) {
-    state_->threads.emplace_back([this, i] { state_->work(this, i); });
+    try {
+      pool->state_->threads.emplace_back([self = pool.get(), i] { self->state_->work(self, i); });
+    } catch (const std::system_error& problem) {  // the pool ends those it has
+      return base::sys_error(flag, fmt::format("couldn't start thread {} of {}", i + 1, n_threads),
+                             problem.code().value(),
+                             "use fewer threads, or raise the limit of processes (ulimit -u)");
+    }
   }
+  return pool;
 }
 
 ThreadPool::~ThreadPool() {

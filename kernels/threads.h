@@ -7,6 +7,8 @@
 #include <functional>
 #include <memory>
 
+#include "src/base/error.h"
+
 namespace kernels {
 
 class ThreadPool;
@@ -40,8 +42,9 @@ class Worker {
 
 class ThreadPool {
  public:
-  // n_threads >= 1, the calling thread of run() included.
-  explicit ThreadPool(int n_threads);
+  // n_threads >= 1, the calling thread of run() included. Error: the system gives no more threads; `flag` is
+  // what asked for them.
+  static base::Result<std::unique_ptr<ThreadPool>> create(int n_threads, const char* flag);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -54,6 +57,7 @@ class ThreadPool {
  private:
   friend class Worker;
   struct State;
+  explicit ThreadPool(int n_threads);
   std::unique_ptr<State> state_;
 };
 

@@ -80,6 +80,7 @@ void dequantize(const std::byte* row, int64_t n, float* out) {
   std::memcpy(out, row, 4 * n);
 }
 size_t page_bytes(int head_dim) {
+  check_head_dim(head_dim);
   return plane_bytes(4 * static_cast<size_t>(head_dim));
 }
 

@@ -22,6 +22,7 @@ inline constexpr int kQueryBlock = 16;
 template <class Reader>
 HWY_INLINE void score_page(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
                            float* scores, int score_stride) {
+  check_head_dim(head_dim);
   const Reader reader(page, head_dim);
   const size_t pitch = (static_cast<size_t>(head_dim) + 15) / 16 * 16;
   alignas(64) float rows[4 * kMaxHeadDim];
@@ -65,6 +66,7 @@ HWY_INLINE void add_one(D d, const float* row, float w, int i, float* acc) {
 template <class Reader>
 HWY_INLINE void accumulate_page(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                                 int weight_stride, int n_q, float* acc) {
+  check_head_dim(head_dim);
   const Reader reader(page, head_dim);
   const FloatTag df;
   const hn::CappedTag<float, 8> d8;  // head_dim is a multiple of 8: what whole vectors leave is one of these

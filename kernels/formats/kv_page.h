@@ -8,8 +8,14 @@
 
 #include "kernels/formats/formats.h"
 #include "kernels/formats/half.h"
+#include "src/base/check.h"
 
 namespace kernels {
+
+// The kernels' buffers on the stack have room for heads of kMaxHeadDim; whoever reads models refuses others.
+inline void check_head_dim(int head_dim) {
+  AR_CHECK(head_dim > 0 && head_dim <= kMaxHeadDim, "a head the kernels have no room for");
+}
 
 // Bytes of a plane whose rows take row_bytes.
 inline constexpr size_t plane_bytes(size_t row_bytes) {

@@ -180,6 +180,7 @@ void quantize(const float* values, int64_t n, std::byte* row) {
 }
 
 size_t page_bytes(int head_dim) {
+  check_head_dim(head_dim);
   return plane_bytes(head_dim / 2) + plane_bytes(2 * static_cast<size_t>(group_count(head_dim, kBlock)));
 }
 

@@ -120,6 +120,7 @@ size_t scale_plane(int head_dim) {
 }
 
 size_t page_bytes(int head_dim) {
+  check_head_dim(head_dim);
   return scale_plane(head_dim) + plane_bytes(2 * static_cast<size_t>(tile_count(head_dim)));
 }
 

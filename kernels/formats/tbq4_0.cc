@@ -90,6 +90,7 @@ HWY_EXPORT(score_all);
 HWY_EXPORT(accumulate_all);
 
 size_t page_bytes(int head_dim) {
+  check_head_dim(head_dim);
   return plane_bytes(head_dim / 2) + plane_bytes(2 * static_cast<size_t>(tile_count(head_dim)));
 }
 

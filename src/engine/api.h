@@ -40,12 +40,15 @@ struct CompletionRequest {
 MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer,
                             const GenerationParams& defaults, CompletionRequest& out);
 // A string, ids, a mix of both, or an array of those; `several` tells the last.
-MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer,
+// Text that cannot fit n_ctx is refused before it is tokenized.
+MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, int n_ctx,
                          std::vector<std::vector<int>>& out, bool& several);
 // open_end: the last message is the assistant's and is to be continued.
 MaybeError parse_messages(const base::Json& body, std::vector<ChatMessage>& out, bool& open_end);
 // Ids in range.
 MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
+// Both are exceed_context_size_error; check_text before tokenizing, for what is surely too long.
+MaybeError check_text(std::string_view text, const Tokenizer& tokenizer, int n_ctx);
 MaybeError check_context(const std::vector<int>& prompt, int n_ctx);
 
 // What every piece of one answer shares.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -99,6 +100,11 @@ bool not_positive(const Json& v) {
   return v.is_number() && v.get<double>() <= 0;
 }
 
+bool text_format(const Json& v) {
+  auto type = v.find("type");  // end() for what is no object
+  return v.is_object() && (type == v.end() || *type == "text");
+}
+
 constexpr Unsupported kUnsupported[] = {
     {"n", one},
     {"n_cmpl", one},
@@ -120,7 +126,7 @@ constexpr Unsupported kUnsupported[] = {
     {"json_schema", zero},
     {"lora", zero},
     {"tools", zero},
-    {"response_format", [](const Json& v) { return v.is_object() && v.value("type", "text") == "text"; }},
+    {"response_format", text_format},
 };
 
 MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer,
@@ -172,18 +178,22 @@ MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer,
 }
 
 // One prompt: text, ids, a mix of them, or {"prompt_string": text}.
-MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, std::vector<int>& out) {
+MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, int n_ctx, std::vector<int>& out) {
   ApiError bad = invalid_request(
       "\"prompt\" elements must be a string, a list of tokens, a JSON object containing a prompt string, or "
       "a list of "
       "mixed strings & tokens.");
   if (value.is_string()) {
-    out = tokenizer.encode(value.get<std::string>(), true, true);
+    const auto& text = value.get_ref<const std::string&>();
+    if (MaybeError error = check_text(text, tokenizer, n_ctx)) {
+      return error;
+    }
+    out = tokenizer.encode(text, true, true);
     return std::nullopt;
   }
   if (value.is_object()) {
     auto text = value.find("prompt_string");
-    return text != value.end() && text->is_string() ? read_prompt(*text, tokenizer, out) : bad;
+    return text != value.end() && text->is_string() ? read_prompt(*text, tokenizer, n_ctx, out) : bad;
   }
   if (!value.is_array()) {
     return bad;
@@ -191,7 +201,11 @@ MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, std::vecto
   bool first = true;
   for (const Json& item : value) {
     if (item.is_string()) {
-      std::vector<int> tokens = tokenizer.encode(item.get<std::string>(), first, true);
+      const auto& text = item.get_ref<const std::string&>();
+      if (MaybeError error = check_text(text, tokenizer, n_ctx)) {
+        return error;
+      }
+      std::vector<int> tokens = tokenizer.encode(text, first, true);
       out.insert(out.end(), tokens.begin(), tokens.end());
     } else if (!item.is_number_integer()) {
       return bad;
@@ -203,6 +217,15 @@ MaybeError read_prompt(const Json& value, const Tokenizer& tokenizer, std::vecto
     first = false;
   }
   return std::nullopt;
+}
+
+ApiError exceeds_context(std::string_view at_least, int64_t n, int n_ctx) {
+  return ApiError{
+      400,
+      "exceed_context_size_error",
+      fmt::format("request ({}{} tokens) exceeds the available context size ({} tokens), try increasing it",
+                  at_least, n, n_ctx),
+      {{"n_prompt_tokens", n}, {"n_ctx", n_ctx}}};
 }
 
 }  // namespace
@@ -285,8 +308,8 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   return fields.error;
 }
 
-MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, std::vector<std::vector<int>>& out,
-                         bool& several) {
+MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx,
+                         std::vector<std::vector<int>>& out, bool& several) {
   auto prompt = body.find("prompt");
   if (prompt == body.end()) {
     return invalid_request("[json.exception.out_of_range.403] key 'prompt' not found");
@@ -297,10 +320,10 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, std::vect
     several = several && !item.is_number();
   }
   if (!several) {
-    return read_prompt(*prompt, tokenizer, out.emplace_back());
+    return read_prompt(*prompt, tokenizer, n_ctx, out.emplace_back());
   }
   for (const Json& item : *prompt) {
-    if (MaybeError error = read_prompt(item, tokenizer, out.emplace_back())) {
+    if (MaybeError error = read_prompt(item, tokenizer, n_ctx, out.emplace_back())) {
       return error;
     }
   }
@@ -363,17 +386,19 @@ MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vecto
   return std::nullopt;
 }
 
-MaybeError check_context(const std::vector<int>& prompt, int n_ctx) {
-  auto n = static_cast<int64_t>(prompt.size());
-  if (n < n_ctx) {
+MaybeError check_text(std::string_view text, const Tokenizer& tokenizer, int n_ctx) {
+  // An unknown character of up to 4 bytes is one token too. Tokenizing takes many times the text's memory, so what no vocabulary of such tokens could fit stops here.
+  const size_t longest = std::max<size_t>(4, tokenizer.max_token_bytes());
+  const size_t n = text.size() / longest;
+  if (n <= static_cast<size_t>(n_ctx)) {
     return std::nullopt;
   }
-  return ApiError{
-      400,
-      "exceed_context_size_error",
-      fmt::format("request ({} tokens) exceeds the available context size ({} tokens), try increasing it", n,
-                  n_ctx),
-      {{"n_prompt_tokens", n}, {"n_ctx", n_ctx}}};
+  return exceeds_context("at least ", static_cast<int64_t>(n), n_ctx);
+}
+
+MaybeError check_context(const std::vector<int>& prompt, int n_ctx) {
+  auto n = static_cast<int64_t>(prompt.size());
+  return n < n_ctx ? std::nullopt : MaybeError(exceeds_context("", n, n_ctx));
 }
 
 }  // namespace engine

@@ -8,6 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/formats/formats.h"
+
 namespace engine {
 namespace {
 
@@ -16,8 +18,8 @@ constexpr std::array kArchitectures = {
 };
 
 // Upper bounds that keep every product of sizes within 64 bits and every size within an int.
-constexpr int64_t kMaxWidth = 1 << 24, kMaxLayers = 1 << 12, kMaxHeads = 1 << 16, kMaxHeadDim = 1 << 12,
-                  kMaxContext = 1 << 30, kMaxVocab = 1 << 28;
+constexpr int64_t kMaxWidth = 1 << 24, kMaxLayers = 1 << 12, kMaxHeads = 1 << 16, kMaxContext = 1 << 30,
+                  kMaxVocab = 1 << 28;
 
 // Typed look-ups of PREFIX.key with bounds; the first failure sticks.
 class Keys {
@@ -138,8 +140,8 @@ base::Result<HParams> read_hparams(const gguf::File& file, const Architecture& r
   hp.n_head = keys.integer("attention.head_count", kMaxHeads);
   hp.n_head_kv = keys.integer("attention.head_count_kv", kMaxHeads, hp.n_head);
   hp.rms_eps = keys.real("attention.layer_norm_rms_epsilon", 1e-30, 1);
-  hp.head_dim = keys.integer("attention.key_length", kMaxHeadDim, hp.n_embd / hp.n_head);
-  const int value_length = keys.integer("attention.value_length", kMaxHeadDim, hp.head_dim);
+  hp.head_dim = keys.integer("attention.key_length", kernels::kMaxHeadDim, hp.n_embd / hp.n_head);
+  const int value_length = keys.integer("attention.value_length", kernels::kMaxHeadDim, hp.head_dim);
   read_rope(file, keys, hp);
   if (file.get_int(keys.name("expert_count")).value_or(0) != 0) {
     keys.fail("expert_count", "says that this is a mixture of experts, which is not supported yet",

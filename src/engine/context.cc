@@ -6,7 +6,6 @@
 #include <limits>
 #include <utility>
 
-#include "src/base/log.h"
 #include "src/engine/arena.h"
 #include "src/engine/context_plan.h"
 #include "src/os/proc.h"
@@ -137,9 +136,6 @@ base::Result<std::unique_ptr<Context>> Context::open_split(std::shared_ptr<const
   plan->info.kv_bytes = need.kv;
   plan->info.workspace_bytes = need.workspace;
   plan->info.backend = shares.front().backend->caps();
-  for (const std::string& fallback : plan->info.fallbacks) {
-    base::log_warn("{}", fallback);
-  }
   return std::unique_ptr<Context>(new Context(std::make_unique<State>(
       std::move(model), *std::move(plan), std::move(shares), *std::move(hidden), *std::move(logits))));
 }

@@ -92,6 +92,12 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.kv.n_pages = static_cast<int>(n_ctx / kernels::kPageTokens) * options.n_seqs;
   plan.kv.layers.assign(static_cast<size_t>(hp.n_layer),
                         KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv});
+  if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
+    return base::error("--ctx-size",
+                       fmt::format("{} sequences of {} tokens need more KV cache than can be addressed",
+                                   options.n_seqs, n_ctx),
+                       "use fewer tokens or sequences");
+  }
   return plan;
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <memory>
 #include <utility>
 
 #include "kernels/threads.h"
@@ -26,7 +26,9 @@ LayerRange attention_layers(const Segment& parts, int n_layer) {
 class CpuSession : public Session {
  public:
   CpuSession(std::shared_ptr<const Model> model, KvPlan plan, const BackendOptions& options,
-             LayerRange layers, Arena kv_memory, Arena work_memory)
+             LayerRange layers, Arena kv_memory, Arena work_memory,
+             std::unique_ptr<kernels::ThreadPool> decode_pool,
+             std::unique_ptr<kernels::ThreadPool> batch_pool)
       : model_(std::move(model)),
         plan_(std::move(plan)),
         n_ubatch_(options.n_ubatch),
@@ -34,13 +36,11 @@ class CpuSession : public Session {
         work_memory_(std::move(work_memory)),
         arena_(plan_, layers.first, layers.last, kv_memory_.data()),
         rope_(make_rope_table(model_->hp, model_->rope_factors)),
-        decode_pool_(options.n_threads) {
+        decode_pool_(std::move(decode_pool)),
+        batch_pool_(std::move(batch_pool)) {
     uint64_t bytes = 0;
     space_ = Workspace::lay_out(*model_, plan_, options, work_memory_.data(), bytes);
     AR_CHECK(bytes <= work_memory_.size(), "the workspace grew between plan and open");
-    if (options.n_threads_batch != options.n_threads) {
-      batch_pool_.emplace(options.n_threads_batch);
-    }
   }
 
   base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) override {
@@ -67,7 +67,7 @@ class CpuSession : public Session {
       }
       walk(ops, region.model, segment);
     };
-    kernels::ThreadPool& pool = step.token.size() > 1 && batch_pool_ ? *batch_pool_ : decode_pool_;
+    kernels::ThreadPool& pool = step.token.size() > 1 && batch_pool_ ? *batch_pool_ : *decode_pool_;
     pool.run(std::cref(work));  // a reference fits in the function object: nothing is allocated
     return {};
   }
@@ -112,8 +112,8 @@ class CpuSession : public Session {
   KvArena arena_;
   RopeTable rope_;
   Workspace space_;
-  kernels::ThreadPool decode_pool_;
-  std::optional<kernels::ThreadPool> batch_pool_;  // where n_threads_batch differs
+  std::unique_ptr<kernels::ThreadPool> decode_pool_;
+  std::unique_ptr<kernels::ThreadPool> batch_pool_;  // where n_threads_batch differs, else nullptr
 };
 
 class CpuBackend : public Backend {
@@ -156,9 +156,21 @@ class CpuBackend : public Backend {
     if (!work_memory) {
       return work_memory.failure();
     }
-    return std::unique_ptr<Session>(
-        std::make_unique<CpuSession>(model_, kv, options, attention_layers(parts_, model_->hp.n_layer),
-                                     *std::move(kv_memory), *std::move(work_memory)));
+    auto decode_pool = kernels::ThreadPool::create(options.n_threads, "--threads");
+    if (!decode_pool) {
+      return decode_pool.failure();
+    }
+    std::unique_ptr<kernels::ThreadPool> batch_pool;
+    if (options.n_threads_batch != options.n_threads) {
+      auto created = kernels::ThreadPool::create(options.n_threads_batch, "--threads-batch");
+      if (!created) {
+        return created.failure();
+      }
+      batch_pool = *std::move(created);
+    }
+    return std::unique_ptr<Session>(std::make_unique<CpuSession>(
+        model_, kv, options, attention_layers(parts_, model_->hp.n_layer), *std::move(kv_memory),
+        *std::move(work_memory), *std::move(decode_pool), std::move(batch_pool)));
   }
 
  private:

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <random>
 
-#include "src/base/version.h"
 #include "src/engine/routes.h"
 
 namespace engine {
@@ -29,6 +28,21 @@ std::string random_id() {
   return out;
 }
 
+// What one request has submitted; given up when the request ends in any way, by an exception too.
+struct Tasks {
+  std::vector<std::shared_ptr<Task>> list;
+
+  Tasks() = default;
+  Tasks(const Tasks&) = delete;
+  Tasks& operator=(const Tasks&) = delete;
+  ~Tasks() { cancel(); }
+  void cancel() {
+    for (const auto& task : list) {
+      task->cancel();  // without effect on those that are done
+    }
+  }
+};
+
 // One request on its way: its form, its streams and what has been sent.
 class Exchange {
  public:
@@ -44,23 +58,21 @@ class Exchange {
     if (error) {
       return reply_error(reply_, *error);
     }
-    std::vector<std::shared_ptr<Task>> tasks;
+    Tasks tasks;
     for (std::vector<int>& prompt : prompts_) {
       n_prompts_.push_back(static_cast<int>(prompt.size()));
       texts_.push_back(form_ == Form::kCompletion ? context_.loaded.tokenizer.decode(prompt, true) : "");
-      tasks.push_back(context_.loaded.generator->submit(std::move(prompt), request_.params));
+      tasks.list.push_back(context_.loaded.generator->submit(std::move(prompt), request_.params));
     }
     Json answers = Json::array();
     bool whole = true;
-    for (size_t i = 0; whole && i < tasks.size(); ++i) {
+    for (size_t i = 0; whole && i < tasks.list.size(); ++i) {
       facts_.index = static_cast<int>(i);
       facts_.n_prompt = n_prompts_[i];
       facts_.prompt = std::move(texts_[i]);
-      whole = follow(*tasks[i], answers);
+      whole = follow(*tasks.list[i], answers);
     }
-    for (const auto& task : tasks) {
-      task->cancel();  // without effect on those that are done
-    }
+    tasks.cancel();
     if (whole) {
       finish(answers);
     }
@@ -73,14 +85,21 @@ class Exchange {
     defaults.n_predict = context_.options.n_predict;
     defaults.cache_prompt = context_.options.cache_prompt;
     const Tokenizer& tokenizer = context_.loaded.tokenizer;
+    const int n_ctx = context_.loaded.generator->info().n_ctx;
     MaybeError error;
     if (form_ == Form::kChat) {
       std::vector<ChatMessage> messages;
       bool open_end = false;
       error = parse_messages(body, messages, open_end);
-      prompts_.push_back(tokenizer.encode(context_.loaded.chat->render(messages, open_end), true, true));
+      if (!error) {
+        const std::string text = context_.loaded.chat->render(messages, open_end);
+        error = check_text(text, tokenizer, n_ctx);
+        if (!error) {
+          prompts_.push_back(tokenizer.encode(text, true, true));
+        }
+      }
     } else {
-      error = parse_prompts(body, tokenizer, prompts_, several_);
+      error = parse_prompts(body, tokenizer, n_ctx, prompts_, several_);
     }
     if (!error) {
       error = parse_completion(body, tokenizer, defaults, request_);
@@ -90,12 +109,12 @@ class Exchange {
         error = invalid_request("the prompt is empty, and the vocabulary has no token to begin with");
       }
       if (!error) {
-        error = check_context(prompt, context_.loaded.generator->info().n_ctx);
+        error = check_context(prompt, n_ctx);
       }
     }
     facts_.model = context_.options.model_name();
     facts_.id = random_id();
-    facts_.fingerprint = fmt::format("tbq-{}-{}", base::version(), base::commit());
+    facts_.fingerprint = build_info();
     facts_.created =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
             .count();

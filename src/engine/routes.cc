@@ -27,10 +27,6 @@ std::string file_type_name(const gguf::File& file) {
   return type ? fmt::format("file type {}", *type) : "unknown";
 }
 
-std::string build_info() {
-  return fmt::format("tbq-{}-{}", base::version(), base::commit());
-}
-
 void health(const RouteContext&, const os::HttpIncoming&, os::HttpReply& reply) {
   reply_json(reply, {{"status", "ok"}});
 }
@@ -167,23 +163,23 @@ void apply_template(const RouteContext& context, const os::HttpIncoming& request
 struct Row {
   std::string_view method, path;
   Route route;
-  bool generation = false, is_public = false;
+  bool urgent = false, is_public = false;
 };
 
 constexpr Row kRoutes[] = {
-    {"GET", "/health", health, false, true},
-    {"GET", "/v1/health", health, false, true},
-    {"GET", "/models", models, false, true},
-    {"GET", "/v1/models", models, false, true},
-    {"GET", "/props", props},
+    {"GET", "/health", health, true, true},
+    {"GET", "/v1/health", health, true, true},
+    {"GET", "/models", models, true, true},
+    {"GET", "/v1/models", models, true, true},
+    {"GET", "/props", props, true},
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
-    {"POST", "/completion", route_completion, true},
-    {"POST", "/completions", route_completion, true},
-    {"POST", "/v1/completions", route_oai_completion, true},
-    {"POST", "/chat/completions", route_chat, true},
-    {"POST", "/v1/chat/completions", route_chat, true},
+    {"POST", "/completion", route_completion},
+    {"POST", "/completions", route_completion},
+    {"POST", "/v1/completions", route_oai_completion},
+    {"POST", "/chat/completions", route_chat},
+    {"POST", "/v1/chat/completions", route_chat},
 };
 
 }  // namespace
@@ -197,10 +193,10 @@ Route find_route(std::string_view method, std::string_view path) {
   return nullptr;
 }
 
-bool is_generation_route(std::string_view path) {
+bool is_urgent_route(std::string_view path) {
   for (const Row& row : kRoutes) {
     if (row.path == path) {
-      return row.generation;
+      return row.urgent;
     }
   }
   return false;
@@ -213,6 +209,10 @@ bool is_public_route(std::string_view path) {
     }
   }
   return false;
+}
+
+std::string build_info() {
+  return fmt::format("tbq-{}-{}", base::version(), base::commit());
 }
 
 void reply_json(os::HttpReply& reply, const Json& body) {

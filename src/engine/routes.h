@@ -16,10 +16,13 @@ using Route = void (*)(const RouteContext& context, const os::HttpIncoming& requ
 
 // nullptr: no such route (404). HEAD is looked up as GET.
 Route find_route(std::string_view method, std::string_view path);
-// Generation may take long and shares few threads; everything else has threads of its own.
-bool is_generation_route(std::string_view path);
+// Answered at once from what is known, so that it always has a thread: health, models and props.
+bool is_urgent_route(std::string_view path);
 // Answered without an API key.
 bool is_public_route(std::string_view path);
+
+// "tbq-VERSION-COMMIT"
+std::string build_info();
 
 void reply_json(os::HttpReply& reply, const base::Json& body);
 void reply_error(os::HttpReply& reply, const ApiError& error);

@@ -10,7 +10,7 @@ namespace engine {
 namespace {
 
 constexpr std::chrono::milliseconds kStopPatience{600};
-constexpr size_t kMaxBody = 64u << 20;  // a prompt of 100K tokens is half a megabyte of text or ids
+constexpr size_t kMaxBody = 16u << 20;  // a prompt of 100K tokens is half a megabyte of text or ids
 
 // Takes as long for a wrong key as for a right one of the same length.
 bool same_secret(std::string_view a, std::string_view b) {
@@ -54,7 +54,7 @@ base::Result<void> Server::bind() {
   http.port = options_.port;
   http.n_threads = options_.threads_http;
   http.n_urgent_threads = 4;
-  http.urgent = [](std::string_view path) { return !is_generation_route(path); };
+  http.urgent = [](std::string_view path) { return is_urgent_route(path); };
   http.limits.max_body_bytes = kMaxBody;
   http.write_timeout_s = options_.timeout_s;
   http.idle_timeout_s = std::min(options_.timeout_s, 600);

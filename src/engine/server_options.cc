@@ -11,6 +11,7 @@
 #include <set>
 
 #include "kernels/formats/formats.h"
+#include "src/base/suggest.h"
 #include "src/os/files.h"
 
 namespace engine {
@@ -114,7 +115,7 @@ constexpr Flag kFlags[] = {
        auto text = os::read_file(std::string(v), 1 << 20);
        return text ? add_keys(*text, '\n', p.options) : text.failure().to_string();
      }},
-    {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "generation requests that may wait at once",
+    {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "requests that may wait at once",
      [](Parse& p, std::string_view v) {
        int n = 0;
        Why why = number(v, -1, 1024, n);
@@ -258,36 +259,18 @@ Found find_flag(std::string_view name) {
   return {};
 }
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) {
-    row[j] = j;
-  }
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      size_t up = row[j];
-      row[j] = std::min({up + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = up;
-    }
-  }
-  return row.back();
-}
-
 std::string did_you_mean(std::string_view name) {
-  size_t best = std::max<size_t>(2, name.size() / 4) + 1;
-  std::string_view meant;
+  std::vector<std::string> known;
   for (const Flag& flag : kFlags) {
     for (std::string_view list : {flag.names, flag.off}) {
       for (std::string_view candidate : words(list)) {
-        if (size_t distance = edit_distance(name, candidate);
-            candidate.starts_with("--") && distance < best) {
-          best = distance;
-          meant = candidate;
+        if (candidate.starts_with("--")) {
+          known.emplace_back(candidate);
         }
       }
     }
   }
+  const std::string meant = base::closest(name, known);
   return meant.empty() ? "see --help for what there is" : fmt::format("did you mean {}?", meant);
 }
 

@@ -43,6 +43,8 @@ class Tokenizer {
 
   int n_vocab() const { return static_cast<int>(tokens_.size()); }
   bool in_range(int64_t token) const { return token >= 0 && token < static_cast<int64_t>(tokens_.size()); }
+  // Longest token as the vocabulary spells it: text of n bytes is at least n / max_token_bytes() tokens.
+  size_t max_token_bytes() const { return max_token_bytes_; }
   int bos() const { return bos_; }  // -1: none
   int eos() const { return eos_; }
   bool adds_bos() const { return add_bos_ && bos_ >= 0; }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -13,6 +14,12 @@ namespace {
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF" read as little endian
 constexpr int kMaxDims = 4;
 constexpr uint64_t kMaxNameBytes = 65535;  // keys, by the specification; ours for tensor names too
+// Far above any real file; what a damaged count may cost before it is noticed. A sparse file has room for any
+// count at no cost to its author.
+constexpr uint64_t kMaxRecords = 1 << 20;        // tensors, and metadata keys
+constexpr uint64_t kMaxElements = 1 << 24;       // of one array
+constexpr uint64_t kMaxHeaderBytes = 256 << 20;  // all that is before the tensors' data
+constexpr uint64_t kMaxReserve = 1 << 16;        // elements trusted before they have been read
 constexpr const char* kDownloadAgain = "download it again";
 
 // Value type ids, which are also the alternatives of Value.
@@ -58,6 +65,8 @@ class Reader {
   bool need(uint64_t n) {
     if (!failed() && n > remaining()) {
       fail(fmt::format("needs {} more bytes, but the file ends at byte {}", n, bytes_.size()));
+    } else if (!failed() && (offset_ > kMaxHeaderBytes || n > kMaxHeaderBytes - offset_)) {
+      fail(fmt::format("needs {} more bytes, but a header has at most {}", n, kMaxHeaderBytes));
     }
     return !failed();
   }
@@ -114,7 +123,7 @@ void read_ints(Reader& in, uint64_t n, Array& array) {
     in.fail(fmt::format("an array of {} elements does not fit in the {} bytes left", n, in.remaining()));
     return;
   }
-  array.ints.reserve(n);
+  array.ints.reserve(std::min(n, kMaxReserve));
   for (uint64_t i = 0; i < n && !in.failed(); ++i) {
     const T value = in.number<T>();
     if (!std::in_range<int64_t>(value)) {
@@ -132,7 +141,7 @@ void read_floats(Reader& in, uint64_t n, Array& array) {
     in.fail(fmt::format("an array of {} elements does not fit in the {} bytes left", n, in.remaining()));
     return;
   }
-  array.floats.reserve(n);
+  array.floats.reserve(std::min(n, kMaxReserve));
   for (uint64_t i = 0; i < n; ++i) {
     array.floats.push_back(in.number<T>());
   }
@@ -143,7 +152,7 @@ void read_strings(Reader& in, uint64_t n, Array& array) {
     in.fail(fmt::format("an array of {} strings does not fit in the {} bytes left", n, in.remaining()));
     return;
   }
-  array.strings.reserve(n);
+  array.strings.reserve(std::min(n, kMaxReserve));
   for (uint64_t i = 0; i < n && !in.failed(); ++i) {
     array.strings.push_back(in.string());
   }
@@ -153,6 +162,9 @@ std::shared_ptr<const Array> read_array(Reader& in) {
   auto array = std::make_shared<Array>();
   const auto type = in.number<uint32_t>();
   const auto n = in.number<uint64_t>();
+  if (!in.failed() && n > kMaxElements && n <= in.remaining()) {
+    in.fail(fmt::format("an array of {} elements; at most {} are possible", n, kMaxElements));
+  }
   if (in.failed()) {
     return array;
   }
@@ -281,7 +293,7 @@ uint64_t tensor_bytes(Reader& in, const Tensor& tensor) {
 }
 
 void read_tensors(Reader& in, uint64_t count, File& file) {
-  file.tensors.reserve(count);
+  file.tensors.reserve(std::min(count, kMaxReserve));
   for (uint64_t i = 0; i < count && !in.failed(); ++i) {
     in.set_subject(fmt::format("tensor {} of {}", i + 1, count));
     Tensor tensor;
@@ -371,6 +383,10 @@ base::Result<File> parse(std::span<const std::byte> bytes, std::string_view wher
   if (!in.failed() && (n_metadata > in.remaining() / 14 || n_tensors > in.remaining() / 25)) {
     in.fail(fmt::format("{} metadata keys and {} tensors do not fit in a file of {} bytes", n_metadata,
                         n_tensors, bytes.size()));
+  }
+  if (!in.failed() && (n_metadata > kMaxRecords || n_tensors > kMaxRecords)) {
+    in.fail(fmt::format("{} metadata keys and {} tensors; at most {} of each are possible", n_metadata,
+                        n_tensors, kMaxRecords));
   }
   if (!in.failed()) {
     read_metadata(in, n_metadata, file);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <limits>
 #include <set>
@@ -129,6 +130,24 @@ double number_in(const std::string& path) {
   return end == text.c_str() ? std::numeric_limits<double>::quiet_NaN() : value;
 }
 
+// The tightest CPU quota of this process's cgroup and those above it, infinity without one.
+double cgroup_cpus() {
+  double cpus = std::numeric_limits<double>::infinity();
+  auto text = read_file("/proc/self/cgroup", 1 << 20);
+  std::optional<std::string> group = text ? parse_cgroup(*text) : std::nullopt;
+  while (group) {
+    auto limit = read_file("/sys/fs/cgroup" + (*group == "/" ? "" : *group) + "/cpu.max", 1 << 10);
+    if (std::optional<double> quota = limit ? parse_cpu_max(*limit) : std::nullopt) {
+      cpus = std::min(cpus, *quota);
+    }
+    if (*group == "/" || group->empty()) {
+      break;
+    }
+    group->resize(group->rfind('/'));
+  }
+  return cpus;
+}
+
 }  // namespace
 
 HostFacts read_host_facts() {
@@ -162,7 +181,35 @@ int usable_cores() {
       cores.insert(core_of(cpu));
     }
   }
-  return std::max<int>(1, static_cast<int>(cores.size()));
+  // Rounded down: threads that wait for one another all stand still while one is out of its share.
+  const double n = std::min(static_cast<double>(cores.size()), cgroup_cpus());
+  return std::max(1, static_cast<int>(n));
+}
+
+std::optional<std::string> parse_cgroup(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    if (line.starts_with("0::/")) {
+      return std::string(line.substr(3));
+    }
+    at = end + 1;
+  }
+  return std::nullopt;
+}
+
+std::optional<double> parse_cpu_max(std::string_view text) {
+  uint64_t quota = 0, period = 0;
+  const char* end = text.data() + text.size();
+  auto [blank, bad_quota] = std::from_chars(text.data(), end, quota);
+  if (bad_quota != std::errc() || blank == end || *blank != ' ') {
+    return std::nullopt;
+  }
+  auto [rest, bad_period] = std::from_chars(blank + 1, end, period);
+  if (bad_period != std::errc() || (rest != end && *rest != '\n') || quota == 0 || period == 0) {
+    return std::nullopt;
+  }
+  return static_cast<double>(quota) / static_cast<double>(period);
 }
 
 HardwareState read_hardware_state() {

@@ -16,6 +16,7 @@
 #include <deque>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "src/base/log.h"
@@ -33,19 +34,30 @@ constexpr auto kStopGrace = std::chrono::milliseconds(300);  // for finished ans
 // Threads that take jobs from a queue until stopped.
 class Pool {
  public:
-  void start(int n_threads, const std::function<void(const ExchangePtr&)>& run) {
-    for (int i = 0; i < n_threads; ++i) {
-      threads_.emplace_back([this, run] {
-        while (ExchangePtr job = next()) {
-          run(job);
-        }
-      });
+  // The errno of the first thread that could not be had, 0 when all run.
+  int start(int n_threads, const std::function<void(const ExchangePtr&)>& run) {
+    try {
+      for (int i = 0; i < n_threads; ++i) {
+        threads_.emplace_back([this, run] {
+          while (ExchangePtr job = next()) {
+            run(job);
+          }
+        });
+      }
+    } catch (const std::system_error& problem) {
+      return problem.code().value();
     }
+    return 0;
   }
-  void add(ExchangePtr job) {
+  // False once stopped: nobody would serve it.
+  bool add(ExchangePtr job) {
     std::lock_guard lock(mutex_);
+    if (stopped_) {
+      return false;
+    }
     jobs_.push_back(std::move(job));
     ready_.notify_one();
+    return true;
   }
   // Ends the threads; returns the jobs that have not begun.
   std::deque<ExchangePtr> stop() {
@@ -136,7 +148,7 @@ struct HttpServer::State {
   }
   MHD_Result receive(const ExchangePtr& exchange, const char* path, const char* method, const char* data,
                      size_t* size);
-  void dispatch(const ExchangePtr& exchange);
+  MHD_Result dispatch(const ExchangePtr& exchange);
   void serve(const ExchangePtr& exchange);
 
   // libmicrohttpd's callbacks, all on its polling thread. The exchange is owned by a heap pointer it carries
@@ -208,18 +220,19 @@ MHD_Result HttpServer::State::receive(const ExchangePtr& exchange, const char* p
   if (exchange->dispatched) {
     return exchange->queue_answer();  // resumed: the handler has answered
   }
-  dispatch(exchange);
-  return MHD_YES;
+  return dispatch(exchange);
 }
 
-void HttpServer::State::dispatch(const ExchangePtr& exchange) {
-  {
-    std::lock_guard lock(exchange->mutex);
-    exchange->dispatched = true;
-    exchange->suspend();
-  }
+MHD_Result HttpServer::State::dispatch(const ExchangePtr& exchange) {
   bool urgent = options.n_urgent_threads > 0 && options.urgent && options.urgent(exchange->request.path);
-  (urgent ? urgent_pool : pool).add(exchange);
+  // The handler's first answer waits for this lock, so it finds the connection suspended.
+  std::lock_guard lock(exchange->mutex);
+  if (!(urgent ? urgent_pool : pool).add(exchange)) {
+    return MHD_NO;  // stop() has begun: a connection suspended now would never be resumed
+  }
+  exchange->dispatched = true;
+  exchange->suspend();
+  return MHD_YES;
 }
 
 void HttpServer::State::serve(const ExchangePtr& exchange) {
@@ -267,8 +280,16 @@ base::Result<void> HttpServer::start(Handler handler) {
   state->handler = std::move(handler);
   const HttpServerOptions& options = state->options;
   auto serve = [state](const ExchangePtr& exchange) { state->serve(exchange); };
-  state->pool.start(options.n_threads, serve);
-  state->urgent_pool.start(options.n_urgent_threads, serve);
+  int problem = state->pool.start(options.n_threads, serve);
+  if (problem == 0) {
+    problem = state->urgent_pool.start(options.n_urgent_threads, serve);
+  }
+  if (problem != 0) {
+    stop();
+    return base::sys_error(
+        url(), fmt::format("couldn't start {} HTTP threads", options.n_threads + options.n_urgent_threads),
+        problem, "ask for fewer (--threads-http), or raise the limit of processes (ulimit -u)");
+  }
   state->daemon = MHD_start_daemon(
       MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, nullptr,
       nullptr, &State::on_request, state, MHD_OPTION_EXTERNAL_LOGGER, log_library, nullptr,

@@ -46,7 +46,7 @@ std::string completion_error(const std::string& text) {
   std::vector<std::vector<int>> prompts;
   bool several = false;
   if (!error) {
-    error = engine::parse_prompts(body, tokenizer, prompts, several);
+    error = engine::parse_prompts(body, tokenizer, 1000, prompts, several);
   }
   return error ? engine::error_body(*error) : "";
 }
@@ -128,7 +128,8 @@ TEST_CASE("what is not implemented is refused, unless it changes nothing") {
   for (const char* field :
        {R"("grammar": "root ::= x")", R"("n": 2)", R"("n_probs": 1)", R"("logprobs": true)",
         R"("repeat_penalty": 1.1)", R"("mirostat": 1)", R"("tools": [{}])",
-        R"("response_format": {"type": "json_object"})", R"("json_schema": {"a": 1})"}) {
+        R"("response_format": {"type": "json_object"})", R"("response_format": {"type": 5})",
+        R"("response_format": 5)", R"("json_schema": {"a": 1})"}) {
     std::string error = completion_error(std::string(R"({"prompt": "a", )") + field + "}");
     CHECK_MESSAGE(error.find("not supported") != std::string::npos, field);
   }
@@ -141,7 +142,7 @@ TEST_CASE("prompts: text, ids, mixed, and arrays of them") {
   engine::Tokenizer t = test::small_vocabulary();
   auto prompts = [&](const char* text, bool& several) {
     std::vector<std::vector<int>> out;
-    auto error = engine::parse_prompts(Json{{"prompt", Json::parse(text)}}, t, out, several);
+    auto error = engine::parse_prompts(Json{{"prompt", Json::parse(text)}}, t, 1000, out, several);
     CHECK_FALSE(error.has_value());
     return out;
   };
@@ -159,6 +160,27 @@ TEST_CASE("prompts: text, ids, mixed, and arrays of them") {
         std::vector<std::vector<int>>{a, {1, 2}, a});
   CHECK(several);
   CHECK(prompts(R"("")", several) == std::vector<std::vector<int>>{{t.bos()}});
+}
+
+TEST_CASE("text that cannot fit the context is refused before it is tokenized, text that might is not") {
+  const engine::Tokenizer t = test::small_vocabulary();
+  const size_t longest = t.max_token_bytes();
+  REQUIRE(longest > 1);
+  CHECK_FALSE(engine::check_text(std::string(10 * longest, 'a'), t, 10).has_value());
+  const auto error = engine::check_text(std::string(11 * longest, 'a'), t, 10);
+  REQUIRE(error.has_value());
+  CHECK(error->type == "exceed_context_size_error");
+  CHECK(error->message.find("request (at least 11 tokens) exceeds the available context size (10") == 0);
+  CHECK(error->extra.dump() == R"({"n_prompt_tokens":11,"n_ctx":10})");
+  std::vector<std::vector<int>> out;
+  bool several = false;
+  const std::string text(11 * longest, 'a');
+  for (const Json& prompt :
+       {Json(text), Json{{"prompt_string", text}}, Json::array({1, text}), Json::array({text, text})}) {
+    const auto refused = engine::parse_prompts(Json{{"prompt", prompt}}, t, 10, out, several);
+    REQUIRE(refused.has_value());
+    CHECK(refused->type == "exceed_context_size_error");
+  }
 }
 
 TEST_CASE("messages: parts, null content, and an assistant's turn to continue") {

@@ -119,6 +119,11 @@ TEST_CASE("models that cannot be are refused by name") {
   CHECK_CONTAINS(with([](Recipe& r) { r.architecture = "gpt9"; }),
                  "architecture 'gpt9' is not supported; use a model of one of: llama");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints.erase("block_count"); }), "'llama.block_count' is missing");
+  CHECK_CONTAINS(
+      with([](Recipe& r) { r.ints["attention.key_length"] = r.ints["attention.value_length"] = 2048; }),
+      "'llama.attention.key_length' is 2048, outside 1..1024");
+  CHECK_CONTAINS(with([](Recipe& r) { r.ints["embedding_length"] = 4096; }),
+                 "'llama.attention.key_length' is 2048, outside 1..1024");  // by default width / heads
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["block_count"] = 0; }), "is 0, outside 1..");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["block_count"] = 2; }),
                  "tensor 'blk.1.attn_norm.weight' is missing");
@@ -214,6 +219,22 @@ TEST_CASE("what a context's options come to") {
   CHECK(info.backend.starts_with("cpu "));
   options.n_ctx = 0;
   CHECK(fixtures::open(model, options)->info().n_ctx == 2048);
+}
+
+TEST_CASE("a KV cache whose size overflows is refused, not wrapped") {
+  engine::Model model;
+  model.hp.n_layer = 4096;
+  model.hp.n_head = model.hp.n_head_kv = 65536;
+  model.hp.head_dim = kernels::kMaxHeadDim;
+  model.hp.n_ctx_train = 1 << 30;
+  engine::ContextOptions options;
+  options.cache_type_k = options.cache_type_v = "f32";
+  options.n_ctx = 1 << 30;
+  const auto refused = engine::plan_context(model, options);
+  REQUIRE_FALSE(refused.ok());
+  CHECK_CONTAINS(refused.failure().to_string(), "more KV cache than can be addressed");
+  options.n_ctx = 256;
+  CHECK(engine::plan_context(model, options).ok());
 }
 
 TEST_CASE("too little memory is said before anything is allocated, with what would fit") {

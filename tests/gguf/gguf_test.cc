@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <bit>
@@ -149,6 +150,36 @@ TEST_CASE("claims a file cannot keep are refused before anything is allocated") 
   std::string too_big;
   GgufBuilder::number(too_big, huge);
   contains(refusal(GgufBuilder().array("a", 10, 1, too_big).build()), "signed 64-bit");
+}
+
+TEST_CASE("a sparse file has room for every claim and is refused all the same") {
+  constexpr size_t kSize = 1ULL << 38;
+  void* memory =
+      ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  const auto refused = [&](const std::string& head) {
+    std::memset(memory, 0, 4096);
+    std::memcpy(memory, head.data(), head.size());
+    const auto parsed = gguf::parse({static_cast<const std::byte*>(memory), kSize}, "x.gguf");
+    REQUIRE_FALSE(parsed.ok());
+    return parsed.failure().to_string();
+  };
+  const auto with_count = [](size_t at, uint64_t count) {
+    std::string file = GgufBuilder().build();
+    std::memcpy(file.data() + at, &count, sizeof(count));
+    return file;
+  };
+  constexpr uint64_t kMany = 1ULL << 33;
+  contains(refused(with_count(8, kMany)), "8589934592 tensors; at most 1048576");
+  contains(refused(with_count(16, kMany)), "8589934592 metadata keys and 0 tensors; at most 1048576");
+  for (const uint32_t type : {0U, 5U, 6U, 8U, 12U}) {
+    contains(refused(GgufBuilder().array("a", type, kMany, "").build()),
+             "array of 8589934592 elements; at most 16777216");
+  }
+  std::string long_string;
+  GgufBuilder::number(long_string, kMany);
+  contains(refused(GgufBuilder().array("a", 8, 1, long_string).build()), "a header has at most 268435456");
+  ::munmap(memory, kSize);
 }
 
 TEST_CASE("names and keys that clash") {

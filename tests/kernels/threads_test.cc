@@ -7,12 +7,35 @@
 #include <thread>
 #include <vector>
 
+#include "tests/little_memory.h"
+
 using namespace kernels;
+
+namespace {
+
+std::unique_ptr<ThreadPool> pool_of(int n_threads) {
+  auto pool = ThreadPool::create(n_threads, "--threads");
+  REQUIRE(pool.ok());
+  return std::move(pool).value();
+}
+
+}  // namespace
+
+TEST_CASE("threads that cannot be had are an error, and those already started end") {
+  const fixtures::LittleMemory limit(256u << 20);
+  const auto pool = ThreadPool::create(4096, "--threads-batch");
+  REQUIRE_FALSE(pool.ok());
+  CHECK(pool.failure().where == "--threads-batch");
+  CHECK(pool.failure().what.find("couldn't start thread ") == 0);
+  CHECK(pool.failure().what.find(" of 4096: Resource temporarily unavailable") != std::string::npos);
+  CHECK_FALSE(pool.failure().next.empty());
+}
 
 TEST_CASE("regions, chunks and barriers: every piece once, in every pool size") {
   for (int n_threads = 1; n_threads <= 8; ++n_threads) {
     CAPTURE(n_threads);
-    ThreadPool pool(n_threads);
+    const auto owner = pool_of(n_threads);
+    ThreadPool& pool = *owner;
     CHECK(pool.size() == n_threads);
     std::vector<int> touched(1000, 0);
     std::vector<int> copy(1000, 0);
@@ -48,7 +71,8 @@ TEST_CASE("regions, chunks and barriers: every piece once, in every pool size") 
 TEST_CASE("workers that have gone to sleep wake for the next region and at the end") {
   std::atomic<int> runs{0};
   {
-    ThreadPool pool(4);
+    const auto owner = pool_of(4);
+    ThreadPool& pool = *owner;
     for (int i = 0; i < 5; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(3));
       pool.run([&](Worker& worker) {
@@ -66,7 +90,8 @@ TEST_CASE("workers that have gone to sleep wake for the next region and at the e
 
 TEST_CASE("pools come and go, used or not") {
   for (int i = 0; i < 50; ++i) {
-    ThreadPool pool(1 + i % 8);
+    const auto owner = pool_of(1 + i % 8);
+    ThreadPool& pool = *owner;
     if (i % 3 == 0) {
       std::atomic<int> count{0};
       pool.run([&](Worker& worker) {
@@ -80,7 +105,8 @@ TEST_CASE("pools come and go, used or not") {
 
 TEST_CASE("far more threads than cores still make progress") {
   const auto begin = std::chrono::steady_clock::now();
-  ThreadPool pool(32);
+  const auto owner = pool_of(32);
+  ThreadPool& pool = *owner;
   std::atomic<int64_t> sum{0};
   for (int i = 0; i < 50; ++i) {
     pool.run([&](Worker& worker) {

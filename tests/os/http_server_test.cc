@@ -11,6 +11,8 @@
 #include <chrono>
 #include <thread>
 
+#include "tests/little_memory.h"
+
 using os::HttpIncoming;
 using os::HttpReply;
 using os::HttpServer;
@@ -263,6 +265,44 @@ TEST_CASE("stop wakes idle clients and a blocked write, and returns at once") {
   CHECK(seconds_since(begin) < 0.5);
   idle.read_until("never");
   CHECK(idle.closed());
+}
+
+TEST_CASE("a request that completes while stop lets a large answer leave is dropped, not left suspended") {
+  std::atomic<bool> answered{false};
+  auto server = serve([&](const HttpIncoming& request, HttpReply& reply) {
+    const bool large = request.path == "/large";
+    reply.send(200, "text/plain", large ? std::string(32u << 20, 'x') : "ok");
+    answered = large;
+  });
+  RawClient deaf(server->port()), poller(server->port());
+  const std::string rest = " HTTP/1.1\r\nHost: h\r\n\r\n";
+  poller.send("GET /first" + rest);
+  CHECK(poller.read_until("ok").find(" 200 ") != std::string::npos);
+  deaf.send("GET /large" + rest);
+  while (!answered) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::thread stopper([&] { server->stop(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the handlers' threads are gone
+  poller.send("GET /late" + rest);
+  stopper.join();  // aborts where a suspended connection is left
+  CHECK(poller.read_until("never").empty());
+  CHECK(poller.closed());
+}
+
+TEST_CASE("threads that cannot be had are an error that names the flag") {
+  HttpServerOptions options = small_options();
+  options.n_threads = 4096;
+  auto server = HttpServer::bind(std::move(options));
+  REQUIRE(server);
+  {
+    const fixtures::LittleMemory limit(256u << 20);
+    auto started = (*server)->start(echo);
+    REQUIRE_FALSE(started.ok());
+    CHECK(started.failure().what.find("couldn't start 4097 HTTP threads: ") == 0);
+    CHECK(started.failure().next.find("--threads-http") != std::string::npos);
+  }
+  (*server)->stop();
 }
 
 TEST_CASE("a handler that throws or says nothing is a 500, and the server goes on") {

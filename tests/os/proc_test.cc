@@ -119,6 +119,21 @@ TEST_CASE("free ports differ and can be bound") {
   CHECK(*port > 1023);
 }
 
+TEST_CASE("a cgroup's CPU quota: its group and its words") {
+  CHECK(os::parse_cgroup("0::/\n") == "/");
+  CHECK(os::parse_cgroup("12:cpu,cpuacct:/x\n1:name=systemd:/y\n0::/user.slice/a b\n") == "/user.slice/a b");
+  CHECK_FALSE(os::parse_cgroup("12:cpu:/x\n").has_value());
+  CHECK_FALSE(os::parse_cgroup("").has_value());
+  CHECK_FALSE(os::parse_cgroup("0::nonsense\n").has_value());
+  CHECK(os::parse_cpu_max("150000 100000\n") == 1.5);
+  CHECK(os::parse_cpu_max("50000 100000") == 0.5);
+  for (const char* unlimited : {"max 100000\n", "", "\n", "1", "1 ", "0 100000\n", "100000 0\n",
+                                "-1 100000\n", "1 2 3\n", "99999999999999999999999 1\n"}) {
+    CHECK_MESSAGE(!os::parse_cpu_max(unlimited).has_value(), unlimited);
+  }
+  CHECK(os::usable_cores() >= 1);
+}
+
 TEST_CASE("host facts are filled in") {
   os::HostFacts facts = os::read_host_facts();
   CHECK_FALSE(facts.hostname.empty());

@@ -1,0 +1,31 @@
+#pragma once
+// A process that may map only so much more memory: what a machine short of it does to thread stacks. For the
+// life of the object; restores the limit.
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
+
+namespace fixtures {
+
+class LittleMemory {
+ public:
+  explicit LittleMemory(uint64_t more_bytes) {
+    ::getrlimit(RLIMIT_AS, &before_);
+    uint64_t mapped_pages = 0;
+    std::ifstream("/proc/self/statm") >> mapped_pages;
+    rlimit limit = before_;
+    limit.rlim_cur = mapped_pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) + more_bytes;
+    ::setrlimit(RLIMIT_AS, &limit);
+  }
+  ~LittleMemory() { ::setrlimit(RLIMIT_AS, &before_); }
+  LittleMemory(const LittleMemory&) = delete;
+  LittleMemory& operator=(const LittleMemory&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+}  // namespace fixtures
