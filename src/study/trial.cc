@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <condition_variable>
 #include <cstdlib>
-#include <mutex>
 #include <thread>
 
 #include "probes/needle.h"
@@ -32,27 +30,6 @@ constexpr int kPortTries = 3;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-// While a probe waits for an answer, Ctrl-C must not: this ends the candidate, which ends the request.
-class StopOnInterrupt {
- public:
-  StopOnInterrupt(os::GuardedChild& child, double grace_s)
-      : thread_([this, &child, grace_s](const std::stop_token& stop) {
-          std::unique_lock lock(mutex_);
-          while (!stop.stop_requested()) {
-            if (interrupted()) {
-              child.stop(grace_s);
-              return;
-            }
-            wake_.wait_for(lock, stop, std::chrono::milliseconds(50), [] { return false; });
-          }
-        }) {}
-
- private:
-  std::mutex mutex_;
-  std::condition_variable_any wake_;
-  std::jthread thread_;
-};
 
 base::Json number_or_null(double value) {
   return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
@@ -331,7 +308,6 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   }
   if (!failure) {
     auto measuring = Clock::now();
-    StopOnInterrupt watch(*server.child, study_.backend.stop_grace_s);
     failure = Measurement(study_, request, server, progress_, record).run();
     record.t_measure_s = seconds_since(measuring);
   }
