@@ -1,6 +1,6 @@
 #pragma once
 // Candidate servers as child processes under a guard. This and child.cc / guard.cc / command.cc are the only
-// files that know fork, signals, process groups and pids.
+// files that start, signal or reap processes (proc.h reads about them, study/interrupt.h takes the user's signals).
 //
 // The guard is a small single-threaded process, one per launch: the candidate's parent, subreaper and memory
 // watchdog. When the driver dies (its pipe closes) the guard kills every descendant. It samples memory at
@@ -84,8 +84,9 @@ class GuardedChild {
   std::unique_ptr<State> state_;
 };
 
-// Kills every process that carries AUTORESEARCH_LAUNCH=<id> of a launch whose driver and guard are both gone;
-// the number killed. Launches of live drivers are left alone.
+// Kills every process that carries AUTORESEARCH_LAUNCH=<id> of a launch whose driver is gone; the number killed.
+// Launches of live drivers are left alone, and so are those of drivers in another pid namespace (a container),
+// whose pids say nothing here.
 int kill_leftovers();
 
 // The guard's own program: main() calls it when argv[1] is kGuardCommand.

@@ -299,25 +299,35 @@ TEST_CASE("leftovers are those whose driver is gone") {
   REQUIRE(child.ok());
   os::kill_leftovers();  // others' leftovers, perhaps; ours has a live driver
   CHECK_FALSE((*child)->wait(0.1).has_value());
-  os::LaunchSpec spec = helper(scratch, {"tree", "0"});
-  pid_t orphan = ::fork();
-  if (orphan == 0) {
-    ::setenv("AUTORESEARCH_LAUNCH", "1-999999999999-0", 1);  // pid 1 did not start then
-    ::execl(AR_TEST_HELPER, AR_TEST_HELPER, "ignore-term", nullptr);
-    ::_exit(127);
-  }
-  REQUIRE(eventually(5, [&] {
-    for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
-      if (pid == orphan) {
-        return true;
-      }
+  // Processes of a driver that is no more: pid 1 did not start then.
+  auto orphan_of = [](const std::string& pid_namespace) {
+    pid_t orphan = ::fork();
+    if (orphan == 0) {
+      ::setenv("AUTORESEARCH_LAUNCH", (pid_namespace + "-1-999999999999-0").c_str(), 1);
+      ::execl(AR_TEST_HELPER, AR_TEST_HELPER, "ignore-term", nullptr);
+      ::_exit(127);
     }
-    return false;
-  }));
+    REQUIRE(eventually(5, [&] {
+      for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
+        if (pid == orphan && id.starts_with(pid_namespace + "-1-")) {
+          return true;
+        }
+      }
+      return false;
+    }));
+    return orphan;
+  };
+  struct stat info {};
+  REQUIRE(::stat("/proc/self/ns/pid", &info) == 0);
+  pid_t ours = orphan_of(std::to_string(info.st_ino)), elsewhere = orphan_of(std::to_string(info.st_ino + 1));
   CHECK(os::kill_leftovers() >= 1);  // tests that run beside this one may leave some too
   int status = 0;
-  CHECK(::waitpid(orphan, &status, 0) == orphan);
+  CHECK(::waitpid(ours, &status, 0) == ours);
   CHECK(WIFSIGNALED(status));
+  // Of another pid namespace: its driver may be alive there.
+  CHECK(::waitpid(elsewhere, &status, WNOHANG) == 0);
+  ::kill(elsewhere, SIGKILL);
+  CHECK(::waitpid(elsewhere, &status, 0) == elsewhere);
 }
 
 TEST_CASE("run_command captures, limits and ends") {
