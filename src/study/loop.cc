@@ -19,7 +19,6 @@ namespace study {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double kMemoryWait_s = 60;
 
 // What the fresh launches of one configuration came to.
 struct FreshLaunches {
@@ -64,7 +63,9 @@ class Loop {
  private:
   double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   bool out_of_time(double needed_s) const;
-  bool memory_is_back();
+  // Waits for the floor; false when it was not reached in time. True, too, when the user stops: ask next.
+  bool memory_is_back() const;
+  std::string memory_reason() const;
   double typical_trial_s() const { return trial_s_.empty() ? 0 : base::median(trial_s_); }
   double confirmation_s() const;
 
@@ -210,15 +211,21 @@ double Loop::confirmation_s() const {
   return std::min(2.0 * options_.confirm_launches * typical_trial_s(), limit / 4);
 }
 
-bool Loop::memory_is_back() {
+bool Loop::memory_is_back() const {
   auto start = Clock::now();
   while (options_.min_headroom_bytes > 0 && os::read_meminfo().available < options_.min_headroom_bytes) {
-    if (interrupted() || std::chrono::duration<double>(Clock::now() - start).count() > kMemoryWait_s) {
+    if (interrupted() ||
+        std::chrono::duration<double>(Clock::now() - start).count() > options_.memory_wait_s) {
       return interrupted();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
   return true;
+}
+
+std::string Loop::memory_reason() const {
+  return fmt::format("available memory stayed below the floor of {} for {:.0f} s without a candidate running",
+                     base::format_bytes(options_.min_headroom_bytes), options_.memory_wait_s);
 }
 
 TrialRequest Loop::request_for(search::Proposal proposal) {
@@ -298,11 +305,10 @@ base::Result<LoopResult> Loop::run() {
       return conclude(EndReason::kBudget, "the time is used up");
     }
     if (!memory_is_back()) {
-      return conclude(
-          EndReason::kMemory,
-          fmt::format("available memory stayed below the floor of {} for {:.0f} s without a candidate "
-                      "running",
-                      base::format_bytes(options_.min_headroom_bytes), kMemoryWait_s));
+      return conclude(EndReason::kMemory, memory_reason());
+    }
+    if (interrupted()) {
+      continue;
     }
     auto proposal = strategy_->ask();
     if (!proposal) {
@@ -350,8 +356,14 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
   bool failed = false;
   for (int step = 0; !failed && (winner.values.size() < wanted || baseline.values.size() < wanted); ++step) {
     bool hard_limit = result.end == EndReason::kBudget || options_.budget_s > 0 || options_.deadline_s > 0;
+    bool memory = memory_is_back();
     if (interrupted()) {
       return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+    }
+    if (!memory) {
+      result.end = EndReason::kMemory;
+      result.reason = memory_reason();
+      break;
     }
     if (hard_limit && out_of_time(0)) {
       break;
