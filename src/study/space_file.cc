@@ -6,6 +6,7 @@
 
 #include "src/os/files.h"
 #include "src/study/axis_kinds.h"
+#include "src/study/backends.h"
 #include "src/study/objective.h"
 #include "src/study/space_axes.h"
 #include "src/study/space_expressions.h"
@@ -112,12 +113,12 @@ class StudyReader {
                       {"args", [&](const YamlNode& value) { read_args(value); }},
                       {"env", [&](const YamlNode& value) { read_env(value); }},
                       {"api_key_env", [&](const YamlNode& value) { read_api_key(value); }},
-                      {"load_timeout", seconds(backend.load_timeout_s, "backend.load_timeout")},
+                      {"load_timeout",
+                       [&](const YamlNode& value) {
+                         read_timeout(value, backend.load_timeout_s, "backend.load_timeout");
+                       }},
                       {"load_estimate", seconds(backend.load_estimate_s, "backend.load_estimate")},
                       {"stop_grace", seconds(backend.stop_grace_s, "backend.stop_grace")}});
-    if (backend.load_timeout_s <= 0) {
-      reader_.fail(at, "backend.load_timeout must be more than 0", "write a duration such as 20m");
-    }
   }
 
   void read_kind(const YamlNode& at) {
@@ -134,10 +135,29 @@ class StudyReader {
     if (at.kind == YamlNode::Kind::kList && at.items.empty()) {
       return;
     }
+    bool secret_follows = false;
     for (const YamlNode* item : reader_.list(at, "backend.args")) {
       if (auto text = reader_.expanded(*item, "backend.args")) {
         study_.backend.args.push_back(*text);
       }
+      size_t equals = item->text.find('=');
+      bool flag = item->text.starts_with("-") && names_a_secret(item->text.substr(0, equals));
+      if (secret_follows) {
+        refuse_literal_secret(*item, item->text, "backend.args");
+      } else if (flag && equals != std::string::npos) {
+        refuse_literal_secret(*item, item->text.substr(equals + 1), "backend.args");
+      }
+      secret_follows = flag && equals == std::string::npos && !secret_follows;
+    }
+  }
+
+  // The journal keeps the file's text, so a secret must not stand in it. The message does not repeat it.
+  void refuse_literal_secret(const YamlNode& at, const std::string& raw, const std::string& name) {
+    // What is left without the variables' values: literal text and ${NAME:-defaults}.
+    auto literal = expand_variables(raw, [](const std::string&) { return std::string(); });
+    if (literal && !literal->empty()) {
+      reader_.fail(at, name + " holds a secret, which the journal would keep",
+                   "put it into an environment variable and write ${THAT_VARIABLE}");
     }
   }
 
@@ -152,6 +172,9 @@ class StudyReader {
                      "use letters, digits and _");
       } else if (auto text = reader_.expanded(value, "backend.env." + key.text)) {
         study_.backend.env[key.text] = *text;
+        if (names_a_secret(key.text)) {
+          refuse_literal_secret(value, value.text, "backend.env." + key.text);
+        }
       }
     }
   }
@@ -345,29 +368,35 @@ class StudyReader {
   void read_probes(const YamlNode& at) {
     ProbeOptions& probes = study_.probes;
     probes.quality = at.find("quality") != nullptr;
-    reader_.read_map(
-        at, "probes",
-        {{"quality", [&](const YamlNode& value) { read_quality(value); }},
-         {"speed", [&](const YamlNode& value) { read_speed(value); }},
-         {"needle", [&](const YamlNode& value) { read_needle(value); }},
-         {"memory",
-          [&](const YamlNode& value) {
-            reader_.read_map(value, "probes.memory",
-                             {{"min_headroom_gib", [&](const YamlNode& gib) {
-                                 probes.min_headroom_gib =
-                                     reader_.number(gib, "probes.memory.min_headroom_gib", 0, 4096)
-                                         .value_or(probes.min_headroom_gib);
-                               }}});
-          }},
-         {"request_timeout",
-          [&](const YamlNode& value) {
-            probes.request_timeout_s =
-                reader_.duration_s(value, "probes.request_timeout").value_or(probes.request_timeout_s);
-          }},
-         {"stall_timeout", [&](const YamlNode& value) {
-            probes.stall_timeout_s =
-                reader_.duration_s(value, "probes.stall_timeout").value_or(probes.stall_timeout_s);
-          }}});
+    reader_.read_map(at, "probes",
+                     {{"quality", [&](const YamlNode& value) { read_quality(value); }},
+                      {"speed", [&](const YamlNode& value) { read_speed(value); }},
+                      {"needle", [&](const YamlNode& value) { read_needle(value); }},
+                      {"memory",
+                       [&](const YamlNode& value) {
+                         reader_.read_map(value, "probes.memory",
+                                          {{"min_headroom_gib", [&](const YamlNode& gib) {
+                                              probes.min_headroom_gib =
+                                                  reader_
+                                                      .number(gib, "probes.memory.min_headroom_gib", 0, 4096)
+                                                      .value_or(probes.min_headroom_gib);
+                                            }}});
+                       }},
+                      {"request_timeout",
+                       [&](const YamlNode& value) {
+                         read_timeout(value, probes.request_timeout_s, "probes.request_timeout");
+                       }},
+                      {"stall_timeout", [&](const YamlNode& value) {
+                         read_timeout(value, probes.stall_timeout_s, "probes.stall_timeout");
+                       }}});
+  }
+
+  // 0 would mean no limit further down, and a night lost on one server that hangs.
+  void read_timeout(const YamlNode& at, double& into, const char* name) {
+    into = reader_.duration_s(at, name).value_or(into);
+    if (into <= 0) {
+      reader_.fail(at, fmt::format("{} must be more than 0", name), "write a duration such as 20m");
+    }
   }
 
   void read_quality(const YamlNode& at) {
