@@ -11,6 +11,7 @@
 #include <set>
 
 #include "kernels/formats/formats.h"
+#include "src/base/suggest.h"
 #include "src/os/files.h"
 
 namespace engine {
@@ -258,36 +259,18 @@ Found find_flag(std::string_view name) {
   return {};
 }
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) {
-    row[j] = j;
-  }
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      size_t up = row[j];
-      row[j] = std::min({up + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = up;
-    }
-  }
-  return row.back();
-}
-
 std::string did_you_mean(std::string_view name) {
-  size_t best = std::max<size_t>(2, name.size() / 4) + 1;
-  std::string_view meant;
+  std::vector<std::string> known;
   for (const Flag& flag : kFlags) {
     for (std::string_view list : {flag.names, flag.off}) {
       for (std::string_view candidate : words(list)) {
-        if (size_t distance = edit_distance(name, candidate);
-            candidate.starts_with("--") && distance < best) {
-          best = distance;
-          meant = candidate;
+        if (candidate.starts_with("--")) {
+          known.emplace_back(candidate);
         }
       }
     }
   }
+  const std::string meant = base::closest(name, known);
   return meant.empty() ? "see --help for what there is" : fmt::format("did you mean {}?", meant);
 }
 
