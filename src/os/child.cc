@@ -265,6 +265,7 @@ base::Result<std::unique_ptr<GuardedChild>> GuardedChild::launch(const LaunchSpe
   wire.set_env.push_back(fmt::format("{}={}", guard::kLaunchVariable, state.launch_id));
   wire.unset_env = spec.unset_env;
   wire.log_path = spec.log_path.empty() ? "/dev/null" : spec.log_path;
+  wire.max_log_bytes = spec.max_log_bytes;
   wire.min_headroom_bytes = spec.min_headroom_bytes;
   wire.sample_hz = spec.sample_hz;
   wire.oom_score_adj = spec.oom_score_adj;

@@ -29,7 +29,10 @@ struct LaunchSpec {
   std::vector<std::pair<std::string, std::string>> env;  // added to the driver's own environment
   std::vector<std::string> unset_env;                    // removed from it
   std::string log_path;                                  // stdout and stderr of the candidate
-  uint64_t min_headroom_bytes = 0;                       // 0: no memory watchdog
+  // A log that has grown over this is emptied, with a note, at the next sample: a server that logs all night must
+  // not fill the disk. 0: no limit.
+  uint64_t max_log_bytes = uint64_t{256} << 20;
+  uint64_t min_headroom_bytes = 0;  // 0: no memory watchdog
   double sample_hz = 5;
   int oom_score_adj = 800;  // the kernel takes the candidate first
   // Program that calls guard_main() when argv[1] is kGuardCommand; ours, unless a test says otherwise.

@@ -293,6 +293,23 @@ TEST_CASE("many launches leave no descriptor and no zombie") {
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);  // not even a zombie
 }
 
+TEST_CASE("a log that grows over its limit is emptied, with a note, and goes on") {
+  Scratch scratch;
+  os::LaunchSpec spec = helper(scratch, {});
+  spec.argv = {"sh", "-c",
+               "i=0; while :; do i=$((i + 1)); echo \"line $i of a very talkative server\"; done"};
+  spec.max_log_bytes = 64 << 10;
+  spec.sample_hz = 100;
+  auto child = os::GuardedChild::launch(spec);
+  REQUIRE(child.ok());
+  CHECK(eventually(20, [&] {
+    auto log = os::read_file(spec.log_path);
+    return log.ok() && log->starts_with("autoresearch: this log passed 65536 bytes") &&
+           log->find("of a very talkative server") != std::string::npos;
+  }));
+  (*child)->stop(0);
+}
+
 TEST_CASE("leftovers are those whose driver is gone") {
   Scratch scratch;
   auto child = os::GuardedChild::launch(helper(scratch, {"tree", "0"}));
