@@ -73,6 +73,8 @@ class Loop {
   // The record of one trial, journalled and learnt from.
   base::Result<TrialRecord> trial(const TrialRequest& request);
   void learn(const TrialRequest& request, const TrialRecord& record);
+  // Takes a trial among those that may win; whether it is the best now.
+  bool rank(Candidate candidate);
   const TrialMetrics* default_metrics() const;
   TrialMetrics with_known_answers(TrialMetrics metrics) const;
   base::Result<LoopResult> conclude(EndReason end, std::string reason);
@@ -96,6 +98,7 @@ class Loop {
   std::map<std::string, int> interrupted_id_;       // trial_id to take up again
   std::map<std::string, FreshLaunches> confirmed_;  // by params_hash
   int last_id_ = 0, ended_ = 0;
+  std::vector<Candidate> feasible_;
   Candidate best_;
   bool have_best_ = false;
 };
@@ -172,7 +175,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     // Asking first keeps the strategy's random numbers where they were.
     auto proposal = strategy_->ask();
     strangers += !proposal || proposal->config != *config ? 1 : 0;
-    search::Outcome outcome = outcome_of_end(study_.space, end);
+    search::Outcome outcome = outcome_of_end(study_, end);
     strategy_->tell(*config, outcome);
     ++ended_;
     trial_s_.push_back(base::json_get<double>(end, "t_total_s", 0));
@@ -182,11 +185,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     if (*config == default_config_) {
       default_outcome_ = outcome;
     }
-    if (outcome.feasible &&
-        (!have_best_ || search::better(outcome, best_.outcome, search::kObjectiveTolerance))) {
-      best_ = {*config, outcome, base::json_get<int>(end, "trial_id", 0)};
-      have_best_ = true;
-    }
+    rank({*config, outcome, base::json_get<int>(end, "trial_id", 0)});
   }
   if (strangers > 0) {
     observer_.note(
@@ -271,10 +270,25 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   return record;
 }
 
+bool Loop::rank(Candidate candidate) {
+  if (!candidate.outcome.feasible) {
+    return false;
+  }
+  int trial_id = candidate.trial_id;
+  feasible_.push_back(std::move(candidate));
+  std::vector<const search::Outcome*> outcomes;
+  for (const Candidate& each : feasible_) {
+    outcomes.push_back(&each.outcome);
+  }
+  best_ = feasible_[*search::best_of(outcomes, search::kObjectiveTolerance)];
+  have_best_ = true;
+  return best_.trial_id == trial_id;
+}
+
 void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
   search::Outcome outcome;
   if (record.status == Status::kOk) {
-    outcome = outcome_of(record.judgement, record.metrics);
+    outcome = outcome_of(study_, record.judgement, record.metrics);
     finished_.push_back(record.metrics);
   }
   outcome.out_of_memory = means_out_of_memory(record.status);
@@ -284,12 +298,7 @@ void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
   if (request.proposal.config == default_config_) {
     default_outcome_ = outcome;
   }
-  bool new_best = outcome.feasible &&
-                  (!have_best_ || search::better(outcome, best_.outcome, search::kObjectiveTolerance));
-  if (new_best) {
-    best_ = {request.proposal.config, outcome, request.trial_id};
-    have_best_ = true;
-  }
+  bool new_best = rank({request.proposal.config, outcome, request.trial_id});
   observer_.trial_ended(request, record, new_best);
 }
 

@@ -15,6 +15,7 @@
 #include "src/os/host.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
+#include "src/study/clock.h"
 #include "src/study/interrupt.h"
 #include "src/study/launcher.h"
 
@@ -26,10 +27,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr double kGiB = 1 << 30;
 constexpr int kPortTries = 3;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 base::Json number_or_null(double value) {
   return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
@@ -124,6 +121,7 @@ class Measurement {
     values["decode_tps" + suffix] = result->decode_tps;
     if (suffix.empty()) {
       values["decode_tps_mad"] = result->decode_tps_mad;
+      values["decode_tps_samples"] = static_cast<double>(result->samples.size());
       values["prefill_tps"] = result->prefill_tps;
       values["ttft_ms"] = result->ttft_ms;
     }
