@@ -12,6 +12,7 @@
 #include "src/os/files.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
+#include "src/study/clock.h"
 #include "src/study/interrupt.h"
 
 namespace study {
@@ -20,10 +21,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kLogTailBytes = 16 << 10;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void sleep_s(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));

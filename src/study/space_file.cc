@@ -4,15 +4,16 @@
 #include <filesystem>
 #include <tuple>
 
+#include "src/base/suggest.h"
 #include "src/os/files.h"
 #include "src/study/axis_kinds.h"
 #include "src/study/backends.h"
+#include "src/study/clock.h"
 #include "src/study/objective.h"
 #include "src/study/space_axes.h"
 #include "src/study/space_expressions.h"
 #include "src/study/space_reader.h"
 #include "src/study/study.h"
-#include "src/study/suggest.h"
 
 namespace study {
 namespace {
@@ -47,7 +48,7 @@ std::vector<std::string> words_of(const std::string& text) {
 bool is_not_worse_than(const std::string& text) {
   auto words = words_of(text);
   return text.find(kNotWorseThan) != std::string::npos ||
-         (words.size() == 3 && words[0] == "quality" && edit_distance(words[1], kNotWorseThan) < 4);
+         (words.size() == 3 && words[0] == "quality" && base::edit_distance(words[1], kNotWorseThan) < 4);
 }
 
 class StudyReader {
@@ -127,7 +128,7 @@ class StudyReader {
     if (text == kinds[1]) {
       study_.backend.kind = BackendKind::kLlamaServer;
     } else if (text && *text != kinds[0]) {
-      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), did_you_mean(*text, kinds));
+      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), base::did_you_mean(*text, kinds));
     }
   }
 
@@ -262,7 +263,7 @@ class StudyReader {
     auto types = cache_type_names();
     const std::vector<std::string> known(types.begin(), types.end());
     if (std::find(known.begin(), known.end(), words[2]) == known.end()) {
-      reader_.fail(at, fmt::format("'{}' is not a cache type", words[2]), did_you_mean(words[2], known),
+      reader_.fail(at, fmt::format("'{}' is not a cache type", words[2]), base::did_you_mean(words[2], known),
                    at.text.rfind(words[2]) + (at.quoted ? 1 : 0));
       return;
     }
@@ -330,7 +331,7 @@ class StudyReader {
       for (const auto& info : search::strategies()) {
         known.emplace_back(info.name);
       }
-      reader_.fail(at, fmt::format("unknown strategy '{}'", *text), did_you_mean(*text, known));
+      reader_.fail(at, fmt::format("unknown strategy '{}'", *text), base::did_you_mean(*text, known));
     } else if (text) {
       study_.search.strategy = *text;
     }
@@ -341,10 +342,7 @@ class StudyReader {
     if (!text) {
       return;
     }
-    auto hours = text->size() == 5 ? parse_whole(text->substr(0, 2)) : std::nullopt;
-    auto minutes = text->size() == 5 ? parse_whole(text->substr(3, 2)) : std::nullopt;
-    if (!hours || !minutes || (*text)[2] != ':' || *hours < 0 || *hours > 23 || *minutes < 0 ||
-        *minutes > 59) {
+    if (!seconds_until(*text, std::time(nullptr))) {
       reader_.fail(at, fmt::format("search.until must be a time of day, not '{}'", *text), "write \"07:00\"");
       return;
     }

@@ -4,10 +4,10 @@
 #include <filesystem>
 
 #include "search/strategy.h"
+#include "src/base/suggest.h"
 #include "src/study/axis_kinds.h"
 #include "src/study/space_reader.h"
 #include "src/study/study.h"
-#include "src/study/suggest.h"
 #include "src/study/yaml_tree.h"
 
 using search::Value;
@@ -391,15 +391,15 @@ TEST_CASE("any cut and any damaged byte of a real file ends in a study or in err
 
 TEST_CASE("did you mean") {
   const std::vector<std::string> known = {"ctx_size", "cache_type_k", "n_batch", "two-phase"};
-  CHECK_EQ(study::closest("ctx_sise", known), "ctx_size");
-  CHECK_EQ(study::closest("xtc_size", known), "ctx_size");
-  CHECK_EQ(study::closest("CTX-SIZE", known), "ctx_size");
-  CHECK_EQ(study::closest("nbatch", known), "n_batch");
-  CHECK_EQ(study::closest("banana", known), "");
-  CHECK_EQ(study::closest("", known), "");
-  CHECK_EQ(study::edit_distance("abcd", "acbd"), 1);
-  CHECK_EQ(study::edit_distance("kitten", "sitting"), 3);
-  CHECK_EQ(study::edit_distance("", "abc"), 3);
+  CHECK_EQ(base::closest("ctx_sise", known), "ctx_size");
+  CHECK_EQ(base::closest("xtc_size", known), "ctx_size");
+  CHECK_EQ(base::closest("CTX-SIZE", known), "ctx_size");
+  CHECK_EQ(base::closest("nbatch", known), "n_batch");
+  CHECK_EQ(base::closest("banana", known), "");
+  CHECK_EQ(base::closest("", known), "");
+  CHECK_EQ(base::edit_distance("abcd", "acbd"), 1);
+  CHECK_EQ(base::edit_distance("kitten", "sitting"), 3);
+  CHECK_EQ(base::edit_distance("", "abc"), 3);
 }
 
 TEST_CASE("a literal secret is refused, however it is spelled, and not repeated") {
