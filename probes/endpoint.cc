@@ -127,7 +127,7 @@ Json common_fields() {
 // A stream's own error event; the words travel in finish_reason, for stream() to report.
 bool take_error(const Json& event, Generation& generation) {
   const Json* error = member(event, "error");
-  if (error == nullptr) {
+  if (error == nullptr || error->is_null()) {
     return false;
   }
   generation.finish_reason =

@@ -21,7 +21,7 @@ constexpr std::pair<NeedleVerdict, std::string_view> kVerdicts[] = {{NeedleVerdi
                                                                     {NeedleVerdict::kTimedOut, "timed_out"},
                                                                     {NeedleVerdict::kError, "error"}};
 
-// The demo model was trained on facts of this form (models/data.py); any larger model understands them too.
+// The demo model was trained on facts of this form (models/demo/tasks.py); any larger model understands them too.
 constexpr std::string_view kThings[] = {"secret code", "password", "access number", "passphrase"};
 constexpr std::string_view kAdjectives[] = {
     "red",    "blue",  "green",  "old",   "hidden", "lower", "upper",   "small",   "large",  "silver",

@@ -30,14 +30,12 @@ bool History::worth_trying(const Config& canonical) const {
 }
 
 const History::Entry* History::best() const {
-  const Entry* best = nullptr;
+  std::vector<const Outcome*> outcomes;
   for (const Entry& entry : entries_) {
-    if (entry.outcome.feasible &&
-        (best == nullptr || better(entry.outcome, best->outcome, kObjectiveTolerance))) {
-      best = &entry;
-    }
+    outcomes.push_back(&entry.outcome);
   }
-  return best;
+  auto best = best_of(outcomes, kObjectiveTolerance);
+  return best ? &entries_[*best] : nullptr;
 }
 
 }  // namespace search

@@ -32,7 +32,7 @@ class History {
   // Not told, no constraint violated, not doomed.
   bool worth_trying(const Config& canonical) const;
 
-  // The best feasible entry, or nullptr.
+  // The best feasible entry (best_of), or nullptr.
   const Entry* best() const;
 
   const Space& space() const { return space_; }

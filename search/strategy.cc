@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "search/grid.h"
 #include "search/random.h"
@@ -38,6 +39,36 @@ bool better(const Outcome& a, const Outcome& b, double tolerance) {
     }
   }
   return false;
+}
+
+std::optional<size_t> best_of(std::span<const Outcome* const> outcomes, double tolerance) {
+  std::vector<size_t> left;
+  size_t entries = std::numeric_limits<size_t>::max();
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i]->feasible) {
+      left.push_back(i);
+      entries = std::min(entries, outcomes[i]->objective.size());
+    }
+  }
+  if (left.empty()) {
+    return std::nullopt;
+  }
+  for (size_t entry = 0; entry < entries; ++entry) {
+    auto value = [&](size_t i) { return outcomes[i]->objective[entry]; };
+    double peak = -std::numeric_limits<double>::infinity();
+    for (size_t i : left) {
+      peak = std::max(peak, value(i));  // a NaN is never the peak
+    }
+    double allowed = entry + 1 == entries ? 0 : tolerance;
+    std::vector<size_t> near;
+    for (size_t i : left) {
+      if (value(i) == peak || peak - value(i) <= allowed * std::max(std::fabs(peak), std::fabs(value(i)))) {
+        near.push_back(i);
+      }
+    }
+    left = near.empty() ? left : near;
+  }
+  return left.front();
 }
 
 std::span<const StrategyInfo> strategies() {

@@ -26,7 +26,7 @@ struct Outcome {
   bool out_of_memory = false;     // failed for lack of memory: larger will too
   bool feasible = false;          // ok, and every limit of the objective holds
   std::vector<double> objective;  // to maximise, lexicographic; empty unless ok
-  double noise = 0;               // relative standard error of the last objective entry, where known
+  double noise = 0;  // relative standard error of the last objective entry; 0 where it is not known
 };
 
 struct Limits {
@@ -51,7 +51,12 @@ class Strategy {
 // True when a is better than b: feasible before measured before failed; among feasible ones lexicographic,
 // where entries within `tolerance` (relative) count as equal except the last.
 inline constexpr double kObjectiveTolerance = 0.01;
+// Of two; over many it is no order (three may each be within tolerance of the next only): use best_of there.
 bool better(const Outcome& a, const Outcome& b, double tolerance);
+// Index of the best feasible outcome, nullopt when there is none. Entry by entry those stay that are within
+// `tolerance` of the best of that entry among all that stayed so far; by the last entry the highest wins, the
+// first of equals. The order does not matter, so an earlier entry cannot be given away step by step.
+std::optional<size_t> best_of(std::span<const Outcome* const> outcomes, double tolerance);
 
 struct StrategyInfo {
   std::string_view name, summary;

@@ -56,7 +56,8 @@ class TwoPhase final : public Strategy {
       best_before = *best;
     }
     history_.tell(config, outcome);
-    if (outcome.feasible && (best == nullptr || gain(outcome, best_before.outcome) > 0)) {
+    bool leads = outcome.feasible && history_.best() == &history_.entries().back();
+    if (leads && (best == nullptr || gain(outcome, best_before.outcome) > 0)) {
       improved_at_ = history_.entries().size();
     }
     computed_ = false;

@@ -50,10 +50,17 @@ base::Result<std::string> resolve_program(const std::string& name) {
   return path;
 }
 
-// Names one launch for ever: driver, its start, and a count.
+// A driver's pid means something in its pid namespace only: another container's leftovers are not ours.
+uint64_t own_pid_namespace() {
+  struct stat info {};
+  return ::stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
+}
+
+// Names one launch for ever: pid namespace, driver, its start, and a count.
 std::string new_launch_id() {
   static std::atomic<unsigned> counter{0};
-  return fmt::format("{}-{}-{}", ::getpid(), process_start_ticks(::getpid()).value_or(0), counter++);
+  return fmt::format("{}-{}-{}-{}", own_pid_namespace(), ::getpid(),
+                     process_start_ticks(::getpid()).value_or(0), counter++);
 }
 
 int kill_all(const std::vector<pid_t>& pids) {
@@ -258,6 +265,7 @@ base::Result<std::unique_ptr<GuardedChild>> GuardedChild::launch(const LaunchSpe
   wire.set_env.push_back(fmt::format("{}={}", guard::kLaunchVariable, state.launch_id));
   wire.unset_env = spec.unset_env;
   wire.log_path = spec.log_path.empty() ? "/dev/null" : spec.log_path;
+  wire.max_log_bytes = spec.max_log_bytes;
   wire.min_headroom_bytes = spec.min_headroom_bytes;
   wire.sample_hz = spec.sample_hz;
   wire.oom_score_adj = spec.oom_score_adj;
@@ -350,14 +358,15 @@ MemoryTrace GuardedChild::memory() const {
 }
 
 int kill_leftovers() {
+  const uint64_t here = own_pid_namespace();
   std::vector<pid_t> orphans;
   for (const auto& [pid, id] : processes_with_variable(guard::kLaunchVariable)) {
+    uint64_t pid_namespace = 0, start = 0;
     pid_t driver = 0;
-    uint64_t start = 0;
     char dash = 0;
     // A pid may have been given to somebody else since; with its start time it is one process only.
-    if (std::sscanf(id.c_str(), "%d-%lu%c", &driver, &start, &dash) == 3 && dash == '-' &&
-        process_start_ticks(driver) != start) {
+    if (std::sscanf(id.c_str(), "%lu-%d-%lu%c", &pid_namespace, &driver, &start, &dash) == 4 && dash == '-' &&
+        pid_namespace == here && process_start_ticks(driver) != start) {
       orphans.push_back(pid);
     }
   }

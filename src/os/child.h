@@ -1,6 +1,6 @@
 #pragma once
 // Candidate servers as child processes under a guard. This and child.cc / guard.cc / command.cc are the only
-// files that know fork, signals, process groups and pids.
+// files that start, signal or reap processes (proc.h reads about them, study/interrupt.h takes the user's signals).
 //
 // The guard is a small single-threaded process, one per launch: the candidate's parent, subreaper and memory
 // watchdog. When the driver dies (its pipe closes) the guard kills every descendant. It samples memory at
@@ -29,7 +29,10 @@ struct LaunchSpec {
   std::vector<std::pair<std::string, std::string>> env;  // added to the driver's own environment
   std::vector<std::string> unset_env;                    // removed from it
   std::string log_path;                                  // stdout and stderr of the candidate
-  uint64_t min_headroom_bytes = 0;                       // 0: no memory watchdog
+  // A log that has grown over this is emptied, with a note, at the next sample: a server that logs all night must
+  // not fill the disk. 0: no limit.
+  uint64_t max_log_bytes = uint64_t{256} << 20;
+  uint64_t min_headroom_bytes = 0;  // 0: no memory watchdog
   double sample_hz = 5;
   int oom_score_adj = 800;  // the kernel takes the candidate first
   // Program that calls guard_main() when argv[1] is kGuardCommand; ours, unless a test says otherwise.
@@ -84,8 +87,9 @@ class GuardedChild {
   std::unique_ptr<State> state_;
 };
 
-// Kills every process that carries AUTORESEARCH_LAUNCH=<id> of a launch whose driver and guard are both gone;
-// the number killed. Launches of live drivers are left alone.
+// Kills every process that carries AUTORESEARCH_LAUNCH=<id> of a launch whose driver is gone; the number killed.
+// Launches of live drivers are left alone, and so are those of drivers in another pid namespace (a container),
+// whose pids say nothing here.
 int kill_leftovers();
 
 // The guard's own program: main() calls it when argv[1] is kGuardCommand.

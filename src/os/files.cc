@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -109,34 +108,6 @@ base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes)
   }
 }
 
-base::Result<void> write_file_atomic(const std::string& path, std::string_view content) {
-  static std::atomic<unsigned> counter{0};
-  std::string temporary = fmt::format("{}.tmp-{}-{}", path, ::getpid(), counter++);
-  int failure = 0;
-  {
-    Fd file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)};
-    if (file.fd < 0) {
-      failure = errno;
-      return base::sys_error(path, "cannot be written", failure, write_advice(failure));
-    }
-    failure = write_all(file.fd, content);
-    if (failure == 0 && ::fsync(file.fd) != 0) {
-      failure = errno;
-    }
-  }
-  if (failure == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    failure = errno;
-  }
-  if (failure != 0) {
-    ::unlink(temporary.c_str());
-    return base::sys_error(path, "cannot be written", failure, write_advice(failure));
-  }
-  if (int sync = sync_directory(parent_of(path)); sync != 0) {
-    return base::sys_error(parent_of(path), "cannot be synced", sync);
-  }
-  return {};
-}
-
 base::Result<void> make_directories(const std::string& path) {
   std::error_code code;
   std::filesystem::create_directories(path, code);
@@ -203,7 +174,10 @@ std::string find_in_path(std::string_view name) {
   return "";
 }
 
-base::Result<AppendFile> AppendFile::open(const std::string& path) {
+base::Result<AppendFile> AppendFile::open(const std::string& path, bool* locked) {
+  bool unused = false;
+  bool& taken = locked != nullptr ? *locked : unused;
+  taken = false;
   bool existed = file_exists(path);
   Fd file{::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)};
   if (file.fd < 0) {
@@ -211,6 +185,7 @@ base::Result<AppendFile> AppendFile::open(const std::string& path) {
   }
   if (::flock(file.fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
+      taken = true;
       return base::error(path, "locked by another process",
                          "wait for the other run to end, or name another file");
     }

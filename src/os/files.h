@@ -1,5 +1,5 @@
 #pragma once
-// Files that must survive a crash: append with fsync, exclusive locks, atomic replacement.
+// Files that must survive a crash: append with fsync, exclusive locks.
 
 #include <cstdint>
 #include <string>
@@ -11,8 +11,6 @@ namespace os {
 
 // The whole file; an Error when it is missing, unreadable or larger than max_bytes.
 base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes = 1ULL << 30);
-// Writes a temporary beside it, syncs, renames over path, syncs the directory.
-base::Result<void> write_file_atomic(const std::string& path, std::string_view content);
 base::Result<void> make_directories(const std::string& path);
 bool file_exists(const std::string& path);
 // The last max_bytes of a file, "" when it cannot be read.
@@ -27,7 +25,8 @@ class AppendFile {
  public:
   // Opens or creates; fails with "locked by another process" rather than waiting. The directory is synced on
   // creation.
-  static base::Result<AppendFile> open(const std::string& path);
+  // `*locked` (may be null) says whether that was it.
+  static base::Result<AppendFile> open(const std::string& path, bool* locked = nullptr);
   AppendFile(AppendFile&& other) noexcept;
   AppendFile& operator=(AppendFile&& other) noexcept;
   ~AppendFile();

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -72,6 +73,7 @@ class Guard {
   void signal_group(int signal);
   void kill_everything();  // one round
   void sample();
+  void limit_log();
   void advance();
   int poll_timeout_ms() const;
 
@@ -234,7 +236,21 @@ void Guard::kill_everything() {
   gone_ = reap();
 }
 
+// Our stdout is the log, as the candidate's is, and appends: what it writes next goes to the new end.
+void Guard::limit_log() {
+  struct stat info {};
+  if (spec_.max_log_bytes == 0 || child_ == 0 || ::fstat(STDOUT_FILENO, &info) != 0 ||
+      !S_ISREG(info.st_mode) || static_cast<uint64_t>(info.st_size) <= spec_.max_log_bytes ||
+      ::ftruncate(STDOUT_FILENO, 0) != 0) {
+    return;
+  }
+  std::string note =
+      fmt::format("autoresearch: this log passed {} bytes and was emptied here\n", spec_.max_log_bytes);
+  [[maybe_unused]] ssize_t n = ::write(STDOUT_FILENO, note.data(), note.size());
+}
+
 void Guard::sample() {
+  limit_log();
   Clock::time_point now = Clock::now();
   if (now >= next_walk_) {
     tree_ = descendants(self_);  // the costly part: reads every process's stat

@@ -62,6 +62,7 @@ std::string encode(const Spec& spec) {
   put_list(out, spec.set_env);
   put_list(out, spec.unset_env);
   put_text(out, spec.log_path);
+  put(out, spec.max_log_bytes);
   put(out, spec.min_headroom_bytes);
   put(out, spec.sample_hz);
   put(out, spec.oom_score_adj);
@@ -71,8 +72,8 @@ std::string encode(const Spec& spec) {
 bool decode(std::string_view bytes, Spec& spec) {
   return take_text(bytes, spec.program) && take_list(bytes, spec.argv) && take_list(bytes, spec.set_env) &&
          take_list(bytes, spec.unset_env) && take_text(bytes, spec.log_path) &&
-         take(bytes, spec.min_headroom_bytes) && take(bytes, spec.sample_hz) &&
-         take(bytes, spec.oom_score_adj) && bytes.empty();
+         take(bytes, spec.max_log_bytes) && take(bytes, spec.min_headroom_bytes) &&
+         take(bytes, spec.sample_hz) && take(bytes, spec.oom_score_adj) && bytes.empty();
 }
 
 }  // namespace os::guard

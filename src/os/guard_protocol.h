@@ -22,6 +22,7 @@ struct Spec {
   std::vector<std::string> argv;  // as the candidate sees it
   std::vector<std::string> set_env, unset_env;
   std::string log_path;
+  uint64_t max_log_bytes = 0;
   uint64_t min_headroom_bytes = 0;
   double sample_hz = 5;
   int oom_score_adj = 0;

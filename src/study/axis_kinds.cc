@@ -6,8 +6,8 @@
 #include <bit>
 #include <cmath>
 
+#include "src/base/suggest.h"
 #include "src/study/space_reader.h"
-#include "src/study/suggest.h"
 
 namespace study {
 
@@ -108,7 +108,7 @@ base::Result<Value> parse_axis_value(const AxisKind& kind, std::string_view text
         return Value(std::string(text));
       }
       return base::error("", fmt::format("'{}' is not a value of {}", text, kind.name),
-                         did_you_mean(text, strings(kind.words)));
+                         base::did_you_mean(text, strings(kind.words)));
     case ValueKind::kBool:
       if (text == "true" || text == "on" || text == "yes") {
         return Value(true);

@@ -1,5 +1,6 @@
 // The arithmetic of confirmation, apart from the loop that collects its samples.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 

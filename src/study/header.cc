@@ -92,31 +92,6 @@ base::Json suite_json(const ProbeOptions& probes) {
       {"path", probes.quality_suite}, {"items", probes.quality_items.size()}, {"hash", content_hash(all)}};
 }
 
-// Literal secrets of the space file (a key among backend.env or backend.args) as "***".
-std::string without_secrets(const Study& study) {
-  std::vector<std::string> secrets;
-  for (const auto& [name, value] : study.backend.env) {
-    if (names_a_secret(name)) {
-      secrets.push_back(value);
-    }
-  }
-  std::vector<std::string> shown = redacted(study.backend.args);
-  for (size_t i = 0; i < shown.size(); ++i) {
-    const std::string& full = study.backend.args[i];
-    if (shown[i] != full) {
-      size_t equals = full.starts_with("-") ? full.find('=') : std::string::npos;
-      secrets.push_back(equals == std::string::npos ? full : full.substr(equals + 1));
-    }
-  }
-  std::string text = study.text;
-  for (const std::string& secret : secrets) {
-    for (size_t at = 0; !secret.empty() && (at = text.find(secret, at)) != std::string::npos; at += 3) {
-      text.replace(at, secret.size(), "***");
-    }
-  }
-  return text;
-}
-
 std::string metadata_text(const gguf::File& file, const char* key) {
   return file.get_string(key).value_or("");
 }
@@ -162,7 +137,6 @@ base::Result<base::Json> model_identity(const std::string& path) {
 }
 
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model) {
-  std::string text = without_secrets(study);
   return {{"type", "study"},
           {"schema_version", kSchemaVersion},
           {"study_id", new_study_id(study.name)},
@@ -171,7 +145,7 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
           {"driver", {{"version", base::version()}, {"commit", base::commit()}}},
           {"space_path", study.path.empty() ? "" : fs::absolute(study.path).lexically_normal().string()},
           {"space_hash", content_hash(study.text)},
-          {"space", text},
+          {"space", study.text},
           {"axes", axes_json(study.space)},
           {"objective", objective_json(study.objective)},
           {"search",
@@ -195,15 +169,8 @@ base::Result<Study> study_of_header(const base::Json& header) {
   std::string text = base::json_get<std::string>(header, "space", "");
   std::string hash = base::json_get<std::string>(header, "space_hash", "");
   if (content_hash(text) != hash) {
-    auto original = os::read_file(path, 1 << 20);
-    if (!original || content_hash(*original) != hash) {
-      return base::error(
-          path,
-          "this study's space file held a secret, which the journal does not keep, and the file "
-          "has changed or is gone",
-          "restore the space file as it was, or start a new study");
-    }
-    text = *original;
+    return base::error(path, "the space text in the journal is not the one its hash was taken of",
+                       "the journal was changed by hand: restore it, or start a new study");
   }
   auto parsed = parse_space_file(text, path);
   if (const auto* errors = std::get_if<SpaceFileErrors>(&parsed)) {
@@ -219,6 +186,7 @@ base::Result<Study> study_of_header(const base::Json& header) {
   study.search.seed = base::json_get<uint64_t>(search, "seed", study.search.seed);
   study.search.max_trials = base::json_get<int>(search, "max_trials", study.search.max_trials);
   study.search.budget_s = base::json_get<double>(search, "budget_s", study.search.budget_s);
+  study.search.until = base::json_get<std::string>(search, "until", study.search.until);
   std::string recorded =
       base::json_get<std::string>(header.value("quality_suite", base::Json::object()), "hash", "");
   if (recorded != base::json_get<std::string>(suite_json(study.probes), "hash", "")) {

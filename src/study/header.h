@@ -16,8 +16,8 @@ base::Result<base::Json> model_identity(const std::string& path);
 // Reads host facts and the boot id.
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model);
 
-// The study of a header, with the model and the search options of its first run. Errors: its space text no
-// longer parses here, its prompt suite has changed.
+// The study of a header, with the model and the search options of its first run. Errors: its space text was
+// changed or no longer parses here, its prompt suite has changed.
 base::Result<Study> study_of_header(const base::Json& header);
 
 }  // namespace study

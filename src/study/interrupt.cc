@@ -11,12 +11,13 @@ std::atomic<int> number{0};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 extern "C" void on_signal(int signal_number) {
-  if (flag.exchange(true)) {
+  int none = 0;
+  if (!number.compare_exchange_strong(none, signal_number)) {
     std::signal(signal_number, SIG_DFL);
     std::raise(signal_number);
     return;
   }
-  number = signal_number;
+  flag = true;  // last: whoever sees it asks for the number
 }
 
 }  // namespace

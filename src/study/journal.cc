@@ -177,8 +177,8 @@ base::Result<JournalContent> load_journal(const std::string& path) {
   return read_journal(*text, path);
 }
 
-base::Result<Journal> Journal::create(const std::string& path, const base::Json& header) {
-  auto file = os::AppendFile::open(path);
+base::Result<Journal> Journal::create(const std::string& path, const base::Json& header, bool* locked) {
+  auto file = os::AppendFile::open(path, locked);
   if (!file) {
     return file.failure();
   }

@@ -48,8 +48,9 @@ base::Result<JournalContent> load_journal(const std::string& path);
 class Journal {
  public:
   // A new file (missing or empty) and its header, synced. The Error says to resume when it already has
-  // records.
-  static base::Result<Journal> create(const std::string& path, const base::Json& header);
+  // records; `*locked` (may be null) whether another process holds it.
+  static base::Result<Journal> create(const std::string& path, const base::Json& header,
+                                      bool* locked = nullptr);
   // Locks first, then reads; cuts a torn last record off with a warning.
   static base::Result<std::pair<Journal, JournalContent>> open(const std::string& path);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <chrono>
@@ -11,6 +12,7 @@
 #include "src/os/files.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
+#include "src/study/clock.h"
 #include "src/study/interrupt.h"
 
 namespace study {
@@ -19,10 +21,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kLogTailBytes = 16 << 10;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void sleep_s(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -54,6 +52,27 @@ bool says(std::string_view text, const std::array<std::string_view, N>& words) {
   return false;
 }
 
+// A lock on memory that was refused ("failed to mlock ...: Cannot allocate memory", "Try increasing
+// RLIMIT_MEMLOCK") is a warning; the server goes on without it.
+constexpr std::array<std::string_view, 2> kLockWords = {"mlock", "memlock"};
+
+bool says_out_of_memory(std::string_view line) {
+  return says(line, kOutOfMemoryWords) && !says(line, kLockWords);
+}
+
+// Calls `take` for each line until it returns true; whether one did.
+template <class Take>
+bool any_line(std::string_view text, Take take) {
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.find('\n', at), text.size());
+    if (take(text.substr(at, end - at))) {
+      return true;
+    }
+    at = end + 1;
+  }
+  return false;
+}
+
 // One load, step by step; each step returns true to go on.
 class Load {
  public:
@@ -63,6 +82,7 @@ class Load {
     out_.endpoint.api_key = options.api_key;
     out_.endpoint.timeout_s = options.request_timeout_s;
     out_.endpoint.stall_timeout_s = options.stall_timeout_s;
+    out_.endpoint.cancelled = &interrupted();
   }
 
   void run() {
@@ -173,15 +193,16 @@ class Load {
     auto generation = probes::complete(out_.endpoint, "The capital of France is", 1, true);
     if (!generation) {
       // The connection closes before the exit can be read.
-      out_.child->wait(0.3);
+      if (!interrupted()) {
+        out_.child->wait(0.3);
+      }
       if (ended(Status::kLoadCrash)) {
         return false;
       }
-      const std::string& what = generation.failure().what;
-      bool late =
-          what.find("timed out") != std::string::npos || what.find("no data for") != std::string::npos;
-      return late ? fail(Status::kHang,
-                         "/health says ok, but a completion of one token never came (" + what + ")")
+      os::HttpFault fault = os::http_fault(generation.failure());
+      bool late = fault == os::HttpFault::kTimedOut || fault == os::HttpFault::kNoData;
+      return late ? fail(Status::kHang, "/health says ok, but a completion of one token never came (" +
+                                            generation.failure().what + ")")
                   : fail(Status::kRunCrash,
                          "the first completion failed: " + generation.failure().to_string());
     }
@@ -230,23 +251,22 @@ Launched launch_until_ready(const LaunchPlan& plan, int port, const LaunchOption
 std::string telling_line(std::string_view log_tail) {
   constexpr std::array<std::string_view, 7> kWords = {"error",  "fail",  "invalid",  "unable",
                                                       "cannot", "abort", "terminate"};
-  std::string first, last;
-  size_t at = 0;
-  while (at < log_tail.size()) {
-    size_t end = std::min(log_tail.find('\n', at), log_tail.size());
-    std::string_view line = log_tail.substr(at, end - at);
-    at = end + 1;
+  std::string first, last, memory;
+  any_line(log_tail, [&](std::string_view line) {
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) {
-      continue;
+      return false;
     }
     last = line;
     // The first complaint is the cause; what follows are its consequences.
-    if (says(line, kOutOfMemoryWords)) {
-      return std::string(line.substr(0, 240));
-    }
-    if (first.empty() && says(line, kWords)) {
+    if (says_out_of_memory(line)) {
+      memory = line;
+    } else if (first.empty() && says(line, kWords) && !says(line, kLockWords)) {
       first = line;
     }
+    return !memory.empty();
+  });
+  if (!memory.empty()) {
+    return memory.substr(0, 240);
   }
   return (first.empty() ? last : first).substr(0, 240);
 }
@@ -259,7 +279,7 @@ Failure classify_exit(const os::ChildExit& exit, const os::MemoryTrace& memory, 
     return {Status::kOom, fmt::format("stopped by the memory guard: headroom fell to {:.2f} GiB",
                                       static_cast<double>(memory.headroom_min) / (1 << 30))};
   }
-  if (says(log_tail, kOutOfMemoryWords)) {
+  if (any_line(log_tail, says_out_of_memory)) {
     return {Status::kOom, exit.to_string() + said};
   }
   bool tight = memory.total > 0 && memory.headroom_min < memory.total / 20;

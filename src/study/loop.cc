@@ -19,7 +19,6 @@ namespace study {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double kMemoryWait_s = 60;
 
 // What the fresh launches of one configuration came to.
 struct FreshLaunches {
@@ -64,7 +63,9 @@ class Loop {
  private:
   double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   bool out_of_time(double needed_s) const;
-  bool memory_is_back();
+  // Waits for the floor; false when it was not reached in time. True, too, when the user stops: ask next.
+  bool memory_is_back() const;
+  std::string memory_reason() const;
   double typical_trial_s() const { return trial_s_.empty() ? 0 : base::median(trial_s_); }
   double confirmation_s() const;
 
@@ -72,6 +73,8 @@ class Loop {
   // The record of one trial, journalled and learnt from.
   base::Result<TrialRecord> trial(const TrialRequest& request);
   void learn(const TrialRequest& request, const TrialRecord& record);
+  // Takes a trial among those that may win; whether it is the best now.
+  bool rank(Candidate candidate);
   const TrialMetrics* default_metrics() const;
   TrialMetrics with_known_answers(TrialMetrics metrics) const;
   base::Result<LoopResult> conclude(EndReason end, std::string reason);
@@ -95,6 +98,7 @@ class Loop {
   std::map<std::string, int> interrupted_id_;       // trial_id to take up again
   std::map<std::string, FreshLaunches> confirmed_;  // by params_hash
   int last_id_ = 0, ended_ = 0;
+  std::vector<Candidate> feasible_;
   Candidate best_;
   bool have_best_ = false;
 };
@@ -171,7 +175,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     // Asking first keeps the strategy's random numbers where they were.
     auto proposal = strategy_->ask();
     strangers += !proposal || proposal->config != *config ? 1 : 0;
-    search::Outcome outcome = outcome_of_end(study_.space, end);
+    search::Outcome outcome = outcome_of_end(study_, end);
     strategy_->tell(*config, outcome);
     ++ended_;
     trial_s_.push_back(base::json_get<double>(end, "t_total_s", 0));
@@ -181,11 +185,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     if (*config == default_config_) {
       default_outcome_ = outcome;
     }
-    if (outcome.feasible &&
-        (!have_best_ || search::better(outcome, best_.outcome, search::kObjectiveTolerance))) {
-      best_ = {*config, outcome, base::json_get<int>(end, "trial_id", 0)};
-      have_best_ = true;
-    }
+    rank({*config, outcome, base::json_get<int>(end, "trial_id", 0)});
   }
   if (strangers > 0) {
     observer_.note(
@@ -210,15 +210,21 @@ double Loop::confirmation_s() const {
   return std::min(2.0 * options_.confirm_launches * typical_trial_s(), limit / 4);
 }
 
-bool Loop::memory_is_back() {
+bool Loop::memory_is_back() const {
   auto start = Clock::now();
   while (options_.min_headroom_bytes > 0 && os::read_meminfo().available < options_.min_headroom_bytes) {
-    if (interrupted() || std::chrono::duration<double>(Clock::now() - start).count() > kMemoryWait_s) {
+    if (interrupted() ||
+        std::chrono::duration<double>(Clock::now() - start).count() > options_.memory_wait_s) {
       return interrupted();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
   return true;
+}
+
+std::string Loop::memory_reason() const {
+  return fmt::format("available memory stayed below the floor of {} for {:.0f} s without a candidate running",
+                     base::format_bytes(options_.min_headroom_bytes), options_.memory_wait_s);
 }
 
 TrialRequest Loop::request_for(search::Proposal proposal) {
@@ -264,10 +270,25 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   return record;
 }
 
+bool Loop::rank(Candidate candidate) {
+  if (!candidate.outcome.feasible) {
+    return false;
+  }
+  int trial_id = candidate.trial_id;
+  feasible_.push_back(std::move(candidate));
+  std::vector<const search::Outcome*> outcomes;
+  for (const Candidate& each : feasible_) {
+    outcomes.push_back(&each.outcome);
+  }
+  best_ = feasible_[*search::best_of(outcomes, search::kObjectiveTolerance)];
+  have_best_ = true;
+  return best_.trial_id == trial_id;
+}
+
 void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
   search::Outcome outcome;
   if (record.status == Status::kOk) {
-    outcome = outcome_of(record.judgement, record.metrics);
+    outcome = outcome_of(study_, record.judgement, record.metrics);
     finished_.push_back(record.metrics);
   }
   outcome.out_of_memory = means_out_of_memory(record.status);
@@ -277,12 +298,7 @@ void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
   if (request.proposal.config == default_config_) {
     default_outcome_ = outcome;
   }
-  bool new_best = outcome.feasible &&
-                  (!have_best_ || search::better(outcome, best_.outcome, search::kObjectiveTolerance));
-  if (new_best) {
-    best_ = {request.proposal.config, outcome, request.trial_id};
-    have_best_ = true;
-  }
+  bool new_best = rank({request.proposal.config, outcome, request.trial_id});
   observer_.trial_ended(request, record, new_best);
 }
 
@@ -298,11 +314,10 @@ base::Result<LoopResult> Loop::run() {
       return conclude(EndReason::kBudget, "the time is used up");
     }
     if (!memory_is_back()) {
-      return conclude(
-          EndReason::kMemory,
-          fmt::format("available memory stayed below the floor of {} for {:.0f} s without a candidate "
-                      "running",
-                      base::format_bytes(options_.min_headroom_bytes), kMemoryWait_s));
+      return conclude(EndReason::kMemory, memory_reason());
+    }
+    if (interrupted()) {
+      continue;
     }
     auto proposal = strategy_->ask();
     if (!proposal) {
@@ -350,8 +365,14 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
   bool failed = false;
   for (int step = 0; !failed && (winner.values.size() < wanted || baseline.values.size() < wanted); ++step) {
     bool hard_limit = result.end == EndReason::kBudget || options_.budget_s > 0 || options_.deadline_s > 0;
+    bool memory = memory_is_back();
     if (interrupted()) {
       return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+    }
+    if (!memory) {
+      result.end = EndReason::kMemory;
+      result.reason = memory_reason();
+      break;
     }
     if (hard_limit && out_of_time(0)) {
       break;

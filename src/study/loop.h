@@ -28,6 +28,7 @@ struct LoopOptions {
   double deadline_s = 0;            // seconds from now ("until"); 0 = none
   int confirm_launches = 3;         // fresh launches of winner and default each; 0 = no confirmation
   uint64_t min_headroom_bytes = 0;  // no launch below this much available memory
+  double memory_wait_s = 60;        // how long to wait for it
 };
 
 // What somebody watching is told. `k` counts ended trials, the running one included.

@@ -18,6 +18,7 @@ constexpr MetricInfo kMetrics[] = {
     {"prefill_tps", "speed", "prompt tokens per second until the first token, median"},
     {"ttft_ms", "speed", "milliseconds until the first token, median"},
     {"decode_tps_mad", "speed", "spread of decode_tps over its samples"},
+    {"decode_tps_samples", "speed", "how many samples decode_tps is the median of"},
     {"decode_tps_at_half_context", "half_context", "decode_tps with half of ctx_size filled"},
     {"quality", "quality", "share of the suite's items answered"},
     {"needle_recall", "needle", "share of the planted facts found"},
@@ -200,16 +201,22 @@ Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetric
   return judgement;
 }
 
-search::Outcome outcome_of(const Judgement& judgement, const TrialMetrics& trial) {
+search::Outcome outcome_of(const Study& study, const Judgement& judgement, const TrialMetrics& trial) {
   search::Outcome outcome;
   outcome.ok = true;
   outcome.feasible = judgement.feasible;
   outcome.objective = judgement.objective;
-  auto speed = trial.values.find("decode_tps");
-  auto spread = trial.values.find("decode_tps_mad");
-  if (speed != trial.values.end() && spread != trial.values.end() && speed->second > 0 &&
-      spread->second >= 0) {
-    outcome.noise = spread->second / speed->second;
+  if (study.objective.maximize.empty() || study.objective.maximize.back().text() != "decode_tps") {
+    return outcome;
+  }
+  auto measured = [&](const char* name) {
+    auto found = trial.values.find(name);
+    return found != trial.values.end() && std::isfinite(found->second) ? found->second : 0;
+  };
+  double speed = measured("decode_tps"), spread = measured("decode_tps_mad");
+  double samples = std::max(1.0, measured("decode_tps_samples"));
+  if (speed > 0 && spread > 0) {
+    outcome.noise = spread / speed / std::sqrt(samples);
   }
   return outcome;
 }

@@ -42,7 +42,8 @@ struct Judgement {
 Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetrics* default_trial,
                 std::span<const TrialMetrics> others);
 
-// For Strategy::tell: ok, with the judgement's objective and the relative spread of decode_tps as noise.
-search::Outcome outcome_of(const Judgement& judgement, const TrialMetrics& trial);
+// For Strategy::tell: ok, with the judgement's objective. Its noise is known where the last entry to maximise is
+// decode_tps itself: its MAD (scaled to a sigma) over its median and the root of its samples' number.
+search::Outcome outcome_of(const Study& study, const Judgement& judgement, const TrialMetrics& trial);
 
 }  // namespace study

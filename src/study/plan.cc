@@ -210,12 +210,6 @@ std::string to_text(const Study& study, const Plan& plan) {
   return text;
 }
 
-double seconds_until(const std::string& hh_mm, double now_s) {
-  AR_CHECK(hh_mm.size() == 5, "a time of day that was not checked");
-  double then = std::stoi(hh_mm.substr(0, 2)) * 3600.0 + std::stoi(hh_mm.substr(3)) * 60.0;
-  return then > now_s ? then - now_s : then - now_s + 86400;
-}
-
 std::string grouped(double number) {
   if (number >= 1e15) {
     return fmt::format("{:.2g}", number);

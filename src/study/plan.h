@@ -43,9 +43,6 @@ std::string to_text(const Study& study, const Plan& plan);
 // plans alike.
 int expected_trials(const Study& study);
 
-// Seconds from `now_s` (since midnight) until "HH:MM", today or tomorrow: more than 0, at most a day.
-double seconds_until(const std::string& hh_mm, double now_s);
-
 // 2278125 -> "2,278,125"; 1.2e+17 above 1e15.
 std::string grouped(double number);
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "src/base/units.h"
+#include "src/study/clock.h"
 #include "src/study/plan.h"
 
 namespace study {
@@ -27,17 +28,10 @@ PlanRates guess_rates(const std::string& model) {
   return rates;
 }
 
-double now_since_midnight_s() {
-  std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec;
-}
-
 double available_s(const SearchOptions& search) {
   double left = search.budget_s;
   if (!search.until.empty()) {
-    double until = seconds_until(search.until, now_since_midnight_s());
+    double until = seconds_until(search.until, std::time(nullptr)).value_or(0);  // checked when it was read
     left = left > 0 ? std::min(left, until) : until;
   }
   return left;

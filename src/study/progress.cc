@@ -11,16 +11,13 @@
 
 #include "src/base/units.h"
 #include "src/report/text.h"
+#include "src/study/clock.h"
 
 namespace study {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr const char* kClearLine = "\r\x1b[K";
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // A live line must not flicker: no fractions.
 std::string whole_seconds(double seconds) {

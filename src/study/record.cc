@@ -152,10 +152,10 @@ Judgement judgement_of(const base::Json& end) {
   return judgement;
 }
 
-search::Outcome outcome_of_end(const search::Space& space, const base::Json& end) {
+search::Outcome outcome_of_end(const Study& study, const base::Json& end) {
   auto status = parse_status(base::json_get<std::string>(end, "status", ""));
-  if (auto metrics = metrics_of(space, end)) {
-    return outcome_of(judgement_of(end), *metrics);
+  if (auto metrics = metrics_of(study.space, end)) {
+    return outcome_of(study, judgement_of(end), *metrics);
   }
   search::Outcome outcome;
   outcome.out_of_memory = status && means_out_of_memory(*status);

@@ -48,7 +48,7 @@ base::Json host_crash_end(const base::Json& start);
 std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end);
 Judgement judgement_of(const base::Json& end);
 // What the strategy was told, or would have been.
-search::Outcome outcome_of_end(const search::Space& space, const base::Json& end);
+search::Outcome outcome_of_end(const Study& study, const base::Json& end);
 
 base::Json to_json(const os::MemoryTrace& trace, uint64_t available_after);
 

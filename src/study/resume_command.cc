@@ -61,10 +61,11 @@ int resume_command(int argc, char** argv) {
   int max_trials = 0, confirm = 3;
   bool quiet = false;
   app.add_option("journal", path, "the study's journal")->required();
-  app.add_option("--max-trials", max_trials, "stop after this many trials of the whole study")
+  app.add_option("--max-trials", max_trials,
+                 "stop after this many trials of the whole study (for this session; not recorded)")
       ->check(CLI::PositiveNumber);
   app.add_option("--budget", budget, "stop after this long, from now (default: what the study has left)");
-  app.add_option("--until", until, "stop at this local time, such as 07:00");
+  app.add_option("--until", until, "stop at this local time, such as 07:00 (default: as the study began)");
   app.add_option("--confirm", confirm,
                  "fresh launches of winner and default each at the end; 0 = none (default 3)")
       ->check(CLI::Range(0, 10));

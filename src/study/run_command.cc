@@ -77,9 +77,9 @@ int run_command(int argc, char** argv) {
     return fail(checked.failure(), kExitPreflight);
   }
   base::Json header = study_header(study, checked->program, checked->model);
-  auto journal = Journal::create(out, header);
+  bool locked = false;
+  auto journal = Journal::create(out, header, &locked);
   if (!journal) {
-    bool locked = journal.failure().what.find("locked") != std::string::npos;
     return fail(journal.failure(), locked ? kExitJournal : kExitPreflight);
   }
   fmt::print("Study {}: {} axes, at most {} trials; journal {}\n", study.name, study.space.axes.size(),

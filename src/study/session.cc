@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -13,6 +12,7 @@
 #include "src/os/files.h"
 #include "src/os/proc.h"
 #include "src/report/report.h"
+#include "src/study/clock.h"
 #include "src/study/commands.h"
 #include "src/study/header.h"
 #include "src/study/interrupt.h"
@@ -76,32 +76,12 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
 }
 
 base::Result<double> seconds_to_clock(const std::string& clock_time) {
-  int hour = -1, minute = -1;
-  const char* end = clock_time.data() + clock_time.size();
-  auto [colon, bad_hour] = std::from_chars(clock_time.data(), end, hour);
-  bool ok = bad_hour == std::errc() && colon < end && *colon == ':';
-  if (ok) {
-    auto [rest, bad_minute] = std::from_chars(colon + 1, end, minute);
-    ok = bad_minute == std::errc() && rest == end && hour >= 0 && hour < 24 && minute >= 0 && minute < 60;
-  }
-  if (!ok) {
+  auto seconds = seconds_until(clock_time, std::time(nullptr));
+  if (!seconds) {
     return base::error("until", fmt::format("'{}' is not a time of day", clock_time),
                        "write HH:MM, such as 07:00");
   }
-  std::time_t now = std::time(nullptr);
-  std::tm local = {};
-  localtime_r(&now, &local);
-  local.tm_hour = hour;
-  local.tm_min = minute;
-  local.tm_sec = 0;
-  local.tm_isdst = -1;
-  std::time_t then = std::mktime(&local);
-  if (then <= now) {
-    local.tm_mday += 1;
-    local.tm_isdst = -1;
-    then = std::mktime(&local);
-  }
-  return std::difftime(then, now);
+  return *seconds;
 }
 
 std::string log_directory_of(const std::string& journal_path) {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/base/suggest.h"
 #include "src/study/axis_kinds.h"
 #include "src/study/objective.h"
-#include "src/study/suggest.h"
 
 namespace study {
 
@@ -97,7 +97,7 @@ class AxisReader {
                    "use letters, digits and _ so that constraints can name it");
     } else if (!known_ && nodes_.flag == nullptr && nodes_.env == nullptr) {
       auto names = known_axis_names();
-      std::string near = closest(name_, names);
+      std::string near = base::closest(name_, names);
       reader_.fail(key, fmt::format("no server setting is known for the axis '{}'", name_),
                    near.empty()
                        ? "add flag: --ITS-FLAG or env: ITS_VARIABLE"
@@ -212,7 +212,7 @@ class AxisReader {
         best_distance = std::fabs(*a - *b);
       }
     }
-    std::string near = closest(search::to_string(usual), texts);
+    std::string near = base::closest(search::to_string(usual), texts);
     return std::isfinite(best_distance) || near.empty() ? best : near;
   }
 
@@ -239,7 +239,7 @@ class AxisReader {
     std::string scale = nodes_.scale != nullptr ? nodes_.scale->text : "linear";
     if (scale != "log" && scale != "linear") {
       const std::vector<std::string> known = {"linear", "log"};
-      reader_.fail(*nodes_.scale, fmt::format("unknown scale '{}'", scale), did_you_mean(scale, known));
+      reader_.fail(*nodes_.scale, fmt::format("unknown scale '{}'", scale), base::did_you_mean(scale, known));
     } else if (scale == "log" && *low <= 0) {
       reader_.fail(range, fmt::format("a log scale cannot begin at {}", *low),
                    "begin at 1 or more, or use scale: linear");

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "src/base/suggest.h"
 #include "src/study/objective.h"
-#include "src/study/suggest.h"
 
 namespace study {
 
@@ -76,7 +76,7 @@ class ExpressionReader {
       return check_word(used);
     }
     fail(used.column, fmt::format("'{}' is neither an axis nor a metric", used.name),
-         did_you_mean(used.name, known("")));
+         base::did_you_mean(used.name, known("")));
     return false;
   }
 
@@ -89,7 +89,7 @@ class ExpressionReader {
     }
     if (find_metric(rest) == nullptr && !contains(names_.declared, rest)) {
       fail(used.column, fmt::format("'{}' is neither an axis nor a metric", used.name),
-           did_you_mean(used.name, known(kDefaultPrefix)));
+           base::did_you_mean(used.name, known(kDefaultPrefix)));
       return false;
     }
     return true;
@@ -108,7 +108,7 @@ class ExpressionReader {
       return true;
     }
     fail(used.column, fmt::format("'{}' is not one of the values of {}", used.name, used.compared_with),
-         did_you_mean(used.name, values));
+         base::did_you_mean(used.name, values));
     return false;
   }
 

@@ -4,14 +4,16 @@
 #include <filesystem>
 #include <tuple>
 
+#include "src/base/suggest.h"
 #include "src/os/files.h"
 #include "src/study/axis_kinds.h"
+#include "src/study/backends.h"
+#include "src/study/clock.h"
 #include "src/study/objective.h"
 #include "src/study/space_axes.h"
 #include "src/study/space_expressions.h"
 #include "src/study/space_reader.h"
 #include "src/study/study.h"
-#include "src/study/suggest.h"
 
 namespace study {
 namespace {
@@ -46,7 +48,7 @@ std::vector<std::string> words_of(const std::string& text) {
 bool is_not_worse_than(const std::string& text) {
   auto words = words_of(text);
   return text.find(kNotWorseThan) != std::string::npos ||
-         (words.size() == 3 && words[0] == "quality" && edit_distance(words[1], kNotWorseThan) < 4);
+         (words.size() == 3 && words[0] == "quality" && base::edit_distance(words[1], kNotWorseThan) < 4);
 }
 
 class StudyReader {
@@ -112,12 +114,12 @@ class StudyReader {
                       {"args", [&](const YamlNode& value) { read_args(value); }},
                       {"env", [&](const YamlNode& value) { read_env(value); }},
                       {"api_key_env", [&](const YamlNode& value) { read_api_key(value); }},
-                      {"load_timeout", seconds(backend.load_timeout_s, "backend.load_timeout")},
+                      {"load_timeout",
+                       [&](const YamlNode& value) {
+                         read_timeout(value, backend.load_timeout_s, "backend.load_timeout");
+                       }},
                       {"load_estimate", seconds(backend.load_estimate_s, "backend.load_estimate")},
                       {"stop_grace", seconds(backend.stop_grace_s, "backend.stop_grace")}});
-    if (backend.load_timeout_s <= 0) {
-      reader_.fail(at, "backend.load_timeout must be more than 0", "write a duration such as 20m");
-    }
   }
 
   void read_kind(const YamlNode& at) {
@@ -126,7 +128,7 @@ class StudyReader {
     if (text == kinds[1]) {
       study_.backend.kind = BackendKind::kLlamaServer;
     } else if (text && *text != kinds[0]) {
-      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), did_you_mean(*text, kinds));
+      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), base::did_you_mean(*text, kinds));
     }
   }
 
@@ -134,10 +136,29 @@ class StudyReader {
     if (at.kind == YamlNode::Kind::kList && at.items.empty()) {
       return;
     }
+    bool secret_follows = false;
     for (const YamlNode* item : reader_.list(at, "backend.args")) {
       if (auto text = reader_.expanded(*item, "backend.args")) {
         study_.backend.args.push_back(*text);
       }
+      size_t equals = item->text.find('=');
+      bool flag = item->text.starts_with("-") && names_a_secret(item->text.substr(0, equals));
+      if (secret_follows) {
+        refuse_literal_secret(*item, item->text, "backend.args");
+      } else if (flag && equals != std::string::npos) {
+        refuse_literal_secret(*item, item->text.substr(equals + 1), "backend.args");
+      }
+      secret_follows = flag && equals == std::string::npos && !secret_follows;
+    }
+  }
+
+  // The journal keeps the file's text, so a secret must not stand in it. The message does not repeat it.
+  void refuse_literal_secret(const YamlNode& at, const std::string& raw, const std::string& name) {
+    // What is left without the variables' values: literal text and ${NAME:-defaults}.
+    auto literal = expand_variables(raw, [](const std::string&) { return std::string(); });
+    if (literal && !literal->empty()) {
+      reader_.fail(at, name + " holds a secret, which the journal would keep",
+                   "put it into an environment variable and write ${THAT_VARIABLE}");
     }
   }
 
@@ -152,6 +173,9 @@ class StudyReader {
                      "use letters, digits and _");
       } else if (auto text = reader_.expanded(value, "backend.env." + key.text)) {
         study_.backend.env[key.text] = *text;
+        if (names_a_secret(key.text)) {
+          refuse_literal_secret(value, value.text, "backend.env." + key.text);
+        }
       }
     }
   }
@@ -239,7 +263,7 @@ class StudyReader {
     auto types = cache_type_names();
     const std::vector<std::string> known(types.begin(), types.end());
     if (std::find(known.begin(), known.end(), words[2]) == known.end()) {
-      reader_.fail(at, fmt::format("'{}' is not a cache type", words[2]), did_you_mean(words[2], known),
+      reader_.fail(at, fmt::format("'{}' is not a cache type", words[2]), base::did_you_mean(words[2], known),
                    at.text.rfind(words[2]) + (at.quoted ? 1 : 0));
       return;
     }
@@ -307,7 +331,7 @@ class StudyReader {
       for (const auto& info : search::strategies()) {
         known.emplace_back(info.name);
       }
-      reader_.fail(at, fmt::format("unknown strategy '{}'", *text), did_you_mean(*text, known));
+      reader_.fail(at, fmt::format("unknown strategy '{}'", *text), base::did_you_mean(*text, known));
     } else if (text) {
       study_.search.strategy = *text;
     }
@@ -318,10 +342,7 @@ class StudyReader {
     if (!text) {
       return;
     }
-    auto hours = text->size() == 5 ? parse_whole(text->substr(0, 2)) : std::nullopt;
-    auto minutes = text->size() == 5 ? parse_whole(text->substr(3, 2)) : std::nullopt;
-    if (!hours || !minutes || (*text)[2] != ':' || *hours < 0 || *hours > 23 || *minutes < 0 ||
-        *minutes > 59) {
+    if (!seconds_until(*text, std::time(nullptr))) {
       reader_.fail(at, fmt::format("search.until must be a time of day, not '{}'", *text), "write \"07:00\"");
       return;
     }
@@ -345,29 +366,35 @@ class StudyReader {
   void read_probes(const YamlNode& at) {
     ProbeOptions& probes = study_.probes;
     probes.quality = at.find("quality") != nullptr;
-    reader_.read_map(
-        at, "probes",
-        {{"quality", [&](const YamlNode& value) { read_quality(value); }},
-         {"speed", [&](const YamlNode& value) { read_speed(value); }},
-         {"needle", [&](const YamlNode& value) { read_needle(value); }},
-         {"memory",
-          [&](const YamlNode& value) {
-            reader_.read_map(value, "probes.memory",
-                             {{"min_headroom_gib", [&](const YamlNode& gib) {
-                                 probes.min_headroom_gib =
-                                     reader_.number(gib, "probes.memory.min_headroom_gib", 0, 4096)
-                                         .value_or(probes.min_headroom_gib);
-                               }}});
-          }},
-         {"request_timeout",
-          [&](const YamlNode& value) {
-            probes.request_timeout_s =
-                reader_.duration_s(value, "probes.request_timeout").value_or(probes.request_timeout_s);
-          }},
-         {"stall_timeout", [&](const YamlNode& value) {
-            probes.stall_timeout_s =
-                reader_.duration_s(value, "probes.stall_timeout").value_or(probes.stall_timeout_s);
-          }}});
+    reader_.read_map(at, "probes",
+                     {{"quality", [&](const YamlNode& value) { read_quality(value); }},
+                      {"speed", [&](const YamlNode& value) { read_speed(value); }},
+                      {"needle", [&](const YamlNode& value) { read_needle(value); }},
+                      {"memory",
+                       [&](const YamlNode& value) {
+                         reader_.read_map(value, "probes.memory",
+                                          {{"min_headroom_gib", [&](const YamlNode& gib) {
+                                              probes.min_headroom_gib =
+                                                  reader_
+                                                      .number(gib, "probes.memory.min_headroom_gib", 0, 4096)
+                                                      .value_or(probes.min_headroom_gib);
+                                            }}});
+                       }},
+                      {"request_timeout",
+                       [&](const YamlNode& value) {
+                         read_timeout(value, probes.request_timeout_s, "probes.request_timeout");
+                       }},
+                      {"stall_timeout", [&](const YamlNode& value) {
+                         read_timeout(value, probes.stall_timeout_s, "probes.stall_timeout");
+                       }}});
+  }
+
+  // 0 would mean no limit further down, and a night lost on one server that hangs.
+  void read_timeout(const YamlNode& at, double& into, const char* name) {
+    into = reader_.duration_s(at, name).value_or(into);
+    if (into <= 0) {
+      reader_.fail(at, fmt::format("{} must be more than 0", name), "write a duration such as 20m");
+    }
   }
 
   void read_quality(const YamlNode& at) {

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "src/base/suggest.h"
 #include "src/base/units.h"
-#include "src/study/suggest.h"
 
 namespace study {
 namespace {
@@ -132,7 +132,7 @@ void SpaceReader::read_map(const YamlNode& node, std::string_view name, const st
       }
     }
     if (!found) {
-      fail(key, fmt::format("unknown key '{}' in {}", key.text, name), did_you_mean(key.text, known));
+      fail(key, fmt::format("unknown key '{}' in {}", key.text, name), base::did_you_mean(key.text, known));
     }
   }
 }

@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <condition_variable>
 #include <cstdlib>
-#include <mutex>
 #include <thread>
 
 #include "probes/needle.h"
@@ -17,6 +15,7 @@
 #include "src/os/host.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
+#include "src/study/clock.h"
 #include "src/study/interrupt.h"
 #include "src/study/launcher.h"
 
@@ -28,31 +27,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr double kGiB = 1 << 30;
 constexpr int kPortTries = 3;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// While a probe waits for an answer, Ctrl-C must not: this ends the candidate, which ends the request.
-class StopOnInterrupt {
- public:
-  StopOnInterrupt(os::GuardedChild& child, double grace_s)
-      : thread_([this, &child, grace_s](const std::stop_token& stop) {
-          std::unique_lock lock(mutex_);
-          while (!stop.stop_requested()) {
-            if (interrupted()) {
-              child.stop(grace_s);
-              return;
-            }
-            wake_.wait_for(lock, stop, std::chrono::milliseconds(50), [] { return false; });
-          }
-        }) {}
-
- private:
-  std::mutex mutex_;
-  std::condition_variable_any wake_;
-  std::jthread thread_;
-};
 
 base::Json number_or_null(double value) {
   return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
@@ -147,6 +121,7 @@ class Measurement {
     values["decode_tps" + suffix] = result->decode_tps;
     if (suffix.empty()) {
       values["decode_tps_mad"] = result->decode_tps_mad;
+      values["decode_tps_samples"] = static_cast<double>(result->samples.size());
       values["prefill_tps"] = result->prefill_tps;
       values["ttft_ms"] = result->ttft_ms;
     }
@@ -331,7 +306,6 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   }
   if (!failure) {
     auto measuring = Clock::now();
-    StopOnInterrupt watch(*server.child, study_.backend.stop_grace_s);
     failure = Measurement(study_, request, server, progress_, record).run();
     record.t_measure_s = seconds_since(measuring);
   }

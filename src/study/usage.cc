@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "src/base/suggest.h"
 #include "src/base/version.h"
 #include "src/study/commands.h"
-#include "src/study/suggest.h"
 
 namespace study {
 
@@ -19,7 +19,7 @@ int usage(std::string_view name, std::span<const Command> commands) {
     for (const Command& command : commands) {
       known.emplace_back(command.name);
     }
-    fmt::print(stderr, "error: no command '{}'; {}\n", name, did_you_mean(name, known));
+    fmt::print(stderr, "error: no command '{}'; {}\n", name, base::did_you_mean(name, known));
     return kExitUsage;
   }
   std::FILE* out = asked ? stdout : stderr;

@@ -94,6 +94,31 @@ TEST_CASE("Ctrl-C and SIGTERM stop cleanly and leave a resumable journal") {
   }
 }
 
+TEST_CASE("Ctrl-C ends the wait for a first token that never comes") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  std::string space = driver.scripted_space(kAxes, R"({"behaviour": "healthy-but-dead"})", kGoal);
+  std::string text = e2e::read(space);
+  const std::string limits = "  request_timeout: 2s\n  stall_timeout: 1s\n";
+  REQUIRE(has(text, limits));
+  text.replace(text.find(limits), limits.size(), "  request_timeout: 60s\n  stall_timeout: 60s\n");
+  e2e::write(space, text);
+  driver.start({"run", "--space", space, "--out", driver.path("j.jsonl")});
+  while (driver.processes() < 3) {  // driver, guard, candidate
+    e2e::nap_ms(5);
+  }
+  e2e::nap_ms(700);
+  auto begin = std::chrono::steady_clock::now();
+  driver.signal(SIGINT);
+  e2e::Result result = driver.wait(30);
+  CHECK_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 3);
+  CHECK_EQ(result.code, 128 + SIGINT);
+  CHECK(driver.all_gone(1));
+  CHECK(driver.ends("j.jsonl").empty());
+}
+
 TEST_CASE("a budget that is used up exits 11, and resume with more goes on") {
   if (!e2e::programs_exist()) {
     return;

@@ -293,31 +293,58 @@ TEST_CASE("many launches leave no descriptor and no zombie") {
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);  // not even a zombie
 }
 
+TEST_CASE("a log that grows over its limit is emptied, with a note, and goes on") {
+  Scratch scratch;
+  os::LaunchSpec spec = helper(scratch, {});
+  spec.argv = {"sh", "-c",
+               "i=0; while :; do i=$((i + 1)); echo \"line $i of a very talkative server\"; done"};
+  spec.max_log_bytes = 64 << 10;
+  spec.sample_hz = 100;
+  auto child = os::GuardedChild::launch(spec);
+  REQUIRE(child.ok());
+  CHECK(eventually(20, [&] {
+    auto log = os::read_file(spec.log_path);
+    return log.ok() && log->starts_with("autoresearch: this log passed 65536 bytes") &&
+           log->find("of a very talkative server") != std::string::npos;
+  }));
+  (*child)->stop(0);
+}
+
 TEST_CASE("leftovers are those whose driver is gone") {
   Scratch scratch;
   auto child = os::GuardedChild::launch(helper(scratch, {"tree", "0"}));
   REQUIRE(child.ok());
   os::kill_leftovers();  // others' leftovers, perhaps; ours has a live driver
   CHECK_FALSE((*child)->wait(0.1).has_value());
-  os::LaunchSpec spec = helper(scratch, {"tree", "0"});
-  pid_t orphan = ::fork();
-  if (orphan == 0) {
-    ::setenv("AUTORESEARCH_LAUNCH", "1-999999999999-0", 1);  // pid 1 did not start then
-    ::execl(AR_TEST_HELPER, AR_TEST_HELPER, "ignore-term", nullptr);
-    ::_exit(127);
-  }
-  REQUIRE(eventually(5, [&] {
-    for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
-      if (pid == orphan) {
-        return true;
-      }
+  // Processes of a driver that is no more: pid 1 did not start then.
+  auto orphan_of = [](const std::string& pid_namespace) {
+    pid_t orphan = ::fork();
+    if (orphan == 0) {
+      ::setenv("AUTORESEARCH_LAUNCH", (pid_namespace + "-1-999999999999-0").c_str(), 1);
+      ::execl(AR_TEST_HELPER, AR_TEST_HELPER, "ignore-term", nullptr);
+      ::_exit(127);
     }
-    return false;
-  }));
+    REQUIRE(eventually(5, [&] {
+      for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
+        if (pid == orphan && id.starts_with(pid_namespace + "-1-")) {
+          return true;
+        }
+      }
+      return false;
+    }));
+    return orphan;
+  };
+  struct stat info {};
+  REQUIRE(::stat("/proc/self/ns/pid", &info) == 0);
+  pid_t ours = orphan_of(std::to_string(info.st_ino)), elsewhere = orphan_of(std::to_string(info.st_ino + 1));
   CHECK(os::kill_leftovers() >= 1);  // tests that run beside this one may leave some too
   int status = 0;
-  CHECK(::waitpid(orphan, &status, 0) == orphan);
+  CHECK(::waitpid(ours, &status, 0) == ours);
   CHECK(WIFSIGNALED(status));
+  // Of another pid namespace: its driver may be alive there.
+  CHECK(::waitpid(elsewhere, &status, WNOHANG) == 0);
+  ::kill(elsewhere, SIGKILL);
+  CHECK(::waitpid(elsewhere, &status, 0) == elsewhere);
 }
 
 TEST_CASE("run_command captures, limits and ends") {

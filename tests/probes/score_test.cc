@@ -121,7 +121,7 @@ TEST_CASE("stream events") {
                         1, chat));
   CHECK(chat.token_ms.empty());  // a role is no token
   CHECK(take_chat_event(R"({"choices":[{"delta":{"reasoning_content":"hm"}}]})", 5, chat));
-  CHECK(take_chat_event(R"({"choices":[{"delta":{"content":"yes"}}]})", 7, chat));
+  CHECK(take_chat_event(R"({"error":null,"choices":[{"delta":{"content":"yes"}}]})", 7, chat));
   CHECK(take_chat_event(R"({"choices":[{"delta":{},"finish_reason":"stop"}]})", 8, chat));
   CHECK(take_chat_event(
       R"({"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2},"timings":{"cache_n":0}})", 9,

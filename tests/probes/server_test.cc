@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <thread>
 
 #include "probes/needle.h"
@@ -30,7 +31,7 @@ class FakeServer {
  public:
   explicit FakeServer(const std::string& scenario, std::vector<std::string> flags = {}, bool wait = true) {
     int port = *os::free_port();
-    REQUIRE(os::write_file_atomic(scratch_ / "suite.json", kSuite).ok());
+    std::ofstream(scratch_ / "suite.json") << kSuite;
     os::LaunchSpec spec;
     spec.argv = {AR_BIN_DIR "/fake-server", "-m", "fake.gguf", "--port", std::to_string(port)};
     spec.argv.insert(spec.argv.end(), flags.begin(), flags.end());

@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <set>
 
@@ -190,6 +192,27 @@ TEST_CASE("better is lexicographic with a tolerance on all entries but the last"
   CHECK(better(nothing_feasible(Space(), Config()), always_crashes(Space(), Config()), 0.01));
   CHECK_FALSE(better(nothing_feasible(Space(), Config()), nothing_feasible(Space(), Config()), 0.01));
   CHECK(better(measured({-5}), measured({-6}), 0.01));
+}
+
+TEST_CASE("the best of many does not drift: an earlier entry is not given away step by step") {
+  std::vector<Outcome> outcomes;
+  for (int i = 0; i < 8; ++i) {  // each within 1% of the one before, and faster
+    outcomes.push_back(measured({1000.0 - 6 * i, 10.0 + i}));
+  }
+  std::vector<const Outcome*> all;
+  for (const Outcome& outcome : outcomes) {
+    all.push_back(&outcome);
+  }
+  CHECK_EQ(search::best_of(all, 0.01), 1);  // 994 is within 1% of 1000, 988 is not
+  std::reverse(all.begin(), all.end());
+  CHECK_EQ(search::best_of(all, 0.01), 6);  // whatever the order
+  Outcome failed = nothing_feasible(Space(), Config()), equal = outcomes[1];
+  std::vector<const Outcome*> more = {&failed, &outcomes[1], &equal};
+  CHECK_EQ(search::best_of(more, 0.01), 1);
+  CHECK_EQ(search::best_of(std::vector<const Outcome*>{&failed}, 0.01), std::nullopt);
+  CHECK_EQ(search::best_of(std::vector<const Outcome*>{}, 0.01), std::nullopt);
+  Outcome unknown = measured({std::nan(""), 99}), negative = measured({-5, 1});
+  CHECK_EQ(search::best_of(std::vector<const Outcome*>{&unknown, &negative}, 0.01), 1);
 }
 
 TEST_CASE("the sweep spreads its values and fits its half of the budget") {

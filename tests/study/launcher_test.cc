@@ -59,6 +59,23 @@ TEST_CASE("an exit is told apart by what the log and the memory say") {
   CHECK(has(failure.reason, "1.00 GiB"));
 }
 
+TEST_CASE("a refused lock on memory is not lack of memory") {
+  using study::Status;
+  const std::string warnings =
+      "warning: failed to mlock 123-byte buffer (after previously locking 0 bytes): Cannot allocate memory\n"
+      "Try increasing RLIMIT_MEMLOCK ('ulimit -l' as root).\n";
+  auto failure = study::classify_exit(exit_code(1), {}, warnings + "E failed to bind\n", Status::kLoadCrash);
+  CHECK_EQ(failure.status, Status::kLoadCrash);
+  CHECK(has(failure.reason, "failed to bind"));
+  failure = study::classify_exit(exit_code(1), {}, warnings, Status::kRunCrash);
+  CHECK_EQ(failure.status, Status::kRunCrash);
+  // Real lack of memory after it still counts.
+  failure =
+      study::classify_exit(exit_code(1), {}, warnings + "mmap: Cannot allocate memory\n", Status::kLoadCrash);
+  CHECK_EQ(failure.status, Status::kOom);
+  CHECK(has(failure.reason, "mmap: Cannot allocate memory"));
+}
+
 TEST_CASE("the telling line is the first complaint, or the last words") {
   CHECK_EQ(study::telling_line("ok\nE error: bad flag\nE failed too\n"), "E error: bad flag");
   CHECK_EQ(study::telling_line("E failed to init\nCUDA error: out of memory\nbye"),

@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "src/study/interrupt.h"
 
@@ -286,6 +288,39 @@ TEST_CASE("confirmation launches winner and default afresh, in turns, and surviv
     CHECK_EQ(count, 3);
   }
   CHECK_EQ(content.records.back()["confirmation"]["pairs"], 3);
+}
+
+TEST_CASE("nothing is launched after Ctrl-C while waiting for memory, nor below the floor") {
+  constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
+  SUBCASE("stopped while waiting") {
+    Fixture f;
+    f.options.min_headroom_bytes = kNever;
+    f.options.memory_wait_s = 30;
+    FakeRunner runner;
+    std::jthread user([] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      study::set_interrupted(2);
+    });
+    CHECK_EQ(f.start(runner).end, study::EndReason::kInterrupted);
+    CHECK(runner.seen.empty());
+  }
+  SUBCASE("memory gone before the confirmation") {
+    Fixture f;
+    f.options.confirm_launches = 3;
+    f.options.memory_wait_s = 0.1;
+    FakeRunner runner;
+    int confirmations = 0;
+    runner.before_run = [&](const study::TrialRequest& request) {
+      if (request.proposal.phase == study::kConfirmPhase && ++confirmations == 2) {
+        f.options.min_headroom_bytes = kNever;
+      }
+    };
+    auto result = f.start(runner);
+    CHECK_EQ(result.end, study::EndReason::kMemory);
+    CHECK_EQ(result.verdict, study::Verdict::kUnconfirmed);
+    CHECK_EQ(confirmations, 2);
+    CHECK_EQ(f.content().records.back()["finished"], false);
+  }
 }
 
 TEST_CASE("pairs are compared by their log-ratios") {

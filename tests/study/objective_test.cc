@@ -141,9 +141,13 @@ TEST_CASE("outcome: what the search is told") {
   Study s = make_study({"decode_tps"}, {}, false);
   TrialMetrics t = trial(config("f16", "f16", 2048), 20, 0, 0);
   t.values["decode_tps_mad"] = 0.5;
-  search::Outcome outcome = outcome_of(judge(s, t, nullptr, {}), t);
+  t.values["decode_tps_samples"] = 4;
+  search::Outcome outcome = outcome_of(s, judge(s, t, nullptr, {}), t);
   CHECK(outcome.ok);
   CHECK(outcome.feasible);
   CHECK_EQ(outcome.objective, std::vector<double>{20});
-  CHECK_EQ(outcome.noise, doctest::Approx(0.025));
+  CHECK_EQ(outcome.noise, doctest::Approx(0.0125));  // 0.5 / 20 / sqrt(4)
+  // The spread of decode_tps says nothing about another last entry.
+  Study other = make_study({"decode_tps", "ctx_size"}, {}, false);
+  CHECK_EQ(outcome_of(other, judge(other, t, nullptr, {}), t).noise, 0);
 }

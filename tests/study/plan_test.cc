@@ -2,6 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+#include <ctime>
+
+#include "src/study/clock.h"
+
 using study::make_plan;
 using study::Plan;
 using study::Study;
@@ -79,9 +84,23 @@ TEST_CASE("a space smaller than max_trials is planned to its end") {
 }
 
 TEST_CASE("time of day and digits") {
-  CHECK_EQ(study::seconds_until("07:00", 23 * 3600), 8 * 3600);
-  CHECK_EQ(study::seconds_until("07:00", 6 * 3600 + 59 * 60), 60);
-  CHECK_EQ(study::seconds_until("07:00", 7 * 3600), 86400);
+  const char* before = std::getenv("TZ");
+  std::string zone = before != nullptr ? before : "";
+  ::setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3", 1);
+  ::tzset();
+  constexpr std::time_t kNoon = 1768474800;  // 2026-01-15 12:00 in that zone
+  CHECK_EQ(study::seconds_until("07:00", kNoon), 19 * 3600);
+  CHECK_EQ(study::seconds_until("12:01", kNoon), 60);
+  CHECK_EQ(study::seconds_until("12:00", kNoon), 86400);
+  // The night in which the clock goes forward (2026-03-29) is an hour shorter.
+  constexpr std::time_t kEleven = 1774735200;  // 2026-03-28 23:00
+  CHECK_EQ(study::seconds_until("07:00", kEleven), 7 * 3600);
+  for (const char* bad : {"", "7:00", "24:00", "12:60", "12-30", "-1:00", "1 :00", "07:000"}) {
+    CAPTURE(bad);
+    CHECK_FALSE(study::seconds_until(bad, kNoon).has_value());
+  }
+  before != nullptr ? ::setenv("TZ", zone.c_str(), 1) : ::unsetenv("TZ");
+  ::tzset();
   CHECK_EQ(study::grouped(7), "7");
   CHECK_EQ(study::grouped(2278125), "2,278,125");
   CHECK_EQ(study::grouped(123456), "123,456");

@@ -4,10 +4,10 @@
 #include <filesystem>
 
 #include "search/strategy.h"
+#include "src/base/suggest.h"
 #include "src/study/axis_kinds.h"
 #include "src/study/space_reader.h"
 #include "src/study/study.h"
-#include "src/study/suggest.h"
 #include "src/study/yaml_tree.h"
 
 using search::Value;
@@ -343,6 +343,13 @@ TEST_CASE("a limit needs its probe") {
                  "s.yaml:6:13: decode_tps is used here, but the speed probe is off"));
   CHECK(mentions(errors_of(head + "  subject_to: [quality not_worse_than f15]\n"),
                  "'f15' is not a cache type; did you mean f16?"));
+  for (const char* name : {"request_timeout", "stall_timeout"}) {
+    CAPTURE(name);
+    CHECK(mentions(errors_of(head + "probes: {" + name + ": 0}\n"),
+                   std::string("probes.") + name + " must be more than 0; write a duration"));
+  }
+  CHECK(mentions(errors_of(head + "backend: {load_timeout: 0s}\n"),
+                 "backend.load_timeout must be more than 0"));
   CHECK(
       mentions(errors_of(head + "probes: {quality: {suite: nowhere.json}}\n"), "the suite cannot be read: "));
   CHECK(mentions(errors_of(head + "probes: {quality: {margin: 0.1}}\n"), "probes.quality has no suite"));
@@ -384,13 +391,32 @@ TEST_CASE("any cut and any damaged byte of a real file ends in a study or in err
 
 TEST_CASE("did you mean") {
   const std::vector<std::string> known = {"ctx_size", "cache_type_k", "n_batch", "two-phase"};
-  CHECK_EQ(study::closest("ctx_sise", known), "ctx_size");
-  CHECK_EQ(study::closest("xtc_size", known), "ctx_size");
-  CHECK_EQ(study::closest("CTX-SIZE", known), "ctx_size");
-  CHECK_EQ(study::closest("nbatch", known), "n_batch");
-  CHECK_EQ(study::closest("banana", known), "");
-  CHECK_EQ(study::closest("", known), "");
-  CHECK_EQ(study::edit_distance("abcd", "acbd"), 1);
-  CHECK_EQ(study::edit_distance("kitten", "sitting"), 3);
-  CHECK_EQ(study::edit_distance("", "abc"), 3);
+  CHECK_EQ(base::closest("ctx_sise", known), "ctx_size");
+  CHECK_EQ(base::closest("xtc_size", known), "ctx_size");
+  CHECK_EQ(base::closest("CTX-SIZE", known), "ctx_size");
+  CHECK_EQ(base::closest("nbatch", known), "n_batch");
+  CHECK_EQ(base::closest("banana", known), "");
+  CHECK_EQ(base::closest("", known), "");
+  CHECK_EQ(base::edit_distance("abcd", "acbd"), 1);
+  CHECK_EQ(base::edit_distance("kitten", "sitting"), 3);
+  CHECK_EQ(base::edit_distance("", "abc"), 3);
+}
+
+TEST_CASE("a literal secret is refused, however it is spelled, and not repeated") {
+  setenv("AR_TEST_KEY", "from-the-environment", 1);
+  const std::string head(kMinimal);
+  for (const char* backend : {"{env: {HF_TOKEN: hush}}", "{env: {HF_TOKEN: \"h\\u0075sh\"}}",
+                              "{env: {MY_API_KEY: '${AR_TEST_KEY:-hush}'}}", "{args: [--api-key, hush]}",
+                              "{args: [--api-key=hush]}", "{args: [--api-key, 'pre${AR_TEST_KEY}']}"}) {
+    CAPTURE(backend);
+    auto errors = errors_of(head + "backend: " + backend + "\n");
+    CHECK(mentions(errors,
+                   "holds a secret, which the journal would keep; put it into an environment variable"));
+    CHECK_FALSE(mentions(errors, "hush"));
+  }
+  Study s = good(head +
+                 "backend: {env: {HF_TOKEN: '${AR_TEST_KEY}', LANG: C}, args: [--api-key, '${AR_TEST_KEY}', "
+                 "--max-tokens, 5, --api-key-file, k]}\n");
+  CHECK_EQ(s.backend.env.at("HF_TOKEN"), "from-the-environment");
+  CHECK_EQ(s.backend.args[1], "from-the-environment");
 }

@@ -1,0 +1,38 @@
+#include "src/study/header.h"
+
+#include <doctest/doctest.h>
+
+namespace {
+
+constexpr const char* kSpace =
+    "study: s\nmodel: m.bin\naxes:\n  n_batch: {values: [1, 2], default: 1}\n"
+    "objective:\n  maximize: decode_tps\nsearch: {until: \"06:00\"}\n";
+
+study::Study parsed(const char* text) {
+  auto result = study::parse_space_file(text, "s.yaml");
+  REQUIRE(std::holds_alternative<study::Study>(result));
+  return std::get<study::Study>(std::move(result));
+}
+
+}  // namespace
+
+TEST_CASE("the header brings back the options of the first run, its end time too") {
+  study::Study first = parsed(kSpace);
+  first.search.until = "07:30";  // --until
+  first.search.max_trials = 7;
+  first.search.budget_s = 90;
+  base::Json header = study::study_header(first, {}, {{"path", "m.bin"}});
+  auto again = study::study_of_header(header);
+  REQUIRE(again.ok());
+  CHECK_EQ(again->search.until, "07:30");
+  CHECK_EQ(again->search.max_trials, 7);
+  CHECK_EQ(again->search.budget_s, 90);
+}
+
+TEST_CASE("a header whose space text was changed is refused") {
+  base::Json header = study::study_header(parsed(kSpace), {}, {{"path", "m.bin"}});
+  header["space"] = std::string(kSpace) + "# more\n";
+  auto again = study::study_of_header(header);
+  REQUIRE_FALSE(again.ok());
+  CHECK(again.failure().to_string().find("hash") != std::string::npos);
+}
