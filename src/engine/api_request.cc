@@ -387,7 +387,8 @@ MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vecto
 }
 
 MaybeError check_text(std::string_view text, const Tokenizer& tokenizer, int n_ctx) {
-  // An unknown character of up to 4 bytes is one token too. Tokenizing takes many times the text's memory, so what no vocabulary of such tokens could fit stops here.
+  // Tokenizing takes many times the text's memory, so what surely cannot fit stops here. An unknown character
+  // of up to 4 bytes is one token too.
   const size_t longest = std::max<size_t>(4, tokenizer.max_token_bytes());
   const size_t n = text.size() / longest;
   if (n <= static_cast<size_t>(n_ctx)) {
