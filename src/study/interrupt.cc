@@ -36,6 +36,10 @@ void set_interrupted(int signal_number) {
 
 void install_interrupt_handlers() {
   for (int signal_number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction inherited = {};
+    if (sigaction(signal_number, nullptr, &inherited) == 0 && inherited.sa_handler == SIG_IGN) {
+      continue;  // nohup, or a job in the background: whoever started us wants it ignored
+    }
     struct sigaction action = {};
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);

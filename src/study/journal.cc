@@ -146,6 +146,9 @@ base::Result<JournalContent> read_journal(std::string_view text, const std::stri
       content.torn = true;
       break;
     }
+    if (line == 1 && (!whole || type_of(*record) != "study")) {
+      return base::error(place, "this is no journal of autoresearch", "name the file that run --out wrote");
+    }
     if (!whole) {
       return base::error(place, record.ok() ? "not a JSON object" : record.failure().what, kCorruptNext);
     }

@@ -321,7 +321,8 @@ base::Result<LoopResult> Loop::run() {
     }
     auto proposal = strategy_->ask();
     if (!proposal) {
-      return conclude(EndReason::kFinished, "the search has nothing left to try");
+      return conclude(EndReason::kFinished,
+                      "the search has stopped: no step from the best point has gained anything");
     }
     TrialRequest request = request_for(std::move(*proposal));
     observer_.trial_started(ended_ + 1, options_.max_trials, request);

@@ -29,7 +29,7 @@ int run_command(int argc, char** argv) {
   bool quiet = false;
   app.add_option("--space", space_path, "space file (YAML)")->required();
   app.add_option("--out", out, "journal to write (default: runs/STUDY-TIME.jsonl)");
-  app.add_option("--max-trials", max_trials, "stop after this many trials")->check(CLI::PositiveNumber);
+  app.add_option("--max-trials", max_trials, "stop after this many trials")->check(CLI::Range(1, 100000));
   app.add_option("--budget", budget, "stop after this long, such as 90m or 8h");
   app.add_option("--until", until, "stop at this local time, such as 07:00");
   app.add_option("--confirm", confirm,
