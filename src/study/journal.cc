@@ -25,9 +25,6 @@ std::string type_of(const base::Json& record) {
 class Checker {
  public:
   std::optional<std::string> header(const base::Json& record) {
-    if (type_of(record) != "study") {
-      return "the first record is not a study header";
-    }
     int version = base::json_get<int>(record, "schema_version", 0);
     if (version != kSchemaVersion) {
       return fmt::format("schema_version is {}, this autoresearch reads {}", version, kSchemaVersion);

@@ -85,7 +85,8 @@ TEST_CASE("damage is named by its line") {
   const Case cases[] = {
       {"garbage in the middle", header_line() + "\x01\x02 not json\n" + start, "parse error", 2},
       {"not an object", header_line() + "[1,2]\n", "not a JSON object", 2},
-      {"no header", start, "not a study header", 1},
+      {"no header", start, "no journal of autoresearch", 1},
+      {"some other file", "study: s\nmodel: m\n", "no journal of autoresearch", 1},
       {"two headers", header_line() + header_line(), "second study header", 2},
       {"newer schema", "{\"type\":\"study\",\"schema_version\":2}\n", "schema_version is 2", 1},
       {"two ends", header_line() + start + end + end, "ends twice", 4},
