@@ -102,7 +102,7 @@ TEST_CASE("demo.yaml reads, and its suite has 40 items and more") {
   const Study& s = std::get<Study>(loaded);
   CHECK_GE(s.probes.quality_items.size(), 40);
   CHECK_EQ(s.space.axes.size(), 5);
-  CHECK_EQ(s.search.max_trials, 14);
+  CHECK_EQ(s.search.max_trials, 22);
 }
 
 TEST_CASE("scalars are typed by their axis, quoted or plain alike") {
