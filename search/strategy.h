@@ -23,7 +23,7 @@ struct Proposal {
 // What a trial came to, as far as the search may see it.
 struct Outcome {
   bool ok = false;                // it ran and was measured
-  bool out_of_memory = false;     // failed for lack of memory: larger will too
+  bool out_of_memory = false;     // failed, or broke a limit on memory: larger will too
   bool feasible = false;          // ok, and every limit of the objective holds
   std::vector<double> objective;  // to maximise, lexicographic; empty unless ok
   double noise = 0;  // relative standard error of the last objective entry; 0 where it is not known

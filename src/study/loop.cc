@@ -291,7 +291,7 @@ void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
     outcome = outcome_of(study_, record.judgement, record.metrics);
     finished_.push_back(record.metrics);
   }
-  outcome.out_of_memory = means_out_of_memory(record.status);
+  outcome.out_of_memory = outcome.out_of_memory || means_out_of_memory(record.status);
   strategy_->tell(request.proposal.config, outcome);
   ++ended_;
   trial_s_.push_back(record.t_total_s);

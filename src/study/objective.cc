@@ -24,7 +24,7 @@ constexpr MetricInfo kMetrics[] = {
     {"needle_recall", "needle", "share of the planted facts found"},
     {"min_headroom_gib", "memory", "least memory left on the host, in GiB"},
     {"rss_gib", "memory", "resident memory of the server, in GiB"},
-    {"kv_mib", "load", "KV cache as the server says it is, in MiB (tbq-server)"},
+    {"kv_mib", "memory", "KV cache as the server says it is, in MiB (tbq-server)"},
     {"load_s", "load", "seconds from launch until it answered"},
     {"ctx_size", "load", "context length in tokens"},
 };
@@ -201,9 +201,31 @@ Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetric
   return judgement;
 }
 
+namespace {
+
+// A limit on memory alone (kv_mib <= 8, min_headroom_gib >= 1) does not hold: larger would break it too.
+bool breaks_memory_limit(const Study& study, const TrialMetrics& trial) {
+  auto on_memory = [](const std::string& name) {
+    const MetricInfo* metric = find_metric(name);
+    return metric != nullptr && metric->probe == "memory";
+  };
+  auto lookup = lookup_of(study, trial, nullptr);
+  return std::any_of(study.objective.subject_to.begin(), study.objective.subject_to.end(),
+                     [&](const search::Expression& limit) {
+                       auto names = limit.names();
+                       auto value = limit.evaluate(lookup);
+                       const bool* holds = value ? std::get_if<bool>(&*value) : nullptr;
+                       return !names.empty() && std::all_of(names.begin(), names.end(), on_memory) &&
+                              holds != nullptr && !*holds;
+                     });
+}
+
+}  // namespace
+
 search::Outcome outcome_of(const Study& study, const Judgement& judgement, const TrialMetrics& trial) {
   search::Outcome outcome;
   outcome.ok = true;
+  outcome.out_of_memory = breaks_memory_limit(study, trial);
   outcome.feasible = judgement.feasible;
   outcome.objective = judgement.objective;
   if (study.objective.maximize.empty() || study.objective.maximize.back().text() != "decode_tps") {

@@ -151,3 +151,19 @@ TEST_CASE("outcome: what the search is told") {
   Study other = make_study({"decode_tps", "ctx_size"}, {}, false);
   CHECK_EQ(outcome_of(other, judge(other, t, nullptr, {}), t).noise, 0);
 }
+
+TEST_CASE("a broken limit on memory alone is told to the search as lack of memory") {
+  Study s = make_study({"decode_tps"}, {"kv_mib <= 8", "decode_tps >= 10"}, false);
+  TrialMetrics big = trial(config("f16", "f16", 4096), 5, 0, 0);
+  big.values["kv_mib"] = 10;
+  Judgement judged = study::judge(s, big, nullptr, {});
+  CHECK_FALSE(judged.feasible);
+  CHECK(study::outcome_of(s, judged, big).out_of_memory);
+  big.values["kv_mib"] = 8;  // too slow still, but not too big
+  judged = study::judge(s, big, nullptr, {});
+  CHECK_FALSE(judged.feasible);
+  CHECK_FALSE(study::outcome_of(s, judged, big).out_of_memory);
+  Study mixed = make_study({"decode_tps"}, {"decode_tps * 10 >= kv_mib"}, false);
+  big.values["kv_mib"] = 1000;  // a limit on more than memory says nothing about size
+  CHECK_FALSE(study::outcome_of(mixed, study::judge(mixed, big, nullptr, {}), big).out_of_memory);
+}
