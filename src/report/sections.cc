@@ -135,10 +135,11 @@ std::string verdict_section(const Page& page) {
                                           " looked better once, but not in fresh launches."
                                     : "no other configuration tried is better and holds every limit.";
   } else if (baseline == nullptr || !baseline->feasible) {
-    sentence = fmt::format("Use {}: the default {}.", best->change,
-                           baseline == nullptr ? "has not been measured"
-                           : baseline->ok      ? "does not hold every limit"
-                                               : "fails (" + baseline->status + ")");
+    sentence = fmt::format(
+        "{} is the best that ran: the default {}, so there is nothing to confirm it against.", best->change,
+        baseline == nullptr ? "has not been measured"
+        : baseline->ok      ? "does not hold every limit"
+                            : "fails (" + baseline->status + ")");
   } else if (confirmed) {
     ink = Ink::kGreen;
     sentence = fmt::format("Use {}: confirmed better than the default.", best->change);

@@ -112,7 +112,7 @@ TEST_CASE("verdicts are worded by what is known") {
   CHECK(has(render({base, study_end("default_stands", 1)}), "The default stands"));
   CHECK(has(render({base, better}), "The study has not ended"));
   CHECK(has(render({failed(1, "f16", "oom", "x"), better, study_end("unconfirmed", 2)}),
-            "Use cache_type_k=q8_0: the default fails (oom)."));
+            "cache_type_k=q8_0 is the best that ran: the default fails (oom), so there is nothing to"));
   CHECK(has(render({failed(1, "f16", "oom", "x"), study_end("no_feasible", 0)}),
             "No configuration held every limit"));
   CHECK(has(render({}), "No trial has ended yet."));
