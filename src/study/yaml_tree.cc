@@ -121,7 +121,7 @@ class TreeBuilder final : public YAML::EventHandler {
            fmt::format("keep one; the first has its value on line {}", first->line));
       return;
     }
-    level.node.entries.emplace_back(level.key, std::move(value));
+    level.node.entries.push_back({level.key, std::move(value)});
   }
 
   YamlTree& tree_;

@@ -12,15 +12,21 @@
 
 namespace study {
 
+struct YamlEntry;
+
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap } kind = Kind::kNull;
   int line = 1, column = 1;
-  bool quoted = false;                                 // a scalar in quotes or a block scalar
-  std::string text;                                    // of a scalar
-  std::vector<YamlNode> items;                         // of a list
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // of a map, in the file's order; keys are scalars
+  bool quoted = false;             // a scalar in quotes or a block scalar
+  std::string text;                // of a scalar
+  std::vector<YamlNode> items;     // of a list
+  std::vector<YamlEntry> entries;  // of a map, in the file's order
 
   const YamlNode* find(std::string_view key) const;  // nullptr when absent or no map
+};
+
+struct YamlEntry {
+  YamlNode key, value;  // the key is a scalar
 };
 
 struct YamlTree {
