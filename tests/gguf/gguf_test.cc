@@ -297,7 +297,7 @@ TEST_CASE("type sizes equal the reference blocks'") {
   const auto index = base::parse_json(std::string(std::istreambuf_iterator<char>(file), {}), path);
   REQUIRE(index.ok());
   for (const auto& [name, row] : index->items()) {
-    CAPTURE(name);
+    CAPTURE(std::string(name));
     const auto size = gguf::type_size(row["ggml_type"].get<uint32_t>());
     REQUIRE(size.has_value());
     CHECK(size->name == name);
