@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 
 #include "src/base/suggest.h"
 #include "src/base/units.h"
@@ -178,6 +179,24 @@ std::optional<double> SpaceReader::duration_s(const YamlNode& node, std::string_
     return std::nullopt;
   }
   return *value;
+}
+
+void SpaceReader::timeout_s(const YamlNode& node, double& into, std::string_view name) {
+  double seconds = duration_s(node, name).value_or(into);
+  if (seconds <= 0) {
+    fail(node, fmt::format("{} must be more than 0", name), "write a duration such as 20m");
+    return;
+  }
+  into = seconds;
+}
+
+std::string SpaceReader::resolve(const std::string& path) const {
+  std::filesystem::path beside = std::filesystem::path(where_).parent_path() / path;
+  std::error_code ignored;
+  if (!std::filesystem::path(path).is_absolute() && std::filesystem::exists(beside, ignored)) {
+    return beside.lexically_normal().string();
+  }
+  return path;
 }
 
 std::optional<std::string> SpaceReader::expanded(const YamlNode& node, std::string_view name) {

@@ -35,6 +35,11 @@ class SpaceReader {
   std::optional<int64_t> whole(const YamlNode& node, std::string_view name, int64_t least, int64_t most);
   std::optional<double> number(const YamlNode& node, std::string_view name, double least, double most);
   std::optional<double> duration_s(const YamlNode& node, std::string_view name);
+  // A duration of more than 0 (which would mean no limit further down: a night lost on one server that hangs);
+  // `into` keeps its value after an error.
+  void timeout_s(const YamlNode& node, double& into, std::string_view name);
+  // A relative path means the space file's directory first: a study works from wherever it is started.
+  std::string resolve(const std::string& path) const;
   // text with ${VARIABLE} and ${VARIABLE:-default} replaced.
   std::optional<std::string> expanded(const YamlNode& node, std::string_view name);
   // A list's items, or the node itself when it is a scalar; an empty list is an error.

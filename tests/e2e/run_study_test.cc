@@ -113,7 +113,9 @@ TEST_CASE("every fault ends in its own status, and the study goes on") {
     }
   }
   CHECK_EQ(seen.size(), expected.size());
-  for (const auto& [fault, status] : expected) {
+  for (const auto& outcome : expected) {
+    const auto& fault = outcome.first;
+    const auto& status = outcome.second;
     CAPTURE(fault);
     CHECK_EQ(seen[fault], status);
   }

@@ -52,8 +52,10 @@ TEST_CASE("part positions and their inverse") {
 TEST_CASE("logits do not depend on threads or ubatch, to the bit") {
   const auto model = fixtures::load(kTiny);
   const auto tokens = long_prompt(model->hp.n_vocab);
-  for (const auto& [k, v] :
+  for (const auto& pair :
        {std::pair("f32", "f32"), std::pair("q8_0", "tbq3_0"), std::pair("tbq4_0", "q4_0")}) {
+    const char* k = pair.first;  // a structured binding cannot be captured (clang 14)
+    const char* v = pair.second;
     CAPTURE(k);
     const auto base = fixtures::logits(*fixtures::open(model, options(1, 512, k, v)), tokens);
     const bool all = std::string_view(k) == "f32";
@@ -120,8 +122,11 @@ TEST_CASE("every pair of cache types runs, as near to f32 as its types allow") {
   // rms error in units of the logits' standard deviation; measured as K (V f32) and as V (K f32).
   const std::vector<std::pair<std::string, double>> types = {
       {"f32", 1e-4}, {"f16", 2e-3}, {"q8_0", 3e-2}, {"q4_0", 0.35}, {"tbq4_0", 0.35}, {"tbq3_0", 0.6}};
-  for (const auto& [k, k_bound] : types) {
-    for (const auto& [v, v_bound] : types) {
+  for (const auto& key_type : types) {
+    for (const auto& value_type : types) {
+      const auto& k = key_type.first;
+      const auto& v = value_type.first;
+      const double k_bound = key_type.second, v_bound = value_type.second;
       CAPTURE(k);
       CAPTURE(v);
       const auto difference =

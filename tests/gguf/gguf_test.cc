@@ -296,8 +296,10 @@ TEST_CASE("type sizes equal the reference blocks'") {
   }
   const auto index = base::parse_json(std::string(std::istreambuf_iterator<char>(file), {}), path);
   REQUIRE(index.ok());
-  for (const auto& [name, row] : index->items()) {
-    CAPTURE(std::string(name));
+  for (const auto& item : index->items()) {
+    const std::string& name = item.key();
+    const base::Json& row = item.value();
+    CAPTURE(name);
     const auto size = gguf::type_size(row["ggml_type"].get<uint32_t>());
     REQUIRE(size.has_value());
     CHECK(size->name == name);

@@ -247,7 +247,9 @@ TEST_CASE("of many servers that fork away at the worst moment none survives") {
     server.child().stop(0);
   }
   std::string mine = std::to_string(::getpid()) + "-";
-  for (const auto& [pid, id] : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
+  for (const auto& process : os::processes_with_variable("AUTORESEARCH_LAUNCH")) {
+    const pid_t pid = process.first;
+    const std::string& id = process.second;
     CHECK_FALSE_MESSAGE(id.starts_with(mine), "pid ", pid, " of launch ", id);
   }
 }

@@ -139,8 +139,12 @@ TEST_CASE("every strategy keeps the contract on every space") {
       {"always out of memory", always_out_of_memory},
       {"always crashes", always_crashes}};
   for (const auto& info : search::strategies()) {
-    for (const auto& [space_name, space] : all_spaces) {
-      for (const auto& [server_name, server] : all_servers) {
+    for (const auto& named_space : all_spaces) {
+      const auto& space_name = named_space.first;
+      const auto& space = named_space.second;
+      for (const auto& named_server : all_servers) {
+        const auto& server_name = named_server.first;
+        const auto& server = named_server.second;
         for (int max_trials : {1, 2, 7, 60}) {
           CAPTURE(info.name);
           CAPTURE(space_name);

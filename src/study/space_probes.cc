@@ -1,0 +1,169 @@
+#include "src/study/space_probes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "src/os/files.h"
+
+namespace study {
+namespace {
+
+constexpr uint64_t kMaxSuite = 4 << 20;
+constexpr int kPromptOverhead = 64;  // tokens of question and chat template around a needle's filler
+
+class ProbesReader {
+ public:
+  ProbesReader(SpaceReader& reader, ProbeOptions& options) : reader_(reader), options_(options) {}
+
+  const YamlNode* read(const YamlNode& at) {
+    options_.quality = at.find("quality") != nullptr;
+    reader_.read_map(at, "probes",
+                     {{"quality", [&](const YamlNode& value) { read_quality(value); }},
+                      {"speed", [&](const YamlNode& value) { read_speed(value); }},
+                      {"needle", [&](const YamlNode& value) { read_needle(value); }},
+                      {"memory",
+                       [&](const YamlNode& value) {
+                         reader_.read_map(value, "probes.memory",
+                                          {{"min_headroom_gib", [&](const YamlNode& gib) {
+                                              options_.min_headroom_gib =
+                                                  reader_
+                                                      .number(gib, "probes.memory.min_headroom_gib", 0, 4096)
+                                                      .value_or(options_.min_headroom_gib);
+                                            }}});
+                       }},
+                      {"request_timeout",
+                       [&](const YamlNode& value) {
+                         reader_.timeout_s(value, options_.request_timeout_s, "probes.request_timeout");
+                       }},
+                      {"stall_timeout", [&](const YamlNode& value) {
+                         reader_.timeout_s(value, options_.stall_timeout_s, "probes.stall_timeout");
+                       }}});
+    return lengths_at_;
+  }
+
+ private:
+  // `off` in place of a probe's map switches it off.
+  bool switched_off(const YamlNode& at, bool& flag) {
+    if (at.kind == YamlNode::Kind::kScalar && (at.text == "off" || at.text == "false")) {
+      flag = false;
+    }
+    return !flag;
+  }
+
+  std::function<void(const YamlNode&)> whole_into(int& into, std::string name, int least, int most) {
+    return [this, &into, name = std::move(name), least, most](const YamlNode& value) {
+      into = static_cast<int>(reader_.whole(value, name, least, most).value_or(into));
+    };
+  }
+
+  void read_quality(const YamlNode& at) {
+    if (switched_off(at, options_.quality)) {
+      return;
+    }
+    reader_.read_map(
+        at, "probes.quality",
+        {{"suite", [&](const YamlNode& value) { read_suite(value); }},
+         {"margin", [&](const YamlNode& value) {
+            options_.quality_margin =
+                reader_.number(value, "probes.quality.margin", 0, 1).value_or(options_.quality_margin);
+          }}});
+    if (at.kind == YamlNode::Kind::kMap && at.find("suite") == nullptr) {
+      reader_.fail(at, "probes.quality has no suite",
+                   "add suite: prompts/known-answer.json, or write quality: off");
+    }
+  }
+
+  void read_suite(const YamlNode& at) {
+    auto path = reader_.expanded(at, "probes.quality.suite");
+    if (!path) {
+      return;
+    }
+    options_.quality_suite = reader_.resolve(*path);
+    auto text = os::read_file(options_.quality_suite, kMaxSuite);
+    if (!text) {
+      reader_.fail(at, fmt::format("the suite cannot be read: {}", text.failure().to_string()),
+                   "give its path relative to this file");
+      return;
+    }
+    auto items = probes::parse_suite(*text, options_.quality_suite);
+    if (!items) {
+      reader_.fail(at, items.failure().to_string(), "correct the suite");
+      return;
+    }
+    options_.quality_items = std::move(*items);
+  }
+
+  void read_speed(const YamlNode& at) {
+    probes::SpeedOptions& speed = options_.speed_options;
+    if (switched_off(at, options_.speed)) {
+      return;
+    }
+    reader_.read_map(at, "probes.speed",
+                     {{"n_prompt", whole_into(speed.n_prompt, "probes.speed.n_prompt", 1, 1 << 24)},
+                      {"n_gen", whole_into(speed.n_gen, "probes.speed.n_gen", 2, 1 << 20)},
+                      {"repeats", whole_into(speed.repeats, "probes.speed.repeats", 1, 100)},
+                      {"warmups", whole_into(speed.warmups, "probes.speed.warmups", 0, 100)}});
+  }
+
+  void read_needle(const YamlNode& at) {
+    probes::NeedleOptions& needle = options_.needle_options;
+    if (switched_off(at, options_.needle)) {
+      return;
+    }
+    auto lengths = [&](const YamlNode& value) {
+      needle.lengths.clear();
+      for (const YamlNode* item : reader_.list(value, "probes.needle.lengths")) {
+        if (auto length = reader_.whole(*item, "probes.needle.lengths", 32, 1 << 24)) {
+          needle.lengths.push_back(static_cast<int>(*length));
+        }
+      }
+      lengths_at_ = &value;
+    };
+    auto depths = [&](const YamlNode& value) {
+      needle.depths.clear();
+      for (const YamlNode* item : reader_.list(value, "probes.needle.depths")) {
+        if (auto depth = reader_.number(*item, "probes.needle.depths", 0, 1)) {
+          needle.depths.push_back(*depth);
+        }
+      }
+    };
+    reader_.read_map(at, "probes.needle",
+                     {{"lengths", lengths},
+                      {"depths", depths},
+                      {"per_cell", whole_into(needle.per_cell, "probes.needle.per_cell", 1, 1000)},
+                      {"seed", [&](const YamlNode& value) {
+                         needle.seed = static_cast<uint64_t>(
+                             reader_.whole(value, "probes.needle.seed", 0, INT64_MAX).value_or(1));
+                       }}});
+  }
+
+  SpaceReader& reader_;
+  ProbeOptions& options_;
+  const YamlNode* lengths_at_ = nullptr;
+};
+
+}  // namespace
+
+const YamlNode* read_probes(SpaceReader& reader, const YamlNode& node, ProbeOptions& options) {
+  return ProbesReader(reader, options).read(node);
+}
+
+void check_needle_lengths(SpaceReader& reader, const YamlNode* lengths_at, const Study& study) {
+  const search::Axis* ctx = study.space.find("ctx_size");
+  const auto& lengths = study.probes.needle_options.lengths;
+  if (ctx == nullptr || lengths_at == nullptr || lengths.empty()) {
+    return;
+  }
+  int longest = *std::max_element(lengths.begin(), lengths.end());
+  const auto* smallest = std::get_if<int64_t>(&ctx->values.front());
+  if (smallest != nullptr && *smallest > 0 && longest + kPromptOverhead > *smallest) {
+    reader.fail(
+        *lengths_at,
+        fmt::format("a needle of {} tokens does not fit the smallest ctx_size, {}", longest, *smallest),
+        fmt::format("write at most {}", *smallest - kPromptOverhead));
+  }
+}
+
+}  // namespace study

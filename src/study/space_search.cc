@@ -1,0 +1,74 @@
+#include "src/study/space_search.h"
+
+#include <fmt/format.h>
+
+#include <ctime>
+
+#include "search/strategy.h"
+#include "src/base/suggest.h"
+#include "src/study/clock.h"
+
+namespace study {
+namespace {
+
+class SearchReader {
+ public:
+  SearchReader(SpaceReader& reader, SearchOptions& options) : reader_(reader), options_(options) {}
+
+  void read(const YamlNode& at) {
+    reader_.read_map(
+        at, "search",
+        {{"strategy", [&](const YamlNode& value) { read_strategy(value); }},
+         {"seed",
+          [&](const YamlNode& value) {
+            options_.seed =
+                static_cast<uint64_t>(reader_.whole(value, "search.seed", 0, INT64_MAX).value_or(1));
+          }},
+         {"budget",
+          [&](const YamlNode& value) {
+            options_.budget_s = reader_.duration_s(value, "search.budget").value_or(0);
+          }},
+         {"until", [&](const YamlNode& value) { read_until(value); }},
+         {"max_trials", [&](const YamlNode& value) {
+            options_.max_trials = static_cast<int>(
+                reader_.whole(value, "search.max_trials", 1, 100000).value_or(options_.max_trials));
+          }}});
+  }
+
+ private:
+  void read_strategy(const YamlNode& at) {
+    auto text = reader_.text(at, "search.strategy");
+    if (text && search::find_strategy(*text) == nullptr) {
+      std::vector<std::string> known;
+      for (const auto& info : search::strategies()) {
+        known.emplace_back(info.name);
+      }
+      reader_.fail(at, fmt::format("unknown strategy '{}'", *text), base::did_you_mean(*text, known));
+    } else if (text) {
+      options_.strategy = *text;
+    }
+  }
+
+  void read_until(const YamlNode& at) {
+    auto text = reader_.text(at, "search.until");
+    if (!text) {
+      return;
+    }
+    if (!seconds_until(*text, std::time(nullptr))) {
+      reader_.fail(at, fmt::format("search.until must be a time of day, not '{}'", *text), "write \"07:00\"");
+      return;
+    }
+    options_.until = *text;
+  }
+
+  SpaceReader& reader_;
+  SearchOptions& options_;
+};
+
+}  // namespace
+
+void read_search(SpaceReader& reader, const YamlNode& node, SearchOptions& options) {
+  SearchReader(reader, options).read(node);
+}
+
+}  // namespace study
