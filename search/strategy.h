@@ -16,8 +16,12 @@ namespace search {
 
 struct Proposal {
   Config config;
-  std::string phase;      // "default", "sweep", "perturb", "random", "grid", "confirm"
+  // "default", "sweep", "perturb", "random", "grid"; the loop's own: "anchor", "final", "confirm".
+  std::string phase;
   std::string rationale;  // one line for the journal and the person reading it
+  // Why it must run out of memory, judging by smaller ones that did; "" otherwise. Such a point is recorded as
+  // skipped_predicted and told as Outcome{predicted}, not launched.
+  std::string doomed = {};
 };
 
 // What a trial came to, as far as the search may see it.
@@ -26,7 +30,9 @@ struct Outcome {
   bool out_of_memory = false;     // failed, or broke a limit on memory: larger will too
   bool feasible = false;          // ok, and every limit of the objective holds
   std::vector<double> objective;  // to maximise, lexicographic; empty unless ok
-  double noise = 0;  // relative standard error of the last objective entry; 0 where it is not known
+  // Relative standard error of the last objective entry, launch to launch included; 0 where it is not known.
+  double noise = 0;
+  bool predicted = false;  // with out_of_memory: never launched, a forecast
 };
 
 struct Limits {
@@ -34,6 +40,9 @@ struct Limits {
   // How many the time will probably allow, so that the plan fits the night; 0 = max_trials. A resumed study
   // must give the same number.
   int expected_trials = 0;
+  // Axes that a running server changes without loading again: trials that differ in these alone come together.
+  // A resumed study must give the same.
+  std::vector<std::string> in_place = {};
 };
 
 class Strategy {

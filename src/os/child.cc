@@ -357,6 +357,10 @@ MemoryTrace GuardedChild::memory() const {
   return state_->trace;
 }
 
+void GuardedChild::restart_trace() {
+  state_->send(Command::kRestartTrace);
+}
+
 int kill_leftovers() {
   const uint64_t here = own_pid_namespace();
   std::vector<pid_t> orphans;

@@ -80,6 +80,8 @@ class GuardedChild {
   ChildExit stop(double grace_s);
   // As of now while the guard lives (it samples once more), else as last reported.
   MemoryTrace memory() const;
+  // Begins a new trace: peaks, minima and `before` count from now on. For a server that stays for the next trial.
+  void restart_trace();
 
  private:
   GuardedChild();

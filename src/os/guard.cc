@@ -312,11 +312,14 @@ bool Guard::receive_command() {
   }
   switch (command.kind) {
     case Command::kMemory:
-      if (trace_.samples > 0) {
+      if (trace_.samples > 0 || !gone_) {
         sample();
       }
       send(Report::kMemory);
       break;
+    case Command::kRestartTrace:
+      trace_ = {};
+      break;  // the next sample opens the new trace
     case Command::kStop:
       if (!ended_ && stop_ == Stop::kNo) {
         grace_ = seconds(std::clamp(command.grace_s, 0.0, 3600.0));

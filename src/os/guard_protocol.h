@@ -32,7 +32,7 @@ bool decode(std::string_view bytes, Spec& spec);
 
 // Driver -> guard.
 struct Command {
-  enum Kind : int { kStop = 1, kKill, kMemory } kind = kKill;
+  enum Kind : int { kStop = 1, kKill, kMemory, kRestartTrace } kind = kKill;
   double grace_s = 0;
 };
 

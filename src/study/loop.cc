@@ -252,7 +252,7 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   }
   TrialRecord record;
   if (plan) {
-    record = runner_.run(request, *plan);
+    record = runner_.run(request, *plan, {});
   } else {
     record.status = Status::kLoadCrash;
     record.reason = "could not be launched: " + plan.failure().to_string();

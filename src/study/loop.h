@@ -23,12 +23,16 @@ std::string_view to_string(Verdict verdict);
 enum class EndReason { kFinished, kBudget, kInterrupted, kMemory };
 
 struct LoopOptions {
-  int max_trials = 60;              // ended trials of the whole study, confirmation not counted
-  double budget_s = 0;              // wall time of this session; 0 = none
-  double deadline_s = 0;            // seconds from now ("until"); 0 = none
-  int confirm_launches = 3;         // fresh launches of winner and default each; 0 = no confirmation
-  uint64_t min_headroom_bytes = 0;  // no launch below this much available memory
-  double memory_wait_s = 60;        // how long to wait for it
+  int max_trials = 60;                // ended trials of the whole study, confirmation not counted
+  double budget_s = 0;                // wall time of this session; 0 = none
+  double deadline_s = 0;              // seconds from now ("until"); 0 = none
+  int confirm_launches = 3;           // fresh launches of winner and default each; 0 = no confirmation
+  uint64_t min_headroom_bytes = 0;    // no launch below this much available memory
+  double memory_wait_s = 60;          // how long to wait for it
+  int anchor_every = 8;               // the default again after so many trials; 0 = never
+  std::vector<std::string> in_place;  // axes a running server changes; see search::Limits
+  // Why this configuration cannot fit into memory, "" when it may: asked before each launch. May be empty.
+  std::function<std::string(const search::Config&)> cannot_fit;
 };
 
 // What somebody watching is told. `k` counts ended trials, the running one included.

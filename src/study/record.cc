@@ -64,10 +64,16 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
   end["t_load_s"] = optional_number(record.t_load_s);
   end["t_warmup_s"] = optional_number(record.t_warmup_s);
   end["t_measure_s"] = optional_number(record.t_measure_s);
+  end["t_reconfigure_s"] = optional_number(record.t_reconfigure_s);
   end["t_total_s"] = record.t_total_s;
+  end["cold"] = record.cold;
+  end["numerics_key"] = record.numerics_key.empty() ? base::Json(nullptr) : base::Json(record.numerics_key);
+  end["cited_trial_id"] = record.cited_trial_id > 0 ? base::Json(record.cited_trial_id) : base::Json(nullptr);
   end["memory"] = record.memory;
   end["hw"] = record.hw;
-  end["censored"] = false;
+  end["censored"] = record.censored;
+  end["drift"] = record.drift;
+  end["noise"] = record.noise;
   if (!ok) {
     end["feasible"] = false;
     return end;

@@ -18,6 +18,8 @@ struct TrialRequest {
   search::Proposal proposal;
   std::string proposer;     // the strategy's name
   std::string params_hash;  // of the canonical configuration
+  bool cold = false;        // must be a fresh process, even where a running one could be changed
+  bool speed_only = false;  // anchors, finals, confirmation: what depends on the configuration alone is known
 };
 
 struct TrialRecord {
@@ -31,6 +33,13 @@ struct TrialRecord {
   base::Json memory, hw;
   std::optional<double> t_load_s, t_warmup_s, t_measure_s;  // absent: that stage was not reached
   double t_total_s = 0;
+  std::optional<double> t_reconfigure_s;  // a running server was changed in place; t_load_s is absent then
+  bool cold = true;                       // a fresh process served this trial
+  std::string numerics_key;               // as the server gives it; "" = it gives none
+  int cited_trial_id = 0;                 // quality and needle are that trial's; 0 = measured here
+  bool censored = false;                  // ended early: what was measured says less than a whole trial
+  double drift = 1;      // speeds were divided by this before they were judged; filled by the loop
+  double noise = 0;      // Outcome::noise, filled by the loop
   TrialMetrics metrics;  // of a trial that is ok
   Judgement judgement;   // likewise; filled by the loop
 };

@@ -18,7 +18,10 @@
 
 namespace study {
 
-enum class BackendKind { kTbqServer, kLlamaServer };
+// kOpenAi: any command that serves /v1 (vllm, sglang, trtllm-serve). kUrl: a server that is already running.
+enum class BackendKind { kTbqServer, kLlamaServer, kOpenAi, kUrl };
+// kAuto: change a running server in place where it offers that. kNever: a fresh process for each trial.
+enum class Reuse { kAuto, kNever };
 
 struct AxisBinding {  // how an axis reaches the server when the backend's own table does not know it
   std::string flag, env;
@@ -26,7 +29,10 @@ struct AxisBinding {  // how an axis reaches the server when the backend's own t
 
 struct BackendOptions {
   BackendKind kind = BackendKind::kTbqServer;
-  std::string binary;  // default: beside autoresearch, then PATH
+  std::string binary;      // default: beside autoresearch, then PATH
+  std::string url;         // kUrl: "http://127.0.0.1:8080"
+  std::string ready_path;  // kOpenAi: answers 200 once it is ready; "" = /v1/models
+  Reuse reuse = Reuse::kAuto;
   std::vector<std::string> args;
   std::map<std::string, std::string> env;
   std::string api_key_env;  // name of the variable that holds the key, never the key
@@ -59,10 +65,12 @@ struct SearchOptions {
   double budget_s = 0;  // 0 = none
   std::string until;    // "07:00" local time, "" = none
   int max_trials = 60;
+  int anchor_every = 8;  // the default again after so many trials, to see noise and drift; 0 = never
 };
 
 struct Study {
   std::string name, path;  // path of the space file
+  std::string service;     // a systemd user unit that holds the memory: stopped first, restored on every exit
   std::string model;       // path, ${VARIABLES} expanded
   BackendOptions backend;
   search::Space space;

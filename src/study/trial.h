@@ -2,13 +2,31 @@
 // One trial, from launch to record: ready, probes cheapest first, stop, wait until its memory is back.
 
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 
-#include "src/os/http_client.h"
 #include "src/study/backends.h"
 #include "src/study/record.h"
 
 namespace study {
+
+// What depends on a numerics_key alone, as some trial measured it.
+struct NumericsResult {
+  int trial_id = 0;
+  base::Json quality, needle;            // as in that trial's record
+  std::map<std::string, double> values;  // quality, needle_recall, perplexity
+  std::map<std::string, bool> quality_items;
+};
+
+// What the trials before this one settle. Owned by the loop; empty members are allowed.
+struct TrialContext {
+  // By numerics_key, or nullptr: quality and needle of a key that is there are cited, not measured.
+  const std::map<std::string, NumericsResult>* known = nullptr;
+  // Asked after each probe with what was measured so far: a Failure (kPruned, kQualityFail) ends the trial early.
+  std::function<std::optional<Failure>(const TrialMetrics& so_far)> gate;
+};
 
 // What the loop needs of a trial; a test's fake scripts outcomes without processes.
 class TrialRunner {
@@ -17,7 +35,12 @@ class TrialRunner {
   // The launch of this configuration; written to the journal before run().
   virtual base::Result<LaunchPlan> plan(const TrialRequest& request) = 0;
   // Status::kInterrupted when the user stopped it: no end is then written.
-  virtual TrialRecord run(const TrialRequest& request, const LaunchPlan& plan) = 0;
+  virtual TrialRecord run(const TrialRequest& request, const LaunchPlan& plan,
+                          const TrialContext& context) = 0;
+  // Whether a running server goes from one configuration to the other without a fresh process.
+  virtual bool in_place(const search::Config& /*from*/, const search::Config& /*to*/) const { return false; }
+  // Stops a server that was kept for the next trial. Called before waits, at the end, and when interrupted.
+  virtual void release() {}
 };
 
 class ServerTrialRunner : public TrialRunner {
@@ -29,7 +52,7 @@ class ServerTrialRunner : public TrialRunner {
                     std::function<void(std::string_view)> progress);
 
   base::Result<LaunchPlan> plan(const TrialRequest& request) override;
-  TrialRecord run(const TrialRequest& request, const LaunchPlan& plan) override;
+  TrialRecord run(const TrialRequest& request, const LaunchPlan& plan, const TrialContext& context) override;
 
  private:
   const Study& study_;
@@ -40,8 +63,5 @@ class ServerTrialRunner : public TrialRunner {
 
 // The phase of confirmation launches: speed only, everything else is known.
 inline constexpr std::string_view kConfirmPhase = "confirm";
-
-// Which failure a probe's Error stands for, once the candidate is known to be alive. Pure.
-Status classify_probe_error(os::HttpFault fault, bool health_answers);
 
 }  // namespace study

@@ -4,7 +4,7 @@
 
 #include <csignal>
 
-#include "src/study/trial.h"
+#include "src/study/measurement.h"
 
 namespace {
 

@@ -47,7 +47,8 @@ class FakeRunner : public study::TrialRunner {
     plan.argv = {"server", "--port", "1", "--api-key", "hush", std::to_string(request.trial_id)};
     return plan;
   }
-  study::TrialRecord run(const study::TrialRequest& request, const study::LaunchPlan&) override {
+  study::TrialRecord run(const study::TrialRequest& request, const study::LaunchPlan&,
+                         const study::TrialContext&) override {
     seen.push_back(request);
     if (before_run) {
       before_run(request);

@@ -1,0 +1,187 @@
+#include "src/study/measurement.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "probes/needle.h"
+#include "probes/quality.h"
+#include "probes/speed.h"
+#include "src/os/files.h"
+#include "src/study/interrupt.h"
+
+namespace study {
+namespace {
+
+// The probes of one trial against a server that is ready.
+class Measurement {
+ public:
+  Measurement(const Study& study, const TrialRequest& request, Launched& server, const TrialContext& context,
+              const std::function<void(std::string_view)>& progress, TrialRecord& record)
+      : study_(study),
+        request_(request),
+        server_(server),
+        context_(context),
+        progress_(progress),
+        record_(record) {}
+
+  std::optional<Failure> run() {
+    auto& values = record_.metrics.values;
+    record_.metrics.config = request_.proposal.config;
+    if (server_.t_load_s) {
+      values["load_s"] = *server_.t_load_s;
+    }
+    if (auto tbq = server_.effective.find("tbq");
+        tbq != server_.effective.end() && tbq->contains("kv_bytes")) {
+      values["kv_mib"] = base::json_get<double>(*tbq, "kv_bytes", NAN) / (1 << 20);
+    }
+    bool confirming = request_.proposal.phase == kConfirmPhase;
+    const ProbeOptions& probes = study_.probes;
+    if (probes.speed && !speed("speed", probes.speed_options, record_.speed, "")) {
+      return failure_;
+    }
+    if (probes.quality && !confirming && !quality()) {
+      return failure_;
+    }
+    if (probes.needle && !confirming && !needle()) {
+      return failure_;
+    }
+    if (probes.half_context && !half_context()) {
+      return failure_;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  void report(std::string_view doing) const {
+    if (progress_) {
+      progress_(doing);
+    }
+  }
+
+  bool fail(Status status, std::string reason) {
+    failure_ = Failure{status, std::move(reason)};
+    return false;
+  }
+
+  bool probe_failed(const char* probe, const base::Error& error) {
+    if (interrupted()) {
+      return fail(Status::kInterrupted, "stopped by the user");
+    }
+    // A closed connection is seen before the exit behind it.
+    server_.child->wait(0.5);
+    if (auto exit = server_.child->poll()) {
+      record_.exit = exit;
+      failure_ = classify_exit(*exit, server_.child->memory(), os::read_tail(record_.log_path, 16 << 10),
+                               Status::kRunCrash);
+      failure_->reason = fmt::format("{} probe: {}", probe, failure_->reason);
+      return false;
+    }
+    os::HttpRequest health;
+    health.url = server_.endpoint.base_url + "/health";
+    health.connect_timeout_s = 2;
+    health.timeout_s = 3;
+    auto answer = os::http(health);
+    return fail(classify_probe_error(os::http_fault(error), answer.ok() && answer->status == 200),
+                fmt::format("{} probe: {}", probe, error.to_string()));
+  }
+
+  bool speed(const char* name, const probes::SpeedOptions& options, base::Json& out,
+             const std::string& suffix) {
+    report(name);
+    auto result = probes::run_speed(server_.endpoint, options);
+    if (result && !result->implausible.empty()) {
+      // A busy moment of the host looks like a lie of the server; a lie is there the second time too.
+      report(fmt::format("{} (again: {})", name, result->implausible));
+      result = probes::run_speed(server_.endpoint, options);
+    }
+    if (!result) {
+      return probe_failed(name, result.failure());
+    }
+    if (!result->implausible.empty()) {
+      return fail(Status::kImplausible, fmt::format("{} probe: {}", name, result->implausible));
+    }
+    out = probes::to_json(*result);
+    auto& values = record_.metrics.values;
+    values["decode_tps" + suffix] = result->decode_tps;
+    if (suffix.empty()) {
+      values["decode_tps_mad"] = result->decode_tps_mad;
+      values["decode_tps_samples"] = static_cast<double>(result->samples.size());
+      values["prefill_tps"] = result->prefill_tps;
+      values["ttft_ms"] = result->ttft_ms;
+    }
+    return true;
+  }
+
+  bool quality() {
+    report("quality");
+    auto result = probes::run_quality(server_.endpoint, study_.probes.quality_items);
+    if (!result) {
+      return probe_failed("quality", result.failure());
+    }
+    record_.quality = probes::to_json(*result);
+    record_.metrics.values["quality"] = result->score;
+    for (const probes::QualityAnswer& item : result->items) {
+      record_.metrics.quality_items[item.id] = item.verdict == probes::Verdict::kPass;
+    }
+    return true;
+  }
+
+  bool needle() {
+    report("needle");
+    auto result = probes::run_needle(server_.endpoint, study_.probes.needle_options);
+    if (!result) {
+      return probe_failed("needle", result.failure());
+    }
+    record_.needle = probes::to_json(*result);
+    record_.metrics.values["needle_recall"] = result->recall;
+    return true;
+  }
+
+  // Decode with half of the context filled. Without a known context size there is no half: not measured.
+  bool half_context() {
+    int64_t n_ctx = base::json_get<int64_t>(server_.effective, "n_ctx", 0);
+    if (n_ctx <= 0) {
+      size_t axis = study_.space.index_of("ctx_size");
+      const auto& config = request_.proposal.config;
+      const int64_t* asked = axis < config.size() ? std::get_if<int64_t>(&config[axis]) : nullptr;
+      n_ctx = asked == nullptr ? 0 : *asked;
+    }
+    if (n_ctx <= 0) {
+      return true;
+    }
+    probes::SpeedOptions options = study_.probes.speed_options;
+    options.depth = static_cast<int>(std::min<int64_t>(n_ctx / 2, 1 << 30));
+    return speed("half-context speed", options, record_.speed_half_context, "_at_half_context");
+  }
+
+  const Study& study_;
+  const TrialRequest& request_;
+  Launched& server_;
+  const TrialContext& context_;
+  const std::function<void(std::string_view)>& progress_;
+  TrialRecord& record_;
+  std::optional<Failure> failure_;
+};
+
+}  // namespace
+
+Status classify_probe_error(os::HttpFault fault, bool health_answers) {
+  switch (fault) {
+    case os::HttpFault::kNoData:
+      return Status::kHang;
+    case os::HttpFault::kTimedOut:
+      return health_answers ? Status::kTimeout : Status::kHang;
+    default:
+      return Status::kRunCrash;
+  }
+}
+
+std::optional<Failure> measure(const Study& study, const TrialRequest& request, Launched& server,
+                               const TrialContext& context,
+                               const std::function<void(std::string_view)>& progress, TrialRecord& record) {
+  return Measurement(study, request, server, context, progress, record).run();
+}
+
+}  // namespace study
