@@ -16,6 +16,7 @@
 #include "src/os/files.h"
 #include "src/os/host.h"
 #include "src/os/proc.h"
+#include "src/study/in_place.h"
 #include "src/study/journal.h"
 #include "src/study/record.h"
 
@@ -161,6 +162,7 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
             {"version", program.version}}},
           {"model", model},
           {"host", host_json()},
+          {"in_place", in_place_axes(study, program)},
           {"boot_id", os::boot_id()}};
 }
 
