@@ -170,6 +170,7 @@ TEST_CASE("in_place answers for what the running server offers") {
   CHECK(bench.runner().in_place(one, two));
   CHECK(bench.runner().in_place(one, one));
   CHECK_FALSE(bench.runner().in_place(one, unmapped));
+  bench.runner().release();
 
   Bench never;
   never.study.backend.reuse = study::Reuse::kNever;
