@@ -50,24 +50,6 @@ uint64_t wait_for_memory(const os::MemoryTrace& trace) {
   return available;
 }
 
-std::string alias_of(const std::vector<std::string>& argv) {
-  for (size_t i = 0; i + 1 < argv.size(); ++i) {
-    if (argv[i] == "--alias" || argv[i] == "-a") {
-      return argv[i + 1];
-    }
-  }
-  return "";
-}
-
-int port_of(const LaunchPlan& plan) {
-  for (size_t i = 0; i + 1 < plan.argv.size(); ++i) {
-    if (plan.argv[i] == "--port") {
-      return std::atoi(plan.argv[i + 1].c_str());
-    }
-  }
-  return 0;
-}
-
 std::vector<std::string> environment_names() {
   std::vector<std::string> names;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
@@ -113,22 +95,12 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   record.log_path = fmt::format("{}/{:04}-{}.log", log_directory_, request.trial_id, request.attempt);
   base::Json hw_before = to_json(os::read_hardware_state());
 
-  LaunchOptions options;
-  options.load_timeout_s = study_.backend.load_timeout_s;
-  options.request_timeout_s = study_.probes.request_timeout_s;
-  options.stall_timeout_s = study_.probes.stall_timeout_s;
-  options.min_headroom_bytes = static_cast<uint64_t>(study_.probes.min_headroom_gib * kGiB);
+  LaunchOptions options = launch_options(study_);
   options.log_path = record.log_path;
-  options.model = study_.model;
-  options.alias = alias_of(study_.backend.args);
   options.progress = progress_;
-  if (!study_.backend.api_key_env.empty()) {
-    const char* key = std::getenv(study_.backend.api_key_env.c_str());
-    options.api_key = key == nullptr ? "" : key;
-  }
 
   LaunchPlan plan = first_plan;
-  Launched server = launch_until_ready(plan, port_of(plan), options);
+  Launched server = launch_until_ready(plan, options);
   for (int tries = 1; server.port_taken && tries < kPortTries && !interrupted(); ++tries) {
     server.child.reset();
     auto again = this->plan(request);  // another free port
@@ -136,7 +108,7 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
       break;
     }
     plan = *again;
-    server = launch_until_ready(plan, port_of(plan), options);
+    server = launch_until_ready(plan, options);
   }
   record.argv = redacted(plan.argv);
   record.effective = server.effective;
