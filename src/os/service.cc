@@ -130,8 +130,7 @@ struct HeldService::State {
     posix_spawnattr_setflags(&attributes,
                              POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     std::string command = kServiceCommand, name = unit;
-    std::string driver =
-        fmt::format("-{}-{}-", ::getpid(), process_start_ticks(::getpid()).value_or(0));
+    std::string driver = fmt::format("-{}-{}-", ::getpid(), process_start_ticks(::getpid()).value_or(0));
     char* argv[] = {program.data(), command.data(), name.data(), driver.data(), nullptr};
     int failure = ::posix_spawn(&watcher, program.c_str(), &actions, &attributes, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -199,11 +198,11 @@ base::Result<HeldService> HeldService::stop(const std::string& unit, const std::
     return stopped.failure();
   }
   if (stopped->timed_out || stopped->exit.by_signal || stopped->exit.code != 0) {
-    return base::error(unit,
-                       fmt::format("the service does not stop ({}): {}",
-                                   stopped->timed_out ? "time-out" : stopped->exit.to_string(),
-                                   first_line(stopped->err)),
-                       "stop it by hand, or remove service: from the space file");
+    return base::error(
+        unit,
+        fmt::format("the service does not stop ({}): {}",
+                    stopped->timed_out ? "time-out" : stopped->exit.to_string(), first_line(stopped->err)),
+        "stop it by hand, or remove service: from the space file");
   }
   return held;
 }
@@ -226,7 +225,8 @@ base::Result<void> HeldService::restore() {
       return base::sys_error(state_->unit, "its watcher is gone", errno, by_hand);
     }
     if (seconds_since(start) > kStartTimeout_s) {
-      return base::error(state_->unit, "starting it again takes long; its watcher goes on with that", by_hand);
+      return base::error(state_->unit, "starting it again takes long; its watcher goes on with that",
+                         by_hand);
     }
     nap_ms(5);
   }

@@ -224,8 +224,8 @@ namespace {
 // llama-server and tbq-server: one command line.
 base::Result<void> plan_llama(const Study& study, const ServerProgram& program, const search::Config& config,
                               const LaunchSite& site, LaunchPlan& plan) {
-  plan.argv = {program.path, "--model", model_of(study, config), "--host", "127.0.0.1",
-               "--port",     std::to_string(site.port)};
+  plan.argv = {program.path, "--model", model_of(study, config),  "--host",
+               "127.0.0.1",  "--port",  std::to_string(site.port)};
   add_pins(study, program, plan);
   Builder builder(study, program, config);
   for (size_t i = 0; i < study.space.axes.size(); ++i) {

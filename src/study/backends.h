@@ -54,12 +54,13 @@ struct LaunchPlan {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
   std::vector<std::string> unset_env;
-  int port = 0;                           // of our own child
-  std::string url;                        // where it answers: "http://127.0.0.1:4242"
-  bool foreign = false;                   // argv is empty: never launched, guarded or stopped by us
-  bool native = true;                     // ServerProgram::native
-  std::string ready_path = "/health";     // 200 = loaded
-  std::vector<std::string> model_names;   // what /v1/models may call the model: path, alias; empty: not checked
+  int port = 0;                        // of our own child
+  std::string url;                     // where it answers: "http://127.0.0.1:4242"
+  bool foreign = false;                // argv is empty: never launched, guarded or stopped by us
+  bool native = true;                  // ServerProgram::native
+  std::string ready_path = "/health";  // 200 = loaded
+  std::vector<std::string>
+      model_names;  // what /v1/models may call the model: path, alias; empty: not checked
 };
 
 // What a launch needs beside study, program and configuration.

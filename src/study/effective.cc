@@ -75,7 +75,8 @@ std::string config_mismatch(const search::Space& space, const search::Config& co
   if (parallel > 0 && slots > 0 && slots != parallel) {
     return differs("parallel", std::to_string(parallel), std::to_string(slots));
   }
-  const base::Json block = effective.is_object() ? effective.value("tbq", base::Json::object()) : base::Json();
+  const base::Json block =
+      effective.is_object() ? effective.value("tbq", base::Json::object()) : base::Json();
   for (const ToldField& field : kTold) {
     const search::Value* value = asked(field.axis);
     if (value == nullptr || !block.is_object() || !block.contains(field.key)) {
@@ -85,9 +86,9 @@ std::string config_mismatch(const search::Space& space, const search::Config& co
     int64_t asked_number = whole(field.axis);
     // Servers cut batches down to the context, and a micro-batch to the batch.
     int64_t cap = field.capped ? std::min(per_slot > 0 ? per_slot : INT64_MAX,
-                                          field.axis == "n_ubatch" ? base::json_get<int64_t>(
-                                                                         block, "n_batch", INT64_MAX)
-                                                                   : INT64_MAX)
+                                          field.axis == "n_ubatch"
+                                              ? base::json_get<int64_t>(block, "n_batch", INT64_MAX)
+                                              : INT64_MAX)
                                : INT64_MAX;
     bool same = want == runs || want == "auto" || runs.empty() ||
                 (field.capped && asked_number > cap && runs == std::to_string(cap));
@@ -116,8 +117,8 @@ std::optional<std::string> named_model(const base::Json& models, const std::vect
           return value;
         }
       }
-      for (const base::Json& alias : entry.is_object() ? entry.value("aliases", base::Json::array())
-                                                       : base::Json::array()) {
+      for (const base::Json& alias :
+           entry.is_object() ? entry.value("aliases", base::Json::array()) : base::Json::array()) {
         if (alias.is_string() && matches(alias.get<std::string>())) {
           return alias.get<std::string>();
         }

@@ -199,9 +199,10 @@ class Load {
       }
       answer = ready.ok() ? fmt::format("HTTP {} {}", ready->status, ready->body) : ready.failure().what;
       if (double idle = idle_s(answer); idle > options_.load_stall_s) {
-        return fail(Status::kHang, fmt::format("no progress for {:.0f} s while loading (backend.load_stall): no log, "
-                                               "no reading, no memory, no CPU time; {} last gave {}",
-                                               idle, plan_.ready_path, answer.substr(0, 120)));
+        return fail(Status::kHang,
+                    fmt::format("no progress for {:.0f} s while loading (backend.load_stall): no log, "
+                                "no reading, no memory, no CPU time; {} last gave {}",
+                                idle, plan_.ready_path, answer.substr(0, 120)));
       }
       // A twentieth of the time waited so far: what a poll adds to a load is never more than 5%, at most 0.1 s.
       wait(std::clamp(seconds_since(start_) / 20, 0.002, 0.1));

@@ -28,7 +28,8 @@ LaunchOptions launch_options(const Study& study);
 
 struct Launched {
   std::unique_ptr<os::GuardedChild> child;  // null when nothing could be started, and of a foreign server
-  bool foreign = false;  // was running before us and stays; it still has its own configuration, not the plan's
+  bool foreign =
+      false;  // was running before us and stays; it still has its own configuration, not the plan's
   probes::Endpoint endpoint;
   base::Json effective;  // see effective_config(); null unless ready, and where the server does not tell
   std::optional<Failure> failure;  // empty: ready

@@ -14,7 +14,8 @@ constexpr uint64_t kLeastRead = 256 << 10, kLeastRssChange = 1 << 20;
 
 double LoadWatch::idle_s(double now_s, const LoadSigns& signs) {
   double cpu = signs.cpu_s - mark_.cpu_s;
-  uint64_t rss_change = std::max(signs.rss_bytes, mark_.rss_bytes) - std::min(signs.rss_bytes, mark_.rss_bytes);
+  uint64_t rss_change =
+      std::max(signs.rss_bytes, mark_.rss_bytes) - std::min(signs.rss_bytes, mark_.rss_bytes);
   bool progress = first_ || signs.log_bytes != mark_.log_bytes || signs.answer != mark_.answer ||
                   signs.read_bytes >= mark_.read_bytes + kLeastRead || rss_change >= kLeastRssChange ||
                   cpu >= std::max(kLeastCpu_s, kBusyShare * (now_s - at_s_)) ||

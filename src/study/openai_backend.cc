@@ -15,7 +15,8 @@ constexpr std::array<std::string_view, 4> kAliasFlags = {"--alias", "-a", "--ser
 bool any_mentions(const BackendOptions& options, std::string_view placeholder) {
   auto in = [&](const std::string& text) { return text.find(placeholder) != std::string::npos; };
   return std::any_of(options.args.begin(), options.args.end(), in) ||
-         std::any_of(options.env.begin(), options.env.end(), [&](const auto& pair) { return in(pair.second); });
+         std::any_of(options.env.begin(), options.env.end(),
+                     [&](const auto& pair) { return in(pair.second); });
 }
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
@@ -66,11 +67,11 @@ std::optional<base::Error> unsupported_by_foreign(const Study& study, const Serv
     if (!bound && std::find(taken.begin(), taken.end(), axis.name) != taken.end()) {
       return std::nullopt;
     }
-    return base::error(axis.name,
-                       taken.empty()
-                           ? fmt::format("the server at {} runs as it is: it offers no /reconfigure", program.path)
-                           : fmt::format("the server at {} cannot change it while it runs", program.path),
-                       "remove the axis, or let autoresearch launch the server (another backend.kind)");
+    return base::error(
+        axis.name,
+        taken.empty() ? fmt::format("the server at {} runs as it is: it offers no /reconfigure", program.path)
+                      : fmt::format("the server at {} cannot change it while it runs", program.path),
+        "remove the axis, or let autoresearch launch the server (another backend.kind)");
   }
   if (bound || axis.name == "binary") {
     return std::nullopt;

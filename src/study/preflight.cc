@@ -88,9 +88,9 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     return base::error("", all);
   }
   if (!checked.program.config_file.empty()) {
-    checked.warnings.push_back(
-        fmt::format("{} is read by llama-server unasked: what it sets counts wherever no flag of the trial does",
-                    checked.program.config_file));
+    checked.warnings.push_back(fmt::format(
+        "{} is read by llama-server unasked: what it sets counts wherever no flag of the trial does",
+        checked.program.config_file));
   }
   return checked;
 }

@@ -24,9 +24,9 @@ struct SessionOptions {
 // not take, no key, no room for the journal. Every problem at once.
 struct Preflight {
   ServerProgram program;
-  base::Json model;                     // model_identity() of the default configuration's
-  std::vector<base::Json> models;       // of every value of the axis `model`; else that one
-  std::vector<std::string> warnings;    // shown as the run begins
+  base::Json model;                   // model_identity() of the default configuration's
+  std::vector<base::Json> models;     // of every value of the axis `model`; else that one
+  std::vector<std::string> warnings;  // shown as the run begins
 };
 base::Result<Preflight> preflight(const Study& study, const std::string& journal_path);
 

@@ -53,8 +53,8 @@ class BackendReader {
 
  private:
   void read_kind(const YamlNode& at) {
-    constexpr BackendKind kKinds[] = {BackendKind::kTbqServer, BackendKind::kLlamaServer, BackendKind::kOpenAi,
-                                      BackendKind::kUrl};
+    constexpr BackendKind kKinds[] = {BackendKind::kTbqServer, BackendKind::kLlamaServer,
+                                      BackendKind::kOpenAi, BackendKind::kUrl};
     auto text = reader_.text(at, "backend.kind");
     std::vector<std::string> names;
     for (BackendKind kind : kKinds) {

@@ -7,7 +7,8 @@
 
 TEST_CASE("CPU ticks and read bytes of literal samples") {
   // A command name with blanks and parentheses; utime 250, stime 40.
-  CHECK_EQ(os::parse_cpu_ticks("12 (a (b) c) S 1 12 12 0 -1 4194560 500 0 3 0 250 40 7 9 20 0 1 0 999 1 2"), 290);
+  CHECK_EQ(os::parse_cpu_ticks("12 (a (b) c) S 1 12 12 0 -1 4194560 500 0 3 0 250 40 7 9 20 0 1 0 999 1 2"),
+           290);
   CHECK_FALSE(os::parse_cpu_ticks("12 (a) S 1 12").has_value());
   CHECK_FALSE(os::parse_cpu_ticks("").has_value());
   CHECK_FALSE(os::parse_cpu_ticks("12 (a) S 1 12 12 0 -1 4194560 500 0 3 0 x y").has_value());

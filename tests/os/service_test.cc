@@ -123,7 +123,8 @@ TEST_CASE("a service that does not run is left alone; one that cannot be asked o
   auto deaf = os::HeldService::stop(kUnit, AR_TEST_HELPER);
   REQUIRE_FALSE(deaf.ok());
   CHECK(deaf.failure().to_string().find("Job timed out.") != std::string::npos);
-  CHECK(eventually([&] { return fake.calls("--user start llm-test.service") == 1; }));  // half stopped, perhaps
+  CHECK(
+      eventually([&] { return fake.calls("--user start llm-test.service") == 1; }));  // half stopped, perhaps
 }
 
 TEST_CASE("kill -9 restores the service, once, and a run that resumes at once waits for that") {

@@ -122,12 +122,9 @@ TEST_CASE("every field the server tells is compared, and the mismatch names it")
     return one;
   };
   search::Space space;
-  space.axes = {axis("ctx_size", int64_t{1024}),
-                axis("n_batch", int64_t{2048}),
-                axis("n_ubatch", int64_t{512}),
-                axis("n_threads", int64_t{4}),
-                axis("flash_attn", std::string("on")),
-                axis("mmap", true),
+  space.axes = {axis("ctx_size", int64_t{1024}),       axis("n_batch", int64_t{2048}),
+                axis("n_ubatch", int64_t{512}),        axis("n_threads", int64_t{4}),
+                axis("flash_attn", std::string("on")), axis("mmap", true),
                 axis("parallel", int64_t{1})};
   auto mismatch = [&](const char* props) {
     return study::config_mismatch(space, space.default_config(), study::effective_config(json(props)));
@@ -140,7 +137,8 @@ TEST_CASE("every field the server tells is compared, and the mismatch names it")
            "asked for n_batch 2048, the server runs with 768");
   CHECK_EQ(mismatch(R"({"tbq": {"n_ubatch": 64}})"), "asked for n_ubatch 512, the server runs with 64");
   CHECK_EQ(mismatch(R"({"tbq": {"n_threads": 2}})"), "asked for n_threads 4, the server runs with 2");
-  CHECK_EQ(mismatch(R"({"tbq": {"flash_attn": "off"}})"), "asked for flash_attn on, the server runs with off");
+  CHECK_EQ(mismatch(R"({"tbq": {"flash_attn": "off"}})"),
+           "asked for flash_attn on, the server runs with off");
   CHECK_EQ(mismatch(R"({"tbq": {"mmap": false}})"), "asked for mmap true, the server runs with false");
   CHECK_EQ(mismatch(R"({"total_slots": 4})"), "asked for parallel 1, the server runs with 4");
   CHECK_EQ(mismatch(R"({"tbq": {"n_threads": null}})"), "");

@@ -21,9 +21,9 @@ LoadSigns signs(uint64_t log, double cpu_s, uint64_t read, uint64_t rss, const c
 
 TEST_CASE("each sign of life by itself is progress") {
   const LoadSigns still = signs(100, 1, 1 << 20, 1 << 20);
-  const LoadSigns moved[] = {signs(101, 1, 1 << 20, 1 << 20),         signs(100, 5, 1 << 20, 1 << 20),
-                             signs(100, 1, 2 << 20, 1 << 20),         signs(100, 1, 1 << 20, 3 << 20),
-                             signs(100, 1, 1 << 20, 0),               signs(100, 1, 1 << 20, 1 << 20, "503 {37%}"),
+  const LoadSigns moved[] = {signs(101, 1, 1 << 20, 1 << 20),  signs(100, 5, 1 << 20, 1 << 20),
+                             signs(100, 1, 2 << 20, 1 << 20),  signs(100, 1, 1 << 20, 3 << 20),
+                             signs(100, 1, 1 << 20, 0),        signs(100, 1, 1 << 20, 1 << 20, "503 {37%}"),
                              signs(100, 0.2, 1 << 20, 1 << 20)};
   for (const LoadSigns& sign : moved) {
     LoadWatch watch;
