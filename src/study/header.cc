@@ -14,6 +14,7 @@
 #include "src/os/files.h"
 #include "src/os/host.h"
 #include "src/os/proc.h"
+#include "src/study/in_place.h"
 #include "src/study/journal.h"
 #include "src/study/record.h"
 
@@ -125,6 +126,7 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
       {"binary", binary_json(program)},
       {"model", model},
       {"host", host_json()},
+      {"in_place", in_place_axes(study, program)},
       {"boot_id", os::boot_id()}};
   if (models.size() > 1) {
     header["models"] = models;

@@ -124,7 +124,9 @@ class Load {
     if (!wait_until_loaded() || !socket_is_ours() || !model_is_ours()) {
       return;
     }
-    out_.t_load_s = seconds_since(start_);
+    if (!plan_.foreign) {
+      out_.t_load_s = seconds_since(start_);
+    }
     report("first token");
     if (first_token()) {
       read_back();

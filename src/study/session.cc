@@ -15,6 +15,7 @@
 #include "src/report/report.h"
 #include "src/study/clock.h"
 #include "src/study/commands.h"
+#include "src/study/in_place.h"
 #include "src/study/interrupt.h"
 #include "src/study/progress.h"
 
@@ -73,6 +74,8 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
+  // As it was when the study began: the strategy must plan the same again.
+  loop.in_place = recorded_in_place_axes(past.header);
   if (!options.until.empty()) {
     auto left = seconds_to_clock(options.until);
     if (!left) {
