@@ -55,6 +55,9 @@ bool depends_on_numerics_alone(const base::Json& needle, int64_t n_ctx) {
 
 std::vector<std::string> in_place_axes(const Study& study, const ServerProgram& program) {
   std::vector<std::string> axes;
+  if (program.kind == BackendKind::kUrl) {
+    return program.reconfigurable;  // it says so itself, and preflight has held the axes against it
+  }
   if (study.backend.reuse == Reuse::kNever || program.kind != BackendKind::kTbqServer ||
       !program.flags.has(kOffSwitch) || contains(study.backend.args, kOffSwitch)) {
     return axes;

@@ -42,24 +42,6 @@ std::string numerics_key_of(const base::Json& effective) {
              : "";
 }
 
-std::string alias_of(const std::vector<std::string>& argv) {
-  for (size_t i = 0; i + 1 < argv.size(); ++i) {
-    if (argv[i] == "--alias" || argv[i] == "-a") {
-      return argv[i + 1];
-    }
-  }
-  return "";
-}
-
-int port_of(const LaunchPlan& plan) {
-  for (size_t i = 0; i + 1 < plan.argv.size(); ++i) {
-    if (plan.argv[i] == "--port") {
-      return std::atoi(plan.argv[i + 1].c_str());
-    }
-  }
-  return 0;
-}
-
 std::vector<std::string> environment_names() {
   std::vector<std::string> names;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
@@ -149,22 +131,12 @@ bool ServerTrialRunner::change_in_place(const TrialRequest& request, TrialRecord
 
 std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, const LaunchPlan& first_plan,
                                                  TrialRecord& record) {
-  LaunchOptions options;
-  options.load_timeout_s = study_.backend.load_timeout_s;
-  options.request_timeout_s = study_.probes.request_timeout_s;
-  options.stall_timeout_s = study_.probes.stall_timeout_s;
-  options.min_headroom_bytes = static_cast<uint64_t>(study_.probes.min_headroom_gib * kGiB);
+  LaunchOptions options = launch_options(study_);
   options.log_path = record.log_path;
-  options.model = study_.model;
-  options.alias = alias_of(study_.backend.args);
   options.progress = progress_;
-  if (!study_.backend.api_key_env.empty()) {
-    const char* key = std::getenv(study_.backend.api_key_env.c_str());
-    options.api_key = key == nullptr ? "" : key;
-  }
 
   LaunchPlan plan = first_plan;
-  Launched server = launch_until_ready(plan, port_of(plan), options);
+  Launched server = launch_until_ready(plan, options);
   for (int tries = 1; server.port_taken && tries < kPortTries && !interrupted(); ++tries) {
     server.child.reset();
     auto again = this->plan(request);  // another free port
@@ -172,26 +144,57 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
       break;
     }
     plan = *again;
-    server = launch_until_ready(plan, port_of(plan), options);
+    server = launch_until_ready(plan, options);
   }
   record.effective = server.effective;
   record.t_load_s = server.t_load_s;
   record.t_warmup_s = server.t_warmup_s;
   record.exit = server.exit;
+  record.argv = redacted(plan.argv);
   std::optional<Failure> failure = server.failure;
-  if (!failure) {
-    std::string mismatch = config_mismatch(study_.space, request.proposal.config, server.effective);
+  const search::Config& wanted = request.proposal.config;
+  const bool foreign = server.foreign;
+  if (!failure && !foreign) {
+    std::string mismatch = config_mismatch(study_.space, wanted, server.effective);
     if (!mismatch.empty()) {
       failure = Failure{Status::kConfigMismatch, mismatch};
     }
   }
-  record.argv = redacted(plan.argv);
-  instance_ = std::make_unique<Instance>(study_, std::move(server), request.proposal.config, record.argv,
-                                         record.log_path);
+  // What a foreign server runs with so far is nobody's configuration.
+  instance_ = std::make_unique<Instance>(study_, std::move(server), foreign ? search::Config() : wanted,
+                                         record.argv, record.log_path);
+  if (!failure && foreign) {
+    failure = configure_foreign(wanted, record);
+  }
   if (!failure) {
     offered_ = instance_->offered();
   }
   return failure;
+}
+
+std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config& wanted,
+                                                            TrialRecord& record) {
+  report("reconfiguring");
+  Instance::Change change = instance_->reconfigure(wanted);
+  record.cold = false;
+  record.effective = instance_->server().effective;
+  switch (change.result) {
+    case Instance::Change::kDone:
+      record.t_reconfigure_s = change.reconfigure_s;
+      record.t_warmup_s = change.warmup_s;
+      return std::nullopt;
+    case Instance::Change::kInterrupted:
+      return Failure{Status::kInterrupted, "stopped by the user"};
+    case Instance::Change::kGone:
+      return Failure{Status::kRunCrash, "the running server: " + change.why};
+    case Instance::Change::kImpossible:
+      return Failure{Status::kConfigMismatch,
+                     "the running server offers no /reconfigure for these axes any more"};
+    case Instance::Change::kRefused:
+    case Instance::Change::kFailed:
+      break;
+  }
+  return Failure{Status::kConfigMismatch, "the running server: " + change.why};
 }
 
 // What is measured in full, or ended early by the loop itself, leaves a server that is as good as before.

@@ -69,6 +69,8 @@ class ServerTrialRunner : public TrialRunner {
   void report(std::string_view doing) const;
   // Whether the kept server now has this configuration. When not, it is gone.
   bool change_in_place(const TrialRequest& request, TrialRecord& record);
+  // A server that we did not launch gets its configuration by /reconfigure alone.
+  std::optional<Failure> configure_foreign(const search::Config& wanted, TrialRecord& record);
   // Into instance_, unless it fails before it is ready.
   std::optional<Failure> launch(const TrialRequest& request, const LaunchPlan& plan, TrialRecord& record);
   void keep_or_stop(std::optional<Failure>& failure, TrialRecord& record);
