@@ -22,6 +22,8 @@ constexpr MetricInfo kMetrics[] = {
     {"decode_tps_at_half_context", "half_context", "decode_tps with half of ctx_size filled"},
     {"quality", "quality", "share of the suite's items answered"},
     {"needle_recall", "needle", "share of the planted facts found"},
+    {"curve_base_ms", "curve", "milliseconds per token without any context, from the curve over depths"},
+    {"curve_ms_per_1k", "curve", "milliseconds that each 1,000 tokens of context add to a token"},
     {"min_headroom_gib", "memory", "least memory left on the host, in GiB"},
     {"rss_gib", "memory", "resident memory of the server, in GiB"},
     {"kv_mib", "memory", "KV cache as the server says it is, in MiB (tbq-server)"},
