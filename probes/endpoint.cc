@@ -233,6 +233,9 @@ bool take_completion_event(std::string_view data, double ms, Generation& generat
     return true;
   }
   generation.content += base::json_get<std::string>(*event, "content", "");
+  if (member(*event, "prompt_progress") != nullptr) {
+    return true;  // still reading the prompt
+  }
   if (!base::json_get(*event, "stop", false)) {
     take_token(ms, generation);  // also one whose text is held back
     return true;
