@@ -220,6 +220,40 @@ TEST_CASE("what the server says after a change is compared with what was asked")
   CHECK(bench.servers().empty());
 }
 
+TEST_CASE("what another trial measured of the same numbers is cited, not measured again") {
+  Bench bench;
+  auto first = bench.run(1);
+  REQUIRE_EQ(first.status, Status::kOk);
+  REQUIRE_FALSE(first.numerics_key.empty());
+  study::NumericsResult result;
+  result.trial_id = 41;
+  result.quality = {{"score", 0.25}};  // no server of ours would score that
+  result.values = {{"quality", 0.25}};
+  result.quality_items = {{"capital", false}};
+  std::map<std::string, study::NumericsResult> known = {{first.numerics_key, result}};
+  study::TrialContext context;
+  context.known = &known;
+  bench.study.probes.quality = true;
+  probes::QualityItem item;
+  item.id = "capital";
+  item.prompt = "What is the capital of France?";
+  item.any_of = {"no server answers this"};
+  bench.study.probes.quality_items = {item};
+
+  auto cited = bench.run(2, 8192, true, false, context);
+  REQUIRE_EQ(cited.status, Status::kOk);
+  CHECK_EQ(cited.cited_trial_id, 41);
+  CHECK_EQ(cited.quality, result.quality);
+  CHECK_EQ(cited.metrics.values.at("quality"), 0.25);
+  CHECK_EQ(cited.metrics.quality_items, result.quality_items);
+
+  known = {{"0123456789abcdef", result}};
+  auto measured = bench.run(1, 8192, true, false, context);
+  REQUIRE_EQ(measured.status, Status::kOk);
+  CHECK_EQ(measured.cited_trial_id, 0);
+  CHECK_NE(measured.quality, result.quality);
+}
+
 TEST_CASE("a server that was killed between two trials is replaced, and one that fails a probe is dropped") {
   Bench bench(
       R"([{"when": {"threads": "3"}, "set": {"behaviour": "crash-mid-probe", "after_requests": 1}}])");
