@@ -16,6 +16,7 @@
 #include "src/study/commands.h"
 #include "src/study/header.h"
 #include "src/study/interrupt.h"
+#include "src/study/memory_estimate.h"
 #include "src/study/progress.h"
 
 namespace study {
@@ -53,6 +54,9 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     return model.failure();
   }
   checked.model = std::move(*model);
+  if (auto fits = check_default_fits(study); !fits) {
+    return fits.failure();
+  }
   auto program = discover_backend(study.backend);
   if (!program) {
     return program.failure();
@@ -118,6 +122,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.max_trials = options.max_trials;
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
+  loop.cannot_fit = make_cannot_fit(study);
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
   if (!options.until.empty()) {
     auto left = seconds_to_clock(options.until);
