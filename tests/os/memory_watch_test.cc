@@ -92,7 +92,7 @@ TEST_CASE("thrashing: pressure and refaults together, for seconds") {
   };
   CHECK(strikes_after(limits(), pulsing) == -1);
   // avg10 lags: pressure still reads high, but pages come back no more.
-  CHECK(strikes_after(limits(), [](double t) { return at(t, 60, pages(std::min(t, 2.5), 20000)); }) == -1);
+  CHECK(strikes_after(limits(), [](double t) { return at(t, 60, pages(std::min(t, 1.9), 20000)); }) == -1);
   // Swap counts like files.
   auto swapping = [](double t) {
     MemorySample sample = at(t, 60, 7);
