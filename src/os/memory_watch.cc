@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kGiB = 1 << 30;
 constexpr double kWalkEveryS = 1;
-constexpr double kWalkShare = 0.005;  // of one core, at most, for finding the descendants
+constexpr double kWalkShare = 0.003;  // of one core, at most, for finding the descendants
 constexpr double kRateWindowS = 1;
 constexpr double kOwnFaultsPerS = 20;  // the candidate itself waits for the disk
 

@@ -26,7 +26,7 @@ struct MemorySample {
 uint64_t headroom_of(uint64_t available, uint64_t evictable, uint64_t file_lru);
 
 // Samples the descendants of `root` (the guard). Counters of /proc only, no page walk: tens of microseconds. Who the
-// descendants are is looked up once a second at most, and never for more than half a percent of a core.
+// descendants are is looked up once a second at most, and never for more than 0.3% of a core.
 class MemorySampler {
  public:
   explicit MemorySampler(pid_t root) : root_(root) {}

@@ -39,21 +39,25 @@ bool eventually(double seconds, F condition) {
 
 TEST_CASE("a restarted trace begins anew, with the server in it") {
   Scratch scratch;
-  auto child = os::GuardedChild::launch(allocating(scratch, 192));
+  os::LaunchSpec spec = allocating(scratch, 192);
+  spec.sample_hz = 1;  // nearly all samples are those asked for here, however busy the machine is
+  auto child = os::GuardedChild::launch(spec);
   REQUIRE(child.ok());
   REQUIRE(eventually(30, [&] { return (*child)->memory().rss_peak > 190 * kMiB; }));
+  for (int i = 0; i < 20; ++i) {
+    (*child)->memory();
+  }
   os::MemoryTrace first = (*child)->memory();
-  CHECK(first.samples >= 2);
+  CHECK(first.samples > 20);
   CHECK(first.sample_us > 0);
   MESSAGE("one sample costs ", first.sample_us, " us");
   (*child)->restart_trace();
   os::MemoryTrace second = (*child)->memory();
-  CHECK(second.samples <= 2);  // the one we asked for, perhaps one of the clock's
-  CHECK(second.rss_peak > 190 * kMiB);
-  // What it was before the launch is forgotten: minimum and maximum start from now.
-  CHECK(second.available_min >= first.available_min);
-  CHECK(second.headroom_min <= second.headroom_before);
+  CHECK(second.samples >= 1);
+  CHECK(second.samples < 10);
+  CHECK(second.rss_peak > 190 * kMiB);  // the server is in it from the start
   CHECK(second.available_before >= second.available_min);
+  CHECK(second.headroom_before >= second.headroom_min);
   (*child)->stop(1);
 }
 
