@@ -55,6 +55,11 @@ inline bool programs_exist() {
   return all;
 }
 
+// The bytes of a GGUF file that is whole.
+inline std::string tiny_model() {
+  return read(std::string(AR_SOURCE_DIR) + "/tests/data/tiny.gguf");
+}
+
 inline std::string demo_model() {
   const char* env = std::getenv("AUTORESEARCH_REFERENCE");
   std::string reference = env != nullptr ? env : std::string(AR_SOURCE_DIR) + "/../shared/reference";
@@ -185,7 +190,7 @@ class Driver {
   // A space over the scripted server. `axes` and `scenario` are YAML and JSON text.
   std::string scripted_space(const std::string& axes, const std::string& scenario,
                              const std::string& more = "") {
-    write(path("model.bin"), "not a GGUF; the scripted server does not care");
+    write(path("model.bin"), tiny_model());  // the scripted server does not care, preflight does
     write(path("suite.json"), R"({"name": "two", "items": [
       {"id": "a", "category": "fact", "prompt": "What splits an atom?", "any_of": ["fission"]},
       {"id": "b", "category": "fact", "prompt": "What is 2 + 2?", "any_of": ["4"]}]})");

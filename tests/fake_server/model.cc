@@ -100,6 +100,11 @@ std::string Answers::to(std::string_view message) {
   return "This is what a pretended model says.";
 }
 
+double gaussian(uint64_t seed, uint64_t n) {
+  double u = (jitter(seed, 2 * n + 0x10000000) + 1) / 2, v = jitter(seed, 2 * n + 0x10000001);
+  return std::sqrt(-2 * std::log(std::max(u, 1e-300))) * std::cos(3.141592653589793 * v);
+}
+
 Pace pace(const Scenario& scenario, int prompt_tokens, int request_number) {
   auto n = static_cast<uint64_t>(request_number) * 2;
   double fast = 1 + scenario.noise * jitter(scenario.seed, n);

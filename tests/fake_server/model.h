@@ -41,6 +41,9 @@ struct Pace {
 };
 Pace pace(const Scenario& scenario, int prompt_tokens, int request_number);
 
+// Normally distributed, the same for the same arguments.
+double gaussian(uint64_t seed, uint64_t n);
+
 // The `timings` object of a generation that took its time so.
 base::Json timings(const Pace& pace, int prompt_tokens, int predicted_tokens);
 

@@ -69,6 +69,23 @@ base::Result<void> apply(const Json& fields, const std::string& where, Scenario&
       target = v.template get<std::string>();
       return true;
     };
+    auto flag = [&, k = key, v = value](const char* name, bool& target) {
+      if (k != name || !v.is_boolean()) {
+        return false;
+      }
+      target = v.template get<bool>();
+      return true;
+    };
+    auto list = [&, k = key, v = value](const char* name, std::vector<std::string>& target) {
+      if (k != name || !v.is_array()) {
+        return false;
+      }
+      target.clear();
+      for (const Json& one : v) {
+        target.push_back(as_text(one));
+      }
+      return true;
+    };
     bool known = text("behaviour", s.behaviour) || number("exit_code", s.exit_code) ||
                  number("after_requests", s.after_requests) || number("load_s", s.load_s) ||
                  number("decode_tps", s.decode_tps) || number("prefill_tps", s.prefill_tps) ||
@@ -76,16 +93,15 @@ base::Result<void> apply(const Json& fields, const std::string& where, Scenario&
                  number("seed", s.seed) || number("time_scale", s.time_scale) ||
                  number("quality", s.quality) || number("needle", s.needle) || text("suite", s.suite) ||
                  text("model_id", s.model_id) || number("n_ctx", s.n_ctx) ||
-                 number("allocate_mib", s.allocate_mib) || key == "rules";
+                 number("allocate_mib", s.allocate_mib) || text("port_file", s.port_file) ||
+                 number("kv_mib_per_1k", s.kv_mib_per_1k) || number("kv_limit_mib", s.kv_limit_mib) ||
+                 text("reconfigure_behaviour", s.reconfigure_behaviour) ||
+                 number("reconfigure_s", s.reconfigure_s) || number("launch_noise", s.launch_noise) ||
+                 number("drift_per_launch", s.drift_per_launch) || text("launch_counter", s.launch_counter) ||
+                 flag("native", s.native) || flag("numerics", s.numerics) ||
+                 list("reconfigure", s.reconfigure) || list("fail_items", s.fail_items) || key == "rules";
     if (key == "props" && value.is_object()) {
       s.props = value;
-      known = true;
-    }
-    if (key == "fail_items" && value.is_array()) {
-      s.fail_items.clear();
-      for (const Json& id : value) {
-        s.fail_items.push_back(as_text(id));
-      }
       known = true;
     }
     if (!known) {
@@ -96,7 +112,46 @@ base::Result<void> apply(const Json& fields, const std::string& where, Scenario&
   return {};
 }
 
+std::string value_of(const Flags& flags, const char* name, const char* fallback) {
+  auto found = flags.find(name);
+  return found == flags.end() ? fallback : found->second;
+}
+
+// Bits a value takes in a KV cache, block scales included; 0: no such type.
+double bits_per_value(const std::string& type) {
+  static constexpr std::pair<const char*, double> kBits[] = {
+      {"f32", 32}, {"f16", 16},   {"bf16", 16},    {"q8_0", 8.5},     {"q5_1", 6},      {"q5_0", 5.5},
+      {"q4_1", 5}, {"q4_0", 4.5}, {"iq4_nl", 4.5}, {"tbq4_0", 4.125}, {"tbq3_0", 3.125}};
+  for (const auto& [name, bits] : kBits) {
+    if (type == name) {
+      return bits;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
+
+double kv_mib(const Scenario& scenario, const Flags& flags) {
+  double tokens = std::strtod(value_of(flags, "ctx_size", "4096").c_str(), nullptr);
+  double bits = bits_per_value(value_of(flags, "cache_type_k", "f16")) +
+                bits_per_value(value_of(flags, "cache_type_v", "f16"));
+  return scenario.kv_mib_per_1k * tokens / 1024 * bits / 32;
+}
+
+std::string numerics_key(const Flags& flags) {
+  std::string model = value_of(flags, "model", "");
+  uint64_t hash = 14695981039346656037ULL;
+  for (char c : model.substr(model.rfind('/') + 1) + '|' + value_of(flags, "cache_type_k", "f16") + '|' +
+                    value_of(flags, "cache_type_v", "f16")) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+bool is_cache_type(const std::string& name) {
+  return bits_per_value(name) > 0;
+}
 
 Flags parse_flags(const std::vector<std::string>& args) {
   Flags flags;
@@ -142,6 +197,9 @@ base::Result<Scenario> parse_scenario(std::string_view text, const std::string& 
         return done.failure();
       }
     }
+  }
+  if (scenario.kv_limit_mib > 0 && kv_mib(scenario, flags) > scenario.kv_limit_mib) {
+    scenario.behaviour = "oom";
   }
   return scenario;
 }

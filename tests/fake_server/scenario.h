@@ -24,7 +24,7 @@ struct Scenario {
   double load_s = 0;
   double decode_tps = 1000, prefill_tps = 20000;
   double decode_ms_per_1k = 0;  // added to each token's time per 1,000 tokens of context
-  double noise = 0;             // relative, on rates; deterministic for seed, launch flags and request number
+  double noise = 0;             // relative, on rates; deterministic for seed, flags and request number
   uint64_t seed = 1;
   double time_scale = 1;                // every pretended duration times this
   double quality = 1;                   // share of the suite's items answered rightly, in the suite's order
@@ -35,9 +35,30 @@ struct Scenario {
   int n_ctx = 0;                        // /props; default: -c, 4096 where that is 0 or absent
   int allocate_mib = 0;                 // memory really taken at load
   base::Json props;                     // merged into the answer of /props
+  bool native = true;                   // false: /v1/models and /v1/chat/completions are all there is
+  std::string port_file;                // of the behaviour "stranger": its port is written there
+
+  // KV memory, as tbq.kv_bytes of /props. Per 1,024 tokens at f16; the cache types scale it. A cache above the
+  // limit does not fit.
+  double kv_mib_per_1k = 0, kv_limit_mib = 0;
+
+  std::vector<std::string> reconfigure;      // axes that POST /reconfigure changes; none: no such route
+  std::string reconfigure_behaviour = "ok";  // ok, refuse, fail, die, hang
+  double reconfigure_s = 0;
+  bool numerics = false;  // tbq.numerics_key: of the model's name and the cache types
+
+  double launch_noise = 0;      // sigma of the logarithm of all rates of one launch (or reconfiguration)
+  double drift_per_launch = 0;  // rates change by this share from one launch to the next
+  std::string launch_counter;   // file that counts launches: the same count, the same noise
 };
 
-// Applies the scenario's JSON text to the flags. Keys of a rule's "set" are those of the scenario.
+// MiB of KV cache that these flags take, 0 where the scenario does not say.
+double kv_mib(const Scenario& scenario, const Flags& flags);
+// 16 hex digits, equal where greedy text is.
+std::string numerics_key(const Flags& flags);
+bool is_cache_type(const std::string& name);
+
+// Applies the scenario's JSON text to the flags. A KV cache above kv_limit_mib gives the behaviour "oom". Keys of a rule's "set" are those of the scenario.
 //   {"decode_tps": 24, "rules": [{"when": {"cache_type_k": ["q8_0", "q4_0"], "ctx_size": {"min": 32768}},
 //                                 "set": {"decode_tps": 9}}]}
 base::Result<Scenario> parse_scenario(std::string_view text, const std::string& where, const Flags& flags);
