@@ -8,6 +8,7 @@
 #include "src/base/units.h"
 #include "src/os/files.h"
 #include "src/study/header.h"
+#include "src/study/memory_estimate.h"
 #include "src/study/session.h"
 
 namespace study {
@@ -73,6 +74,11 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     problems.push_back(base::error(study.backend.api_key_env,
                                    "backend.api_key_env names a variable that is not set",
                                    "export it before the run"));
+  }
+  if (problems.empty()) {  // a model that cannot be read has been told of
+    if (auto fits = check_default_fits(study); !fits) {
+      problems.push_back(fits.failure());
+    }
   }
   if (auto disk = check_disk(journal_path); !disk) {
     problems.push_back(disk.failure());

@@ -11,6 +11,7 @@
 #include "src/os/host.h"
 #include "src/os/proc.h"
 #include "src/study/clock.h"
+#include "src/study/hardware_record.h"
 #include "src/study/in_place.h"
 #include "src/study/instance.h"
 #include "src/study/interrupt.h"
@@ -25,16 +26,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr double kGiB = 1 << 30;
 constexpr int kPortTries = 3;
-
-base::Json number_or_null(double value) {
-  return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
-}
-
-base::Json to_json(const os::HardwareState& state) {
-  return {{"temperature_c", number_or_null(state.temperature_c)},
-          {"cpu_mhz_min", number_or_null(state.cpu_mhz_min)},
-          {"cpu_mhz_max", number_or_null(state.cpu_mhz_max)}};
-}
 
 std::string numerics_key_of(const base::Json& effective) {
   return effective.is_object() && effective.contains("tbq")
@@ -238,7 +229,7 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   auto start = Clock::now();
   TrialRecord record;
   record.log_path = fmt::format("{}/{:04}-{}.log", log_directory_, request.trial_id, request.attempt);
-  base::Json hw_before = to_json(os::read_hardware_state());
+  const os::HardwareState hw_before = os::read_hardware_state();
 
   std::optional<Failure> failure;
   if (change_in_place(request, record)) {
@@ -259,6 +250,8 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
     failure = measure(study_, request, instance_->server(), context, progress_, record);
     record.t_measure_s = seconds_since(measuring);
   }
+  // Before the stop: clocks, heat and the GPU's memory as the load left them.
+  record.hw = hardware_record(hw_before, os::read_hardware_state());
   keep_or_stop(failure, record);
   if (interrupted()) {
     failure = Failure{Status::kInterrupted, "stopped by the user"};
@@ -274,7 +267,6 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
       record.cited_trial_id = 0;
     }
   }
-  record.hw = {{"before", hw_before}, {"after", to_json(os::read_hardware_state())}};
   record.t_total_s = seconds_since(start);
   return record;
 }
