@@ -13,6 +13,7 @@ constexpr double kTwoAxes = 0.4;  // share of steps that change two axes
 constexpr int kDraws = 400;       // attempts at a weighted step before the neighbourhood is walked in order
 constexpr size_t kMaxPairs = 20'000;  // two-axis steps looked at in that walk
 constexpr double kInPlaceBonus = 1.5;
+constexpr double kEffectWeight = 3;
 
 struct Move {
   Change change;
@@ -32,6 +33,8 @@ class Steps {
   }
 
   std::optional<Proposal> draw(Rng rng) const;
+  // Every value that did better than the centre's over all launches so far, together.
+  std::optional<Proposal> gather() const;
   // Every step in order, when draws find none: the neighbourhood is nearly used up.
   std::optional<Proposal> walk() const;
 
@@ -59,7 +62,7 @@ class Steps {
         }
       }
       double prior = 1 / (1 + 0.2 * importance_rank(it.name));
-      double weight = prior + 3 * effect(history_, singles_, usual_, axis);
+      double weight = prior + kEffectWeight * effect(history_, singles_, usual_, axis);
       if (std::find(in_place_.begin(), in_place_.end(), it.name) != in_place_.end()) {
         weight *= kInPlaceBonus;
       }
@@ -71,15 +74,12 @@ class Steps {
     }
   }
 
-  // What the sweep says of this change by itself.
+  // What is known of this change: the sweep's word where a limit or memory was concerned, else the mean of
+  // every launch with that value, whatever the others were.
   double promise(size_t axis, size_t now, size_t value) const {
-    auto seen = [&](size_t index) {
-      return index == space().axes[axis].default_index && usual_.ok ? &usual_
-                                                                    : alone(history_, singles_, axis, index);
-    };
-    const Outcome* here = seen(now);
-    const Outcome* there = seen(value);
-    if (here == nullptr || there == nullptr || there->out_of_memory) {
+    auto here = seen(axis, now);
+    auto there = seen(axis, value);
+    if (!here || !there || there->out_of_memory) {
       return 1;  // memory may have come free since
     }
     double better_by = gain(*there, *here);
@@ -89,6 +89,26 @@ class Steps {
     // Within noise: the sign is still the better guess.
     bool looks_better = here->feasible && better(*there, *here, kObjectiveTolerance);
     return looks_better ? 1 : 0.5;
+  }
+
+  std::optional<Outcome> seen(size_t axis, size_t value) const {
+    const Outcome* single = alone(history_, singles_, axis, value);
+    if (single != nullptr && !single->feasible) {
+      return *single;
+    }
+    std::vector<Outcome> outcomes;
+    for (const History::Entry& entry : history_.entries()) {
+      Outcome loud = entry.outcome;
+      loud.noise = 1e9;  // the last entry of the objective may differ as it likes, the others may not
+      if (entry.outcome.feasible && equal(entry.config[axis], space().axes[axis].values[value]) &&
+          measured_difference(loud, usual_).relative == 0) {
+        outcomes.push_back(entry.outcome);
+      }
+    }
+    if (!outcomes.empty()) {
+      return pooled(outcomes);
+    }
+    return single != nullptr ? std::optional<Outcome>(*single) : std::nullopt;
   }
 
   const Move& pick(Rng& rng) const {
@@ -127,6 +147,29 @@ std::optional<Proposal> Steps::draw(Rng rng) const {
   return std::nullopt;
 }
 
+std::optional<Proposal> Steps::gather() const {
+  std::vector<Change> changes;
+  for (size_t axis = 0; axis < space().axes.size(); ++axis) {
+    const Axis& it = space().axes[axis];
+    size_t now = it.index_of(centre_[axis]);
+    auto here = seen(axis, now);
+    std::optional<Change> best;
+    double most = 0;
+    for (size_t value = 0; here && !takes_memory(it.name) && value < it.values.size(); ++value) {
+      auto there = value != now ? seen(axis, value) : std::nullopt;
+      double better_by = there ? gain(*there, *here) : 0;
+      if (better_by > most) {
+        most = better_by;
+        best = {axis, value};
+      }
+    }
+    if (best) {
+      changes.push_back(*best);
+    }
+  }
+  return changes.empty() ? std::nullopt : propose(changes);
+}
+
 std::optional<Proposal> Steps::walk() const {
   for (const Move& move : moves_) {
     if (auto proposal = propose({&move.change, 1})) {
@@ -153,6 +196,11 @@ std::optional<Proposal> Steps::walk() const {
 std::optional<Proposal> next_step(const History& history, const Singles& singles, const Config& centre,
                                   uint64_t seed, const std::vector<std::string>& in_place) {
   Steps steps(history, singles, centre, in_place);
+  if (history.launched() % 2 == 0) {
+    if (auto gathered = steps.gather()) {
+      return gathered;
+    }
+  }
   auto drawn = steps.draw(Rng(seed, static_cast<uint64_t>(history.launched())));
   return drawn ? drawn : steps.walk();
 }
