@@ -61,8 +61,8 @@ std::vector<Outcome> estimates(const History& history, const std::vector<size_t>
   for (size_t entry : entries) {
     const auto& [config, outcome] = history.entries()[entry];
     result.push_back(outcome);
-    usable = usable && outcome.noise > 0 && !outcome.objective.empty() &&
-             std::isfinite(outcome.objective.back());
+    usable =
+        usable && outcome.noise > 0 && !outcome.objective.empty() && std::isfinite(outcome.objective.back());
     if (!usable) {
       continue;
     }

@@ -51,10 +51,11 @@ class TwoPhase final : public Strategy {
       return planned;
     }
     stepping_ = true;
-    if (idle_ >= kPatience) {
+    const History::Entry* best = incumbent_.get(history_);
+    bool noisy = best != nullptr && best->outcome.noise > kNoisy;
+    if (idle_ >= (noisy ? kPatienceInNoise : kPatience)) {
       return std::nullopt;
     }
-    const History::Entry* best = incumbent_.get(history_);
     return next_step(history_, plan_.singles(), best != nullptr ? best->config : history_.default_config(),
                      seed_, limits_.in_place);
   }

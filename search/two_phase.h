@@ -10,7 +10,9 @@
 
 namespace search {
 
-inline constexpr int kPatience = 8;
+// Half as many again where launches are so noisy that a true gain shows only every other time.
+inline constexpr int kPatience = 8, kPatienceInNoise = 12;
+inline constexpr double kNoisy = 0.03;  // relative, of one launch
 
 std::unique_ptr<Strategy> make_two_phase(const Space& space, uint64_t seed, const Limits& limits);
 

@@ -122,9 +122,6 @@ TEST_CASE("two-phase finds the mission's answer, that 4-bit KV is free, and the 
     CAPTURE(one.expected_trials);
     CAPTURE(one.in_place.size());
     CAPTURE(one.tbq_cost);
-    MESSAGE(one.max_trials << "/" << one.expected_trials << "/" << one.in_place.size() << "/" << one.tbq_cost
-                           << ": won " << tally.won << " free " << tally.free << " mixed " << tally.mixed
-                           << " launches " << tally.most_launches);
     CHECK_GE(tally.won, 95);
     CHECK_EQ(tally.free, 100);
     CHECK_GE(tally.mixed, 90);
