@@ -62,7 +62,8 @@ int plan_command(const PlanOptions& options) {
   Plan plan = make_plan(study, rates, available_s(study.search));
   fmt::print("{}", to_text(study, plan));
   std::error_code ignored;
-  bool file = study.backend.kind == BackendKind::kTbqServer || study.backend.kind == BackendKind::kLlamaServer;
+  bool file =
+      study.backend.kind == BackendKind::kTbqServer || study.backend.kind == BackendKind::kLlamaServer;
   if (file && !std::filesystem::exists(study.model, ignored)) {
     fmt::print("\nThe model is not there yet: {}. `autoresearch run` will refuse to start without it.\n",
                study.model);
