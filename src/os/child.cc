@@ -94,7 +94,8 @@ base::Error describe_failure(const Report& report, const LaunchSpec& spec, const
 std::string ChildExit::to_string() const {
   std::string text;
   if (memory_guard) {
-    text = "killed by the memory guard";
+    text = memory_rule == MemoryRule::kThrashing ? "killed by the memory guard: the host was thrashing"
+                                                 : "killed by the memory guard";
   } else if (guard_lost) {
     text = "killed with its guard";
   } else if (by_signal) {

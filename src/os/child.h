@@ -5,7 +5,7 @@
 // The guard is a small single-threaded process, one per launch: the candidate's parent, subreaper and memory
 // watchdog. When the driver dies (its pipe closes) the guard kills every descendant. It samples memory at
 // sample_hz from before the launch until after the stop, and kills the group at once when headroom falls
-// below the floor. It ignores TERM, INT and HUP: only the driver's word or death ends it.
+// below the floor or the host thrashes (memory_watch.h). It ignores TERM, INT and HUP: only the driver's word or death ends it.
 //
 // The candidate runs in a session of its own (no terminal, so no Ctrl-C), in one process group, with stdin
 // from /dev/null, no core dumps, no inherited descriptors, default signals, and AUTORESEARCH_LAUNCH=<id> in
@@ -39,26 +39,42 @@ struct LaunchSpec {
   std::string guard_program = "/proc/self/exe";
 };
 
+// Why the memory guard struck.
+enum class MemoryRule : int {
+  kNone,
+  kHeadroom,   // headroom was below the floor
+  kThrashing,  // the host read back for seconds what it had just thrown out
+};
+
 struct ChildExit {
   bool by_signal = false;
-  int code = 0;                   // exit code, or the signal's number
-  bool memory_guard = false;      // the guard killed it: headroom was below the floor
+  int code = 0;               // exit code, or the signal's number
+  bool memory_guard = false;  // the guard killed it: by memory_rule
+  MemoryRule memory_rule = MemoryRule::kNone;
   bool guard_lost = false;        // the guard itself was killed, and the candidate with it
   int left_behind = 0;            // descendants that outlived it and were killed (a server that forks away)
   std::string to_string() const;  // "exit code 1", "killed by SIGKILL", "killed by the memory guard"
 };
 
-// What the guard's samples saw, in bytes. Headroom = MemAvailable minus the candidate's evictable file pages
-// (mmapped weights, which MemAvailable counts as free).
+// What the guard's samples saw, in bytes unless it says otherwise; counts are since the launch, or since the trace
+// was restarted. Headroom = MemAvailable minus the candidate's evictable file pages (mmapped weights, which
+// MemAvailable counts as free).
 struct MemoryTrace {
-  uint64_t total = 0, available_before = 0, available_min = 0, available_now = 0, headroom_min = 0;
+  uint64_t total = 0, available_before = 0, available_min = 0, available_now = 0;
+  uint64_t headroom_before = 0, headroom_min = 0;
   uint64_t swap_used_before = 0, swap_used_max = 0;
-  uint64_t rss_peak = 0;          // of the candidate and its descendants, summed
-  uint64_t rss_file_peak = 0;     // its file pages alone: resident weights
-  double psi_full_avg10_max = 0;  // percent; 0 where the kernel has no PSI
-  uint64_t refaults = 0;          // workingset_refault_file since the launch
+  uint64_t swap_in = 0, swap_out = 0;        // read from and written to swap by the whole host
+  uint64_t rss_peak = 0;                     // of the candidate and its descendants, summed
+  uint64_t rss_file_peak = 0;                // its file pages alone: resident weights
+  double psi_full_avg10_max = 0;             // percent; 0 where the kernel has no PSI
+  double psi_full_s = 0;                     // seconds in which every task stood still for memory
+  uint64_t refaults = 0, refaults_anon = 0;  // pages of files, pages of swap, of the whole host
+  uint64_t major_faults = 0;                 // of the candidate and its descendants
   int samples = 0;
+  double sample_us = 0;  // CPU time of one sample, the mean
 };
+// Why it was killed, for people: "headroom fell to 0.21 GiB", "the host was thrashing: ...".
+std::string memory_guard_reason(const ChildExit& exit, const MemoryTrace& trace);
 
 class GuardedChild {
  public:

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -18,6 +19,7 @@
 #include <cstring>
 
 #include "src/os/guard_protocol.h"
+#include "src/os/memory_watch.h"
 #include "src/os/proc.h"
 
 namespace os {
@@ -86,9 +88,10 @@ class Guard {
   Clock::duration grace_{};
   Clock::time_point next_step_ = Clock::time_point::max();  // of stop_
   Clock::duration kill_pause_ = std::chrono::milliseconds(1);
-  Clock::time_point next_sample_{}, next_walk_{};
-  std::vector<pid_t> tree_;
-  uint64_t refaults_before_ = 0;
+  Clock::time_point next_sample_{};
+  MemorySampler sampler_{self_};
+  MemoryJudge judge_{WatchLimits{}};
+  MemorySample first_;  // of the trace
   MemoryTrace trace_;
 };
 
@@ -251,54 +254,22 @@ void Guard::limit_log() {
 
 void Guard::sample() {
   limit_log();
-  Clock::time_point now = Clock::now();
-  if (now >= next_walk_) {
-    tree_ = descendants(self_);  // the costly part: reads every process's stat
-    next_walk_ = now + std::chrono::seconds(1);
-  }
-  MemInfo memory = read_meminfo();
-  uint64_t rss = 0, rss_file = 0, evictable = 0;
-  for (pid_t pid : tree_) {
-    if (auto process = read_process_memory(pid)) {
-      rss += process->rss;
-      rss_file += process->rss_file;
-      evictable += process->evictable;
-    }
-  }
-  // Processes that share a mapping each count it; the cache cannot hold more than its own lists do.
-  evictable = std::min({evictable, memory.file_lru, memory.available});
-  uint64_t headroom = memory.available - evictable;
-  uint64_t swap_used = memory.swap_total - std::min(memory.swap_free, memory.swap_total);
-  uint64_t refaults = read_file_refaults();
+  const MemorySample sample = sampler_.take();
   if (trace_.samples == 0) {
-    trace_.total = memory.total;
-    trace_.available_before = trace_.available_min = memory.available;
-    trace_.headroom_min = headroom;
-    trace_.swap_used_before = swap_used;
-    refaults_before_ = refaults;
+    first_ = sample;
   }
-  trace_.available_now = memory.available;
-  trace_.available_min = std::min(trace_.available_min, memory.available);
-  trace_.headroom_min = std::min(trace_.headroom_min, headroom);
-  trace_.swap_used_max = std::max(trace_.swap_used_max, swap_used);
-  trace_.rss_peak = std::max(trace_.rss_peak, rss);
-  trace_.rss_file_peak = std::max(trace_.rss_file_peak, rss_file);
-  trace_.psi_full_avg10_max = std::max(trace_.psi_full_avg10_max, read_psi_full_avg10());
-  trace_.refaults = refaults - std::min(refaults_before_, refaults);
-  ++trace_.samples;
-
-  uint64_t floor = spec_.min_headroom_bytes;
-  if (floor > 0 && headroom < floor && child_ != 0 && !ended_ && stop_ != Stop::kKilling) {
+  extend(trace_, first_, sample);
+  trace_.sample_us = sampler_.mean_us();
+  const MemoryRule rule = judge_.judge(sample);
+  if (rule != MemoryRule::kNone && child_ != 0 && !ended_ && stop_ != Stop::kKilling) {
     exit_.memory_guard = true;
+    exit_.memory_rule = rule;
     stop_ = Stop::kKilling;
     kill_everything();
     next_step_ = Clock::now();
   }
-  // Weights arrive at several GB/s: look more often where the floor is near.
-  double hz = std::clamp(spec_.sample_hz, 1.0, 100.0);
-  constexpr uint64_t kNear = 4ULL << 30;
-  bool near = floor > 0 && headroom < floor + std::max(floor, kNear);
-  next_sample_ = Clock::now() + seconds(1 / (near ? std::min(hz * 4, 100.0) : hz));
+  next_sample_ =
+      Clock::now() + seconds(sample_interval_s(spec_.sample_hz, spec_.min_headroom_bytes, sample.headroom));
 }
 
 bool Guard::receive_command() {
@@ -358,7 +329,7 @@ void Guard::advance() {
       next_step_ = Clock::now() + kill_pause_;
       kill_pause_ = std::min<Clock::duration>(kill_pause_ * 2, std::chrono::milliseconds(100));
       if (gone_) {
-        tree_.clear();
+        sampler_.look_again();
         sample();
         send(Report::kGone);
       }
@@ -390,11 +361,17 @@ int Guard::run() {
   if (signals_ < 0 || !receive_spec()) {
     return 1;  // the driver sees its socket close
   }
+  WatchLimits limits;
+  limits.min_headroom_bytes = spec_.min_headroom_bytes;
+  judge_ = MemoryJudge(limits);
   sample();  // the state before
   if (!start()) {
     return 1;
   }
-  next_walk_ = {};
+  sampler_.look_again();
+  // A guard that waits for its own pages cannot end the thrashing. On fault: what it never touches costs nothing.
+  // Where the limit on locked memory forbids it, the sampling itself keeps them warm.
+  ::mlockall(MCL_CURRENT | MCL_ONFAULT);
   while (!driver_dead_) {
     pollfd fds[] = {{kControlFd, POLLIN, 0}, {signals_, POLLIN, 0}};
     ::poll(fds, 2, poll_timeout_ms());

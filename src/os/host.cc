@@ -13,7 +13,6 @@
 #include <limits>
 #include <set>
 
-#include "src/os/child.h"
 #include "src/os/files.h"
 #include "src/os/proc.h"
 
@@ -103,47 +102,28 @@ std::string os_name() {
   return name;
 }
 
-std::vector<std::string> gpu_names() {
-  std::vector<std::string> names;
-  if (find_in_path("nvidia-smi").empty()) {
-    return names;
-  }
-  auto run = run_command({"nvidia-smi", "--query-gpu=name", "--format=csv,noheader"}, 10);
-  if (!run || run->timed_out || run->exit.by_signal || run->exit.code != 0) {
-    return names;  // it also prints its errors on stdout
-  }
-  std::string_view rest = run->out;
-  while (!rest.empty()) {
-    size_t end = std::min(rest.find('\n'), rest.size());
-    if (end > 0) {
-      names.emplace_back(rest.substr(0, end));
-    }
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return names;
-}
-
-double number_in(const std::string& path) {
-  std::string text = first_line(path);
-  char* end = nullptr;
-  double value = std::strtod(text.c_str(), &end);
-  return end == text.c_str() ? std::numeric_limits<double>::quiet_NaN() : value;
-}
-
-// The tightest CPU quota of this process's cgroup and those above it, infinity without one.
-double cgroup_cpus() {
-  double cpus = std::numeric_limits<double>::infinity();
+// The text of one file of this process's cgroup and of each one above it.
+std::vector<std::string> in_cgroups(const char* name) {
+  std::vector<std::string> texts;
   auto text = read_file("/proc/self/cgroup", 1 << 20);
   std::optional<std::string> group = text ? parse_cgroup(*text) : std::nullopt;
   while (group) {
-    auto limit = read_file("/sys/fs/cgroup" + (*group == "/" ? "" : *group) + "/cpu.max", 1 << 10);
-    if (std::optional<double> quota = limit ? parse_cpu_max(*limit) : std::nullopt) {
-      cpus = std::min(cpus, *quota);
+    if (auto found = read_file("/sys/fs/cgroup" + (*group == "/" ? "" : *group) + "/" + name, 1 << 14)) {
+      texts.push_back(std::move(*found));
     }
     if (*group == "/" || group->empty()) {
       break;
     }
     group->resize(group->rfind('/'));
+  }
+  return texts;
+}
+
+// The tightest CPU quota, infinity without one.
+double cgroup_cpus() {
+  double cpus = std::numeric_limits<double>::infinity();
+  for (const std::string& limit : in_cgroups("cpu.max")) {
+    cpus = std::min(cpus, parse_cpu_max(limit).value_or(cpus));
   }
   return cpus;
 }
@@ -165,7 +145,9 @@ HostFacts read_host_facts() {
   MemInfo memory = read_meminfo();
   facts.memory_bytes = memory.total;
   facts.swap_bytes = memory.swap_total;
-  facts.gpus = gpu_names();
+  for (const GpuState& gpu : read_gpus()) {
+    facts.gpus.push_back(gpu.name);
+  }
   return facts;
 }
 
@@ -212,36 +194,26 @@ std::optional<double> parse_cpu_max(std::string_view text) {
   return static_cast<double>(quota) / static_cast<double>(period);
 }
 
-HardwareState read_hardware_state() {
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-  HardwareState state{kNan, kNan, kNan};
-  auto widen = [](double value, double& low, double& high) {
-    if (value > 0) {
-      low = low < value ? low : value;  // NaN compares false: the first value is taken
-      high = high > value ? high : value;
-    }
-  };
-  double coldest = kNan;
-  for (int zone = 0; zone < 64; ++zone) {
-    widen(number_in(fmt::format("/sys/class/thermal/thermal_zone{}/temp", zone)) / 1000, coldest,
-          state.temperature_c);
-  }
-  long cpus = sysconf(_SC_NPROCESSORS_CONF);
-  for (long cpu = 0; cpu < cpus; ++cpu) {
-    widen(number_in(fmt::format("/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq", cpu)) / 1000,
-          state.cpu_mhz_min, state.cpu_mhz_max);
-  }
-  if (!(state.cpu_mhz_max > 0)) {  // virtual machines have no cpufreq, but x86 prints a clock per core
-    auto text = read_file("/proc/cpuinfo", 16 << 20);
-    for (size_t at = text ? text->find("cpu MHz") : std::string::npos; at != std::string::npos;
-         at = text->find("cpu MHz", at + 1)) {
-      size_t colon = text->find(':', at);
-      if (colon != std::string::npos) {
-        widen(std::strtod(text->c_str() + colon + 1, nullptr), state.cpu_mhz_min, state.cpu_mhz_max);
-      }
+std::optional<uint64_t> read_cgroup_throttled_us() {
+  std::optional<uint64_t> sum;
+  for (const std::string& text : in_cgroups("cpu.stat")) {
+    if (auto time = parse_throttled_us(text)) {
+      sum = sum.value_or(0) + *time;
     }
   }
-  return state;
+  return sum;
+}
+
+uint64_t cgroup_memory_limit() {
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  for (const std::string& text : in_cgroups("memory.max")) {
+    uint64_t limit = 0;
+    auto [rest, bad] = std::from_chars(text.data(), text.data() + text.size(), limit);
+    if (bad == std::errc() && limit > 0) {  // else "max"
+      least = std::min(least, limit);
+    }
+  }
+  return least;
 }
 
 }  // namespace os

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "src/os/gpu.h"
+
 namespace os {
 
 struct HostFacts {
@@ -26,11 +28,29 @@ int usable_cores();
 std::optional<std::string> parse_cgroup(std::string_view text);
 std::optional<double> parse_cpu_max(std::string_view text);
 
-// Hottest thermal zone in degrees Celsius and current CPU clocks in MHz (min, max over cores); NaN where
-// unreadable.
+// Bytes that this process's cgroup and those above it may use (memory.max), the most a uint64_t holds without a limit.
+uint64_t cgroup_memory_limit();
+
+// How the hardware is doing, and counters of how often it, or its cgroup, had to slow down. NaN and nullopt where
+// unreadable. Reads /sys, and asks nvidia-smi where there is one (tens of milliseconds, more on a GPU nobody holds
+// open): before and after a measurement, never during it.
 struct HardwareState {
-  double temperature_c, cpu_mhz_min, cpu_mhz_max;
+  double temperature_c, cpu_mhz_min, cpu_mhz_max;  // hottest thermal zone; current clocks over the cores
+  double cpu_mhz_limit;                            // highest clock the cores may take now (scaling_max_freq)
+  double cpu_mhz_capable;                          // and could without any limit (cpuinfo_max_freq)
+  std::optional<uint64_t> thermal_throttles;       // events since boot (x86), summed over logical CPUs
+  int cpu_cooling;                                 // cooling devices that hold CPUs back at this instant
+  std::optional<uint64_t> cgroup_throttled_us;  // time the CPU quota has taken, this cgroup and those above
+  std::vector<GpuState> gpus;
 };
 HardwareState read_hardware_state();
+
+// Microseconds that CPU quotas have taken from this process's cgroup and those above it; nullopt where unreadable.
+std::optional<uint64_t> read_cgroup_throttled_us();
+// Of cpu.stat: "throttled_usec 123".
+std::optional<uint64_t> parse_throttled_us(std::string_view cpu_stat);
+
+// What slowed the machine down between two states, one phrase each; empty when nothing did. Pure.
+std::vector<std::string> throttling(const HardwareState& before, const HardwareState& after);
 
 }  // namespace os

@@ -157,37 +157,53 @@ MemInfo read_meminfo() {
   return parse_meminfo(slurp("/proc/meminfo")).value_or(MemInfo{});
 }
 
-std::optional<double> parse_psi_full_avg10(std::string_view text) {
-  std::optional<double> result;
+std::optional<MemoryPressure> parse_psi_full(std::string_view text) {
+  std::optional<MemoryPressure> result;
   for_each_line(text, [&](std::string_view line) {
     if (next_word(line) != "full") {
       return;
     }
+    std::optional<double> avg10;
+    std::optional<uint64_t> total;
     for (std::string_view word = next_word(line); !word.empty(); word = next_word(line)) {
       if (word.starts_with("avg10=")) {
-        result = number<double>(word.substr(6));
+        avg10 = number<double>(word.substr(6));
+      } else if (word.starts_with("total=")) {
+        total = number<uint64_t>(word.substr(6));
+      }
+    }
+    if (avg10 && total) {
+      result = MemoryPressure{*avg10, *total};
+    }
+  });
+  return result;
+}
+
+MemoryPressure read_psi_full() {
+  return parse_psi_full(slurp("/proc/pressure/memory")).value_or(MemoryPressure{});
+}
+
+VmCounters parse_vmstat(std::string_view text) {
+  VmCounters counters;
+  const std::pair<std::string_view, uint64_t*> fields[] = {
+      {"workingset_refault_file", &counters.refaults_file},
+      {"workingset_refault", &counters.refaults_file},  // before Linux 5.9: both kinds
+      {"workingset_refault_anon", &counters.refaults_anon},
+      {"pswpin", &counters.swap_in},
+      {"pswpout", &counters.swap_out}};
+  for_each_line(text, [&](std::string_view line) {
+    std::string_view name = next_word(line);
+    for (const auto& [wanted, target] : fields) {
+      if (name == wanted) {
+        *target = number<uint64_t>(next_word(line)).value_or(0);
       }
     }
   });
-  return result;
+  return counters;
 }
 
-double read_psi_full_avg10() {
-  return parse_psi_full_avg10(slurp("/proc/pressure/memory")).value_or(0);
-}
-
-std::optional<uint64_t> parse_vmstat(std::string_view text, std::string_view name) {
-  std::optional<uint64_t> result;
-  for_each_line(text, [&](std::string_view line) {
-    if (next_word(line) == name) {
-      result = number<uint64_t>(next_word(line));
-    }
-  });
-  return result;
-}
-
-uint64_t read_file_refaults() {
-  return parse_vmstat(slurp("/proc/vmstat"), "workingset_refault_file").value_or(0);
+VmCounters read_vm_counters() {
+  return parse_vmstat(slurp("/proc/vmstat"));
 }
 
 std::optional<ProcessMemory> parse_process_status(std::string_view text) {
@@ -215,14 +231,19 @@ std::optional<ProcStat> parse_proc_stat(std::string_view text) {
   std::string_view rest = text.substr(close + 2);
   std::string_view state = next_word(rest);
   auto ppid = number<pid_t>(next_word(rest));
-  for (int field = 5; field < 22; ++field) {
-    next_word(rest);
-  }
+  auto skip = [&](int words) {
+    for (int skipped = 0; skipped < words; ++skipped) {
+      next_word(rest);
+    }
+  };
+  skip(7);  // fields 5 to 11
+  auto faults = number<uint64_t>(next_word(rest)), child_faults = number<uint64_t>(next_word(rest));
+  skip(8);  // 14 to 21
   auto start = number<uint64_t>(next_word(rest));
-  if (!pid || !ppid || !start || state.size() != 1) {
+  if (!pid || !ppid || !start || !faults || !child_faults || state.size() != 1) {
     return std::nullopt;
   }
-  return ProcStat{*pid, *ppid, state[0], *start};
+  return ProcStat{*pid, *ppid, state[0], *start, *faults, *child_faults};
 }
 
 std::optional<uint64_t> process_start_ticks(pid_t pid) {
@@ -250,6 +271,23 @@ std::vector<pid_t> descendants(pid_t root) {
   }
   std::reverse(result.begin(), result.end());
   return result;
+}
+
+uint64_t major_faults(const std::vector<pid_t>& pids) {
+  uint64_t sum = 0;
+  for (pid_t pid : pids) {
+    if (auto stat = parse_proc_stat(slurp(fmt::format("/proc/{}/stat", pid)))) {
+      sum += stat->major_faults + stat->child_major_faults;
+    }
+  }
+  return sum;
+}
+
+FaultCounters read_fault_counters(pid_t root) {
+  std::vector<pid_t> pids = descendants(root);
+  pids.push_back(root);
+  VmCounters host = read_vm_counters();
+  return {major_faults(pids), host.refaults_file + host.refaults_anon};
 }
 
 std::vector<std::pair<pid_t, std::string>> processes_with_variable(std::string_view name) {

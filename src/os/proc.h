@@ -22,12 +22,21 @@ struct MemInfo {  // bytes
 std::optional<MemInfo> parse_meminfo(std::string_view text);
 MemInfo read_meminfo();
 
-// PSI memory "full" avg10 in percent.
-std::optional<double> parse_psi_full_avg10(std::string_view text);
-double read_psi_full_avg10();  // 0 where the kernel has no PSI
-// One counter of /proc/vmstat, for example "workingset_refault_file".
-std::optional<uint64_t> parse_vmstat(std::string_view text, std::string_view name);
-uint64_t read_file_refaults();  // pages refaulted since boot; 0 where unreadable
+// PSI memory "full": the time in which every task that wanted to run stood still for memory.
+struct MemoryPressure {
+  double avg10 = 0;       // percent of the last ten seconds
+  uint64_t total_us = 0;  // since boot
+};
+std::optional<MemoryPressure> parse_psi_full(std::string_view text);
+MemoryPressure read_psi_full();  // zeros where the kernel has no PSI
+
+// Counters of /proc/vmstat since boot, in pages; 0 where the kernel has them not. A refault is a page that was
+// thrown out and is wanted back.
+struct VmCounters {
+  uint64_t refaults_file = 0, refaults_anon = 0, swap_in = 0, swap_out = 0;
+};
+VmCounters parse_vmstat(std::string_view text);
+VmCounters read_vm_counters();
 
 // Resident bytes of one process from /proc/PID/status (counters, no page walk): total, file-backed, and the
 // part of the file-backed pages that the kernel may drop (what is locked by mlock is not).
@@ -42,12 +51,25 @@ struct ProcStat {
   pid_t pid = 0, ppid = 0;
   char state = '?';
   uint64_t start_ticks = 0;
+  // Page faults that waited for a disk: its own, and those of the children it has waited for.
+  uint64_t major_faults = 0, child_major_faults = 0;
 };
 std::optional<ProcStat> parse_proc_stat(std::string_view text);
 // Clock ticks since boot at which the process started: with the pid it names one process for ever.
 std::optional<uint64_t> process_start_ticks(pid_t pid);
 // Every live descendant of a process (zombies left out), children before their parents.
 std::vector<pid_t> descendants(pid_t root);
+// Major faults of these processes and of the children they have waited for; those that are gone count nothing.
+uint64_t major_faults(const std::vector<pid_t>& pids);
+
+// What spoils a timing: major faults of a process and its descendants, and refaults (file and swap) of the whole
+// host, each since it began. For differences. A walk over /proc, some milliseconds: before and after a timing,
+// not during it.
+struct FaultCounters {
+  uint64_t major_faults = 0, refaults = 0;
+};
+FaultCounters read_fault_counters(pid_t root);
+
 // Every process whose environment (as it was at exec) has the variable, with its value.
 std::vector<std::pair<pid_t, std::string>> processes_with_variable(std::string_view name);
 

@@ -389,8 +389,7 @@ Failure classify_exit(const os::ChildExit& exit, const os::MemoryTrace& memory, 
   std::string line = telling_line(log_tail);
   std::string said = line.empty() ? "" : ": " + line;
   if (exit.memory_guard) {
-    return {Status::kOom, fmt::format("stopped by the memory guard: headroom fell to {:.2f} GiB",
-                                      static_cast<double>(memory.headroom_min) / (1 << 30))};
+    return {Status::kOom, "stopped by the memory guard: " + os::memory_guard_reason(exit, memory)};
   }
   if (any_line(log_tail, says_out_of_memory)) {
     return {Status::kOom, exit.to_string() + said};

@@ -53,6 +53,10 @@ double measure_s(const Study& study, const search::Config& config, const PlanRat
   return total;
 }
 
+double time_of(const PlannedTrial& trial, double load_s) {
+  return trial.cannot_fit.empty() ? load_s + trial.measure_s : 0;
+}
+
 int trials_in(const Plan& plan, double load_s) {
   if (plan.available_s <= 0) {
     return plan.max_trials;
@@ -61,7 +65,8 @@ int trials_in(const Plan& plan, double load_s) {
   int fits = 0;
   while (fits < plan.max_trials) {
     size_t listed = static_cast<size_t>(fits);
-    left -= load_s + (listed < plan.first.size() ? plan.first[listed].measure_s : plan.measure_s);
+    bool known = listed < plan.first.size();
+    left -= known ? time_of(plan.first[listed], load_s) : load_s + plan.measure_s;
     if (left < 0) {
       break;
     }
@@ -73,9 +78,38 @@ int trials_in(const Plan& plan, double load_s) {
 double time_of_first(const Plan& plan) {
   double total = 0;
   for (const PlannedTrial& trial : plan.first) {
-    total += plan.load_s + trial.measure_s;
+    total += time_of(trial, plan.load_s);
   }
   return total;
+}
+
+// The column of one trial, as wide as its heading; "" for every one where nothing is known.
+std::string memory_column(const Plan& plan, std::string_view text) {
+  bool known = std::any_of(plan.first.begin(), plan.first.end(),
+                           [](const PlannedTrial& trial) { return trial.memory_bytes > 0; });
+  return known ? fmt::format(" {:>10}", text) : "";
+}
+
+std::string memory_text(const PlannedTrial& trial) {
+  return trial.memory_bytes > 0 ? base::format_bytes(trial.memory_bytes) : "?";
+}
+
+// One line on what fits, "" where nothing is known.
+std::string memory_line(const Plan& plan) {
+  uint64_t most = 0;
+  size_t forbidden = 0;
+  for (const PlannedTrial& trial : plan.first) {
+    most = std::max(most, trial.memory_bytes);
+    forbidden += trial.cannot_fit.empty() ? 0 : 1;
+  }
+  if (most == 0 || plan.host_bytes == 0) {
+    return "";
+  }
+  std::string text = fmt::format("  memory       up to {} (weights, KV cache, workspace) of {}; ",
+                                 base::format_bytes(most), base::format_bytes(plan.host_bytes));
+  return text + (forbidden > 0
+                     ? fmt::format("{} cannot fit and {} skipped\n", forbidden, forbidden == 1 ? "is" : "are")
+                     : std::string("nothing is known not to fit\n"));
 }
 
 std::string limits_text(const Plan& plan, const Study& study) {
@@ -124,7 +158,8 @@ int expected_trials(const Study& study) {
   return static_cast<int>(std::clamp(study.search.budget_s / one, 1.0, 1e6));
 }
 
-Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most) {
+Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most,
+               const PlanMemory& memory) {
   const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
   AR_CHECK(info != nullptr, "a study with an unknown strategy");
   AR_CHECK(rates.decode_tps > 0 && rates.prefill_tps > 0, "a plan without speeds");
@@ -136,6 +171,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   plan.load_worst_s = study.backend.load_timeout_s;
   plan.load_s = typical_load_s(study.backend);
   plan.available_s = available_s;
+  plan.host_bytes = memory.host_bytes;
 
   auto strategy =
       info->make(study.space, study.search.seed, search::Limits{plan.max_trials, expected_trials(study)});
@@ -149,13 +185,26 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
       plan.open_ended = true;
       break;
     }
-    plan.first.push_back({proposal->phase, search::describe(study.space, proposal->config, usual),
-                          measure_s(study, proposal->config, rates)});
-    // Every trial alike: nothing is pruned and nothing wins.
-    strategy->tell(proposal->config, {true, false, true, {1.0}, 0});
+    PlannedTrial trial;
+    trial.phase = proposal->phase;
+    trial.change = search::describe(study.space, proposal->config, usual);
+    trial.memory_bytes = memory.bytes ? memory.bytes(proposal->config) : 0;
+    trial.cannot_fit = memory.cannot_fit ? memory.cannot_fit(proposal->config) : "";
+    search::Outcome outcome;
+    if (trial.cannot_fit.empty()) {  // every trial alike: nothing wins
+      trial.measure_s = measure_s(study, proposal->config, rates);
+      outcome.ok = outcome.feasible = true;
+      outcome.objective = {1.0};
+    } else {
+      outcome.out_of_memory = outcome.predicted = true;
+    }
+    plan.first.push_back(std::move(trial));
+    strategy->tell(proposal->config, outcome);
   }
+  auto launched = std::count_if(plan.first.begin(), plan.first.end(),
+                                [](const PlannedTrial& trial) { return trial.cannot_fit.empty(); });
   for (const PlannedTrial& trial : plan.first) {
-    plan.measure_s += trial.measure_s / static_cast<double>(plan.first.size());
+    plan.measure_s += trial.measure_s / static_cast<double>(std::max<std::ptrdiff_t>(launched, 1));
   }
   if (!plan.open_ended && static_cast<int>(plan.first.size()) < list_at_most) {
     plan.max_trials = static_cast<int>(plan.first.size());  // the space holds no more
@@ -172,13 +221,16 @@ std::string to_text(const Study& study, const Plan& plan) {
   text += fmt::format("  strategy     {}, seed {}, at most {} trials\n", study.search.strategy,
                       study.search.seed, study.search.max_trials);
   text += fmt::format("\nThe first {} trials\n", plan.first.size());
-  text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}\n", "#", "phase", "differs from the default", "measuring");
+  text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}{}\n", "#", "phase", "differs from the default",
+                      "measuring", memory_column(plan, "memory"));
   for (size_t i = 0; i < plan.first.size(); ++i) {
     const PlannedTrial& trial = plan.first[i];
     bool usual = trial.phase == "default";
-    text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}\n", i + 1, trial.phase,
+    bool fits = trial.cannot_fit.empty();
+    text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}{}{}\n", i + 1, trial.phase,
                         usual ? "nothing: what all others are compared with" : trial.change,
-                        base::format_duration(trial.measure_s));
+                        fits ? base::format_duration(trial.measure_s) : "-",
+                        memory_column(plan, memory_text(trial)), fits ? "" : "  cannot fit: skipped");
   }
   int more = plan.max_trials - static_cast<int>(plan.first.size());
   if (plan.open_ended && more > 0) {
@@ -196,6 +248,7 @@ std::string to_text(const Study& study, const Plan& plan) {
   text += fmt::format(
       "  assumed      {:.0f} tok/s decode, {:.0f} tok/s prefill; --decode-tps and --prefill-tps change it\n",
       plan.rates.decode_tps, plan.rates.prefill_tps);
+  text += memory_line(plan);
   text += "  time         " + limits_text(plan, study);
   text += fmt::format("  listed above take about {}\n", base::format_duration(time_of_first(plan)));
   if (plan.available_s > 0) {

@@ -2,6 +2,8 @@
 // `autoresearch plan`: what a study would begin with and what a night has room for, without launching
 // anything.
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,15 @@ struct PlannedTrial {
   std::string phase;   // default, sweep; random or grid for those strategies
   std::string change;  // "cache_type_k=q8_0", "default"
   double measure_s = 0;
+  uint64_t memory_bytes = 0;  // weights, KV cache and workspace; 0 = not known
+  std::string cannot_fit;     // why it will not be launched; "" = it may fit
+};
+
+// What is known of memory before anything runs; see MemoryForecast. Empty functions: nothing.
+struct PlanMemory {
+  std::function<uint64_t(const search::Config&)> bytes;
+  std::function<std::string(const search::Config&)> cannot_fit;
+  uint64_t host_bytes = 0;
 };
 
 struct Plan {
@@ -31,11 +42,13 @@ struct Plan {
   double measure_s = 0;                 // mean over `first`
   double available_s = 0;               // 0 = no limit of time
   int fits = 0, fits_worst = 0;         // trials, at most max_trials
+  uint64_t host_bytes = 0;              // memory to fit into; 0 = not known
 };
 
-// Pure. At most `list_at_most` trials are listed. Trials are taken to succeed: what memory forbids is only
-// known by running.
-Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100);
+// Pure. At most `list_at_most` trials are listed. Trials are taken to succeed unless the
+// forecast says that they cannot fit: such a one is not launched and takes no time.
+Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100,
+               const PlanMemory& memory = {});
 std::string to_text(const Study& study, const Plan& plan);
 
 // How many trials search.budget has room for by the file's own estimates, for

@@ -8,6 +8,7 @@
 
 #include "src/base/units.h"
 #include "src/study/clock.h"
+#include "src/study/memory_estimate.h"
 #include "src/study/plan.h"
 
 namespace study {
@@ -59,7 +60,16 @@ int plan_command(const PlanOptions& options) {
   if (options.prefill_tps > 0) {
     rates.prefill_tps = options.prefill_tps;
   }
-  Plan plan = make_plan(study, rates, available_s(study.search));
+  PlanMemory memory;
+  auto forecast = MemoryForecast::make(study, read_host_capacity(study));
+  if (!forecast) {
+    fmt::print(stderr, "warning: {}\n", forecast.failure().to_string());
+  } else {
+    memory.bytes = [&](const search::Config& config) { return forecast->estimate(config).total(); };
+    memory.cannot_fit = [&](const search::Config& config) { return forecast->cannot_fit(config); };
+    memory.host_bytes = forecast->host().memory;
+  }
+  Plan plan = make_plan(study, rates, available_s(study.search), 100, memory);
   fmt::print("{}", to_text(study, plan));
   std::error_code ignored;
   bool file =

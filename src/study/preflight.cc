@@ -8,6 +8,7 @@
 #include "src/base/units.h"
 #include "src/os/files.h"
 #include "src/study/header.h"
+#include "src/study/memory_estimate.h"
 #include "src/study/session.h"
 
 namespace study {
@@ -60,6 +61,11 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
       checked.model = *model;
     }
     checked.models.push_back(std::move(*model));
+  }
+  if (problems.empty()) {
+    if (auto fits = check_default_fits(study); !fits) {
+      problems.push_back(fits.failure());
+    }
   }
   if (auto program = discover_backends(study); !program) {
     problems.push_back(program.failure());

@@ -173,14 +173,21 @@ base::Json to_json(const os::MemoryTrace& trace, uint64_t available_after) {
           {"available_before", trace.available_before},
           {"available_min", trace.available_min},
           {"available_after", available_after},
+          {"headroom_before", trace.headroom_before},
           {"headroom_min", trace.headroom_min},
           {"swap_used_before", trace.swap_used_before},
           {"swap_used_max", trace.swap_used_max},
+          {"swap_in", trace.swap_in},
+          {"swap_out", trace.swap_out},
           {"rss_peak", trace.rss_peak},
           {"rss_file_peak", trace.rss_file_peak},
           {"psi_full_avg10_max", trace.psi_full_avg10_max},
+          {"psi_full_s", trace.psi_full_s},
           {"refaults", trace.refaults},
-          {"samples", trace.samples}};
+          {"refaults_anon", trace.refaults_anon},
+          {"major_faults", trace.major_faults},
+          {"samples", trace.samples},
+          {"sample_us", trace.sample_us}};
 }
 
 }  // namespace study

@@ -17,6 +17,7 @@
 #include "src/study/commands.h"
 #include "src/study/in_place.h"
 #include "src/study/interrupt.h"
+#include "src/study/memory_estimate.h"
 #include "src/study/progress.h"
 
 namespace study {
@@ -73,6 +74,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.max_trials = options.max_trials;
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
+  loop.cannot_fit = make_cannot_fit(study);
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
   // As it was when the study began: the strategy must plan the same again.
   loop.in_place = recorded_in_place_axes(past.header);

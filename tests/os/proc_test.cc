@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -10,7 +11,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <set>
+#include <string>
 
 #include "src/os/host.h"
 
@@ -33,12 +36,50 @@ TEST_CASE("meminfo") {
 }
 
 TEST_CASE("pressure and vmstat") {
-  CHECK(os::parse_psi_full_avg10("some avg10=7.00 avg60=1.00 avg300=0.10 total=99\n"
-                                 "full avg10=3.25 avg60=0.50 avg300=0.05 total=42\n") == 3.25);
-  CHECK_FALSE(os::parse_psi_full_avg10("some avg10=7.00\n").has_value());
-  CHECK(os::parse_vmstat("a 1\nworkingset_refault_anon 5\nworkingset_refault_file 77\n",
-                         "workingset_refault_file") == 77);
-  CHECK_FALSE(os::parse_vmstat("workingset_refault_filex 77\n", "workingset_refault_file").has_value());
+  auto pressure = os::parse_psi_full(
+      "some avg10=7.00 avg60=1.00 avg300=0.10 total=99\n"
+      "full avg10=3.25 avg60=0.50 avg300=0.05 total=42\n");
+  REQUIRE(pressure.has_value());
+  CHECK(pressure->avg10 == 3.25);
+  CHECK(pressure->total_us == 42);
+  CHECK_FALSE(os::parse_psi_full("some avg10=7.00 total=1\n").has_value());
+  CHECK_FALSE(os::parse_psi_full("full avg10=lots total=1\n").has_value());
+  CHECK_FALSE(os::parse_psi_full("full avg10=1.00\n").has_value());
+  os::VmCounters counters = os::parse_vmstat(
+      "a 1\nworkingset_refault_anon 5\nworkingset_refault_file 77\nworkingset_refault_filex 9\n"
+      "pswpin 3\npswpout 4");
+  CHECK(counters.refaults_file == 77);
+  CHECK(counters.refaults_anon == 5);
+  CHECK(counters.swap_in == 3);
+  CHECK(counters.swap_out == 4);
+  CHECK(os::parse_vmstat("workingset_refault 6\n").refaults_file == 6);
+  CHECK(os::parse_vmstat("pswpin many\nworkingset_refault_filex 77\n").refaults_file == 0);
+}
+
+TEST_CASE("a page read from a file that is not in memory is a major fault, and is counted") {
+  os::FaultCounters before = os::read_fault_counters(::getpid());
+  char path[] = "./major-fault-XXXXXX";
+  int fd = ::mkstemp(path);
+  REQUIRE(fd >= 0);
+  ::unlink(path);
+  std::string bytes(1 << 20, 'x');
+  REQUIRE(::write(fd, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
+  ::fsync(fd);
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  void* mapped = ::mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, fd, 0);
+  REQUIRE(mapped != MAP_FAILED);
+  unsigned char resident = 0;
+  bool dropped = ::mincore(mapped, 1, &resident) == 0 && (resident & 1) == 0;
+  char first = *static_cast<volatile char*>(mapped);
+  CHECK(first == 'x');
+  os::FaultCounters after = os::read_fault_counters(::getpid());
+  if (dropped) {
+    CHECK(after.major_faults > before.major_faults);
+  } else {
+    MESSAGE("skipped: this file system keeps its pages");
+  }
+  ::munmap(mapped, bytes.size());
+  ::close(fd);
 }
 
 TEST_CASE("process status: what mlock holds cannot be evicted") {
@@ -62,6 +103,8 @@ TEST_CASE("a command name may hold anything") {
   CHECK(stat->ppid == 41);
   CHECK(stat->state == 'S');
   CHECK(stat->start_ticks == 987654);
+  CHECK(stat->major_faults == 3);
+  CHECK(stat->child_major_faults == 4);
   CHECK_FALSE(os::parse_proc_stat("42 (short) S 1").has_value());
   CHECK_FALSE(os::parse_proc_stat("").has_value());
   CHECK(os::process_start_ticks(::getpid()).has_value());

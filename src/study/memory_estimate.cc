@@ -1,0 +1,158 @@
+#include "src/study/memory_estimate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "src/base/units.h"
+
+namespace study {
+namespace {
+
+constexpr uint64_t kContextStep = 256;  // llama-server and tbq-server pad a context to this
+constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+
+// Saturating: an absurd context must not wrap around to one that fits.
+uint64_t times(uint64_t a, uint64_t b) {
+  uint64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kMost : product;
+}
+uint64_t plus(uint64_t a, uint64_t b) {
+  uint64_t sum = 0;
+  return __builtin_add_overflow(a, b, &sum) ? kMost : sum;
+}
+
+// One row per KV type: values per block, bytes per block. The rotated types have tiles instead: `tile_bits` per value
+// and one fp16 scale per power-of-two tile of the head.
+struct KvRow {
+  std::string_view name;
+  uint64_t block_values, block_bytes, tile_bits;
+};
+constexpr std::array<KvRow, 11> kKvRows = {{
+    {"f32", 1, 4, 0},
+    {"f16", 1, 2, 0},
+    {"bf16", 1, 2, 0},
+    {"q8_0", 32, 34, 0},
+    {"q5_1", 32, 24, 0},
+    {"q5_0", 32, 22, 0},
+    {"q4_1", 32, 20, 0},
+    {"q4_0", 32, 18, 0},
+    {"iq4_nl", 32, 18, 0},
+    {"tbq4_0", 0, 0, 4},
+    {"tbq3_0", 0, 0, 3},
+}};
+
+uint64_t tiles_of(uint64_t head_dim) {
+  uint64_t tiles = 0;
+  for (uint64_t tile = 128; head_dim > 0 && tile > 0; tile /= 2) {
+    tiles += head_dim / tile;
+    head_dim %= tile;
+  }
+  return tiles;
+}
+
+uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings) {
+  const uint64_t q_width = shape.layers.empty() ? shape.n_embd : times(shape.n_head, shape.layers[0].dim_k);
+  // llama.cpp reserves logits for a whole ubatch; of the rest about as many buffers live at once as counted here.
+  uint64_t per_token = plus(shape.n_vocab, times(4, shape.n_embd));
+  per_token = plus(per_token, plus(times(3, q_width), times(3, shape.n_ff)));
+  if (!settings.flash_attn) {  // one score per head and cached token
+    per_token = plus(per_token, times(shape.n_head, settings.n_ctx.value_or(shape.n_ctx_train)));
+  }
+  return times(times(per_token, settings.n_ubatch), sizeof(float));
+}
+
+// Weights that cannot be dropped and read again, by what the configuration says.
+uint64_t held_weights(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
+                      bool has_gpu) {
+  if (settings.mlock || !settings.mmap) {
+    return shape.weight_bytes;
+  }
+  // tbq-server may compute on mapped pages in place; llama.cpp copies what it puts on a GPU, the last layers first.
+  if (kind != BackendKind::kLlamaServer || !has_gpu || !settings.n_gpu_layers) {
+    return 0;
+  }
+  uint64_t bytes = 0, left = *settings.n_gpu_layers;
+  for (size_t i = shape.layer_bytes.size(); i > 0 && left > 0; --i, --left) {
+    bytes = plus(bytes, shape.layer_bytes[i - 1]);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::optional<uint64_t> kv_row_bytes(std::string_view cache_type, uint64_t head_dim) {
+  for (const KvRow& row : kKvRows) {
+    if (row.name != cache_type) {
+      continue;
+    }
+    if (row.tile_bits > 0) {
+      return plus(times(head_dim, row.tile_bits) / 8, times(2, tiles_of(head_dim)));
+    }
+    return times((head_dim + row.block_values - 1) / row.block_values, row.block_bytes);
+  }
+  return std::nullopt;
+}
+
+std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v) const {
+  if (layers.empty()) {
+    return std::nullopt;
+  }
+  uint64_t per_token = 0;
+  for (const KvLayer& layer : layers) {
+    auto k_row = kv_row_bytes(k, layer.dim_k), v_row = kv_row_bytes(v, layer.dim_v);
+    if (!k_row || !v_row) {
+      return std::nullopt;
+    }
+    per_token = plus(per_token, times(layer.heads, plus(*k_row, *v_row)));
+  }
+  const uint64_t padded = plus(n_ctx, kContextStep - 1) / kContextStep * kContextStep;
+  return times(per_token, padded);
+}
+
+MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
+                               bool has_gpu) {
+  MemoryEstimate estimate;
+  estimate.weights = shape.weight_bytes;
+  const uint64_t n_ctx = settings.n_ctx.value_or(shape.n_ctx_train);
+  estimate.kv = shape.kv_bytes(n_ctx, settings.cache_type_k, settings.cache_type_v).value_or(0);
+  estimate.workspace = workspace_of(shape, settings);
+  if (settings.moved) {
+    return estimate;
+  }
+  estimate.least = held_weights(shape, settings, kind, has_gpu);
+  if (shape.plain_kv && settings.n_ctx) {
+    // A ubatch is never more than the context, and its activations are there at least once.
+    const uint64_t rows = std::min(settings.n_ubatch, *settings.n_ctx);
+    estimate.least = plus(estimate.least, plus(estimate.kv, times(times(rows, shape.n_embd), sizeof(float))));
+  }
+  return estimate;
+}
+
+std::string why_it_cannot_fit(const MemoryEstimate& estimate, const MemorySettings& settings,
+                              const HostCapacity& host) {
+  if (host.memory == 0 || estimate.least <= host.usable()) {
+    return "";
+  }
+  std::string has = base::format_bytes(host.memory);
+  if (host.swap > 0) {
+    has += fmt::format(" and {} of swap", base::format_bytes(host.swap));
+  }
+  if (host.gpu > 0) {
+    has += fmt::format(" and {} on GPUs", base::format_bytes(host.gpu));
+  }
+  std::string parts = estimate.kv > 0 && settings.n_ctx
+                          ? fmt::format("KV cache {} for {} tokens of {}/{}", base::format_bytes(estimate.kv),
+                                        *settings.n_ctx, settings.cache_type_k, settings.cache_type_v)
+                          : "";
+  if (estimate.least >= estimate.weights && (settings.mlock || !settings.mmap)) {
+    parts += fmt::format("{}weights {}{}", parts.empty() ? "" : ", ", base::format_bytes(estimate.weights),
+                         settings.mlock ? " locked" : " copied");
+  }
+  return fmt::format("it takes at least {} ({}), and there are {}, of which {} stay free",
+                     base::format_bytes(estimate.least), parts, has, base::format_bytes(host.floor));
+}
+
+}  // namespace study
