@@ -109,8 +109,9 @@ class LogReader {
 // One load, step by step; each step returns true to go on.
 class Load {
  public:
-  Load(const LaunchPlan& plan, const LaunchOptions& options, Launched& out)
-      : plan_(plan), options_(options), out_(out), start_(Clock::now()), log_(options.log_path) {
+  // `start`: before the process was made, which is part of a load.
+  Load(const LaunchPlan& plan, const LaunchOptions& options, Clock::time_point start, Launched& out)
+      : plan_(plan), options_(options), out_(out), start_(start), log_(options.log_path) {
     out_.endpoint.base_url = plan.url;
     out_.endpoint.api_key = options.api_key;
     out_.endpoint.timeout_s = options.request_timeout_s;
@@ -342,6 +343,7 @@ LaunchOptions launch_options(const Study& study) {
 
 Launched launch_until_ready(const LaunchPlan& plan, const LaunchOptions& options) {
   Launched launched;
+  auto start = Clock::now();
   launched.foreign = plan.foreign;
   if (!plan.foreign) {
     os::LaunchSpec spec;
@@ -357,7 +359,7 @@ Launched launch_until_ready(const LaunchPlan& plan, const LaunchOptions& options
     }
     launched.child = std::move(*child);
   }
-  Load(plan, options, launched).run();
+  Load(plan, options, start, launched).run();
   return launched;
 }
 
