@@ -152,7 +152,7 @@ std::string quality_violation(const Study& study, const TrialMetrics& trial,
   return fmt::format(
       "quality not_worse_than {}: {} of the {} items the reference answered are lost, {} allowed{} ({}; sign "
       "test "
-      "p = {:.2g})",
+      "p = {:.3f})",
       type, count, passed, allowed, gained > 0 ? fmt::format(", {} others gained", gained) : "",
       fmt::join(lost, ", "), p);
 }
