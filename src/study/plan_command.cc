@@ -72,7 +72,9 @@ int plan_command(const PlanOptions& options) {
   Plan plan = make_plan(study, rates, available_s(study.search), 100, memory);
   fmt::print("{}", to_text(study, plan));
   std::error_code ignored;
-  if (!std::filesystem::exists(study.model, ignored)) {
+  bool file =
+      study.backend.kind == BackendKind::kTbqServer || study.backend.kind == BackendKind::kLlamaServer;
+  if (file && !std::filesystem::exists(study.model, ignored)) {
     fmt::print("\nThe model is not there yet: {}. `autoresearch run` will refuse to start without it.\n",
                study.model);
   }

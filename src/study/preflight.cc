@@ -62,6 +62,11 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     }
     checked.models.push_back(std::move(*model));
   }
+  if (problems.empty()) {
+    if (auto fits = check_default_fits(study); !fits) {
+      problems.push_back(fits.failure());
+    }
+  }
   if (auto program = discover_backends(study); !program) {
     problems.push_back(program.failure());
   } else {

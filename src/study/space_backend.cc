@@ -43,8 +43,9 @@ class BackendReader {
                        }},
                       {"load_stall",
                        [&](const YamlNode& value) {
-                         stall_ = &value;
+                         size_t before = reader_.errors().size();
                          reader_.timeout_s(value, options_.load_stall_s, "backend.load_stall");
+                         stall_ = reader_.errors().size() == before ? &value : nullptr;
                        }},
                       {"load_estimate", seconds(options_.load_estimate_s, "backend.load_estimate")},
                       {"stop_grace", seconds(options_.stop_grace_s, "backend.stop_grace")}});
