@@ -8,6 +8,8 @@ namespace engine {
 namespace {
 
 constexpr const char* kStopMessage = "the server is shutting down";
+constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
+constexpr std::chrono::milliseconds kDrainPoll{50};
 
 double milliseconds(std::chrono::steady_clock::duration d) {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(d).count()) / 1000;
@@ -187,9 +189,10 @@ Timings Slot::timings() const {
 
 // ---- Generator ----
 
-Generator::Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer)
-    : context_(std::move(context)) {
-  slots_.emplace_back(*context_, tokenizer, 0);
+Generator::Generator(std::unique_ptr<Context> context, const ContextOptions& options, Open open,
+                     const Tokenizer& tokenizer)
+    : open_(std::move(open)), tokenizer_(tokenizer), options_(options) {
+  use(std::move(context));
   thread_ = std::thread([this] { run(); });
 }
 
@@ -203,6 +206,9 @@ std::shared_ptr<Task> Generator::submit(std::vector<int> prompt, GenerationParam
   std::lock_guard lock(mutex_);
   if (stopping_) {
     task->put(failed(503, kStopMessage));
+  } else if (paused_ || task->prompt_.size() >= static_cast<size_t>(info_.n_ctx)) {
+    // The second: the caller checked it against the context before a reconfiguration.
+    task->put(failed(503, kPausedMessage));
   } else {
     waiting_.push_back(task);
     changed_.notify_all();
@@ -221,6 +227,64 @@ bool Generator::stopped_within(std::chrono::milliseconds timeout) {
   return changed_.wait_for(lock, timeout, [this] { return ended_; });
 }
 
+void Generator::use(std::unique_ptr<Context> context) {
+  context_ = std::move(context);
+  slots_.emplace_back(*context_, tokenizer_, 0);
+  std::lock_guard lock(mutex_);
+  info_ = context_->info();
+  paused_ = false;
+  changed_.notify_all();
+}
+
+bool Generator::paused() const {
+  std::lock_guard lock(mutex_);
+  return paused_;
+}
+
+ContextInfo Generator::info() const {
+  std::lock_guard lock(mutex_);
+  return info_;
+}
+
+Reconfigured Generator::reconfigure(const ContextOptions& options, const std::function<bool()>& give_up,
+                                    std::string& why) {
+  {
+    std::unique_lock lock(mutex_);
+    if (paused_) {
+      why = "an earlier reconfiguration left nothing to serve with";
+      return Reconfigured::kLost;
+    }
+    paused_ = true;
+    while (!stopping_ && !(waiting_.empty() && idle_)) {
+      if (give_up()) {
+        paused_ = false;
+        return Reconfigured::kGivenUp;
+      }
+      changed_.wait_for(lock, kDrainPoll);
+    }
+    if (stopping_) {
+      return Reconfigured::kStopped;
+    }
+  }
+  // The engine thread sleeps until there is a task, and there will be none before use().
+  slots_.clear();
+  context_.reset();  // its memory is given back before more is taken
+  auto opened = open_(options);
+  if (opened) {
+    options_ = options;
+    use(*std::move(opened));
+    return Reconfigured::kDone;
+  }
+  why = opened.failure().to_string();
+  auto former = open_(options_);
+  if (!former) {
+    why += "; nor could the former configuration be opened again: " + former.failure().to_string();
+    return Reconfigured::kLost;
+  }
+  use(*std::move(former));
+  return Reconfigured::kReverted;
+}
+
 void Generator::run() {
   auto any_busy = [this] {
     return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); });
@@ -228,7 +292,14 @@ void Generator::run() {
   for (bool going = true; going;) {
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || any_busy(); });
+      if (!idle_) {
+        idle_ = !any_busy();
+        changed_.notify_all();  // somebody may wait for that
+      }
+      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || !idle_; });
+      if (stopping_ && idle_) {
+        break;  // the slots may be reconfigure's now
+      }
       for (Slot& slot : slots_) {
         while (!stopping_ && !slot.busy() && !waiting_.empty()) {
           std::shared_ptr<Task> task = std::move(waiting_.front());
@@ -241,6 +312,7 @@ void Generator::run() {
         }
       }
       going = !stopping_;
+      idle_ = !any_busy();
     }
     for (Slot& slot : slots_) {
       if (slot.busy()) {

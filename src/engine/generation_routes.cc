@@ -50,6 +50,10 @@ class Exchange {
       : context_(context), form_(form), reply_(reply) {}
 
   void run(const os::HttpIncoming& request) {
+    if (context_.loaded.generator->paused()) {  // before the prompt is judged by a context that is going
+      return reply_error(
+          reply_, {503, "unavailable_error", "the server is being reconfigured; send the request again", {}});
+    }
     Json body;
     MaybeError error = parse_body(request.body, body);
     if (!error) {

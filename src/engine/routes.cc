@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "src/base/version.h"
+#include "src/engine/reconfigure.h"
 
 namespace engine {
 namespace {
@@ -60,30 +61,6 @@ void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply&
                {"object", "model"}, {"created", context.created},     {"owned_by", "tbq"},
                {"meta", meta}};
   reply_json(reply, {{"models", Json::array({listed})}, {"object", "list"}, {"data", Json::array({data})}});
-}
-
-// The configuration that took effect, for drivers to compare with what they asked for.
-Json effective_settings(const RouteContext& context) {
-  const ContextInfo& info = context.loaded.generator->info();
-  return {{"cache_type_k", info.cache_type_k},
-          {"cache_type_v", info.cache_type_v},
-          {"k_bits_per_value", info.k_bits_per_value},
-          {"v_bits_per_value", info.v_bits_per_value},
-          {"n_ctx", info.n_ctx},
-          {"n_batch", info.n_batch},
-          {"n_ubatch", info.n_ubatch},
-          {"n_threads", info.n_threads},
-          {"n_threads_batch", info.n_threads_batch},
-          {"n_parallel", 1},
-          {"n_gpu_layers", 0},
-          {"flash_attn", "on"},  // the only attention there is
-          {"mmap", context.options.mmap},
-          {"mlock", context.options.mlock},
-          {"kv_bytes", info.kv_bytes},
-          {"weight_bytes", info.weight_bytes},
-          {"workspace_bytes", info.workspace_bytes},
-          {"backend", info.backend},
-          {"fallbacks", info.fallbacks}};
 }
 
 void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
@@ -172,6 +149,7 @@ constexpr Row kRoutes[] = {
     {"GET", "/models", models, true, true},
     {"GET", "/v1/models", models, true, true},
     {"GET", "/props", props, true},
+    {"POST", "/reconfigure", route_reconfigure},
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
@@ -209,6 +187,34 @@ bool is_public_route(std::string_view path) {
     }
   }
   return false;
+}
+
+Json effective_settings(const RouteContext& context) {
+  const ContextInfo info = context.loaded.generator->info();
+  Json out = {{"cache_type_k", info.cache_type_k},
+              {"cache_type_v", info.cache_type_v},
+              {"k_bits_per_value", info.k_bits_per_value},
+              {"v_bits_per_value", info.v_bits_per_value},
+              {"n_ctx", info.n_ctx},
+              {"n_batch", info.n_batch},
+              {"n_ubatch", info.n_ubatch},
+              {"n_threads", info.n_threads},
+              {"n_threads_batch", info.n_threads_batch},
+              {"n_parallel", 1},
+              {"n_gpu_layers", 0},
+              {"flash_attn", "on"},  // the only attention there is
+              {"mmap", context.options.mmap},
+              {"mlock", context.options.mlock},
+              {"kv_bytes", info.kv_bytes},
+              {"weight_bytes", info.weight_bytes},
+              {"workspace_bytes", info.workspace_bytes},
+              {"backend", info.backend},
+              {"fallbacks", info.fallbacks},
+              {"numerics_key", numerics_key(*context.loaded.model, info)}};
+  if (context.options.reconfigure) {
+    out["reconfigure"] = reconfigurable_axes();
+  }
+  return out;
 }
 
 std::string build_info() {
