@@ -67,7 +67,17 @@ void Slot::start(std::shared_ptr<Task> task) {
   context_.truncate(seq_, static_cast<int>(reused));
   cached_.resize(reused);
   evaluated_ = reused;
+  has_new_line_ = false;
   n_reused_ = static_cast<int>(reused);
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot = {};
+    slot.used = slot.processing = true;
+    slot.id_task = view.n_tasks++;
+    slot.params = task_->params_;
+    slot.seed = result_.seed;
+    slot.n_tokens = slot.n_prompt_cached = n_reused_;
+  });
   task_->put({});  // kStarted
 }
 
@@ -89,10 +99,14 @@ void Slot::step(const std::atomic<bool>& stopping) {
     return cancelled() ? fail(503, kStopMessage)
                        : fail(500, "Compute error: " + logits.failure().to_string());
   }
+  board_.update([](ServingBoard::View& view) {
+    ++view.totals.decodes;
+    ++view.totals.busy_slots;
+  });
   if (prefill) {
     evaluated_ += tokens.size();
     if (evaluated_ < prompt.size()) {
-      return;
+      return publish();
     }
   }
   auto token = sampler_->sample(*logits);
@@ -109,7 +123,9 @@ void Slot::step(const std::atomic<bool>& stopping) {
 void Slot::token_drawn(int token) {
   result_.tokens.push_back(token);
   bool eog = tokenizer_.is_eog(token);
-  TextOutput::Step step = output_->push(tokenizer_.piece(token, false));
+  const std::string piece = tokenizer_.piece(token, false);
+  has_new_line_ = has_new_line_ || piece.find('\n') != std::string::npos;
+  TextOutput::Step step = output_->push(piece);
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kToken;
   event.token = token;
@@ -117,6 +133,7 @@ void Slot::token_drawn(int token) {
   event.mid_character = step.mid_character;
   event.timings = timings();
   task_->put(std::move(event));
+  publish();
   auto n = static_cast<int>(result_.tokens.size());
   if (step.stopped) {
     return finish(StopType::kWord, false);
@@ -152,11 +169,12 @@ void Slot::finish(StopType type, bool truncated) {
   base::log_info(
       "prompt eval time = {:10.2f} ms / {:5} tokens, eval time = {:10.2f} ms / {:5} tokens, {} reused",
       t.prompt_ms, t.prompt_n, t.predicted_ms, t.predicted_n, t.cache_n);
+  const std::shared_ptr<Task> task = task_;
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kDone;
-  event.result = std::move(result_);
-  task_->put(std::move(event));
-  release();
+  event.result = result_;
+  release();  // counted before the client knows
+  task->put(std::move(event));
 }
 
 void Slot::fail(int status, std::string message) {
@@ -165,11 +183,36 @@ void Slot::fail(int status, std::string message) {
   } else if (task_->cancelled_) {
     base::log_info("cancelled: the client is gone; {} tokens in the cache", cached_.size());
   }
-  task_->put(failed(status, std::move(message)));
+  const std::shared_ptr<Task> task = task_;
   release();
+  task->put(failed(status, std::move(message)));
+}
+
+void Slot::publish() {
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot.n_tokens = static_cast<int>(cached_.size());
+    slot.n_prompt_processed = static_cast<int>(evaluated_) - n_reused_;
+    slot.n_decoded = static_cast<int>(result_.tokens.size());
+    slot.has_new_line = has_new_line_;
+  });
 }
 
 void Slot::release() {
+  const Timings t = timings();
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot.processing = false;
+    slot.n_tokens = static_cast<int>(cached_.size());
+    ServingTotals& totals = view.totals;
+    totals.prompt_tokens += t.prompt_n;
+    totals.cached_tokens += t.cache_n;
+    totals.prompt_s += t.prompt_ms / 1000;
+    totals.predicted_tokens += t.predicted_n;
+    totals.predicted_steps += std::max(0, t.predicted_n - 1);
+    totals.predicted_s += t.predicted_ms / 1000;
+    totals.longest_sequence = std::max(totals.longest_sequence, static_cast<int64_t>(cached_.size()));
+  });
   task_.reset();
   sampler_.reset();
   output_.reset();
@@ -211,6 +254,7 @@ std::shared_ptr<Task> Generator::submit(std::vector<int> prompt, GenerationParam
     task->put(failed(503, kPausedMessage));
   } else {
     waiting_.push_back(task);
+    board_.update([](ServingBoard::View& view) { ++view.n_waiting; });
     changed_.notify_all();
   }
   return task;
@@ -229,7 +273,8 @@ bool Generator::stopped_within(std::chrono::milliseconds timeout) {
 
 void Generator::use(std::unique_ptr<Context> context) {
   context_ = std::move(context);
-  slots_.emplace_back(*context_, tokenizer_, 0);
+  board_.update([](ServingBoard::View& view) { view.slots.assign(1, {}); });
+  slots_.emplace_back(*context_, tokenizer_, board_, 0);
   std::lock_guard lock(mutex_);
   info_ = context_->info();
   paused_ = false;
@@ -304,6 +349,7 @@ void Generator::run() {
         while (!stopping_ && !slot.busy() && !waiting_.empty()) {
           std::shared_ptr<Task> task = std::move(waiting_.front());
           waiting_.pop_front();
+          board_.update([](ServingBoard::View& view) { --view.n_waiting; });
           if (task->cancelled_) {
             task->put(failed(503, kStopMessage));
           } else {

@@ -18,6 +18,7 @@
 
 #include "src/engine/context.h"
 #include "src/engine/generation_types.h"
+#include "src/engine/serving_board.h"
 #include "src/engine/text_output.h"
 #include "src/engine/tokenizer.h"
 
@@ -50,8 +51,8 @@ class Task {
 // One sequence of the context and the task on it. The engine thread's own.
 class Slot {
  public:
-  Slot(Context& context, const Tokenizer& tokenizer, int seq)
-      : context_(context), tokenizer_(tokenizer), seq_(seq) {}
+  Slot(Context& context, const Tokenizer& tokenizer, ServingBoard& board, int seq)
+      : context_(context), tokenizer_(tokenizer), board_(board), seq_(seq) {}
 
   bool busy() const { return task_ != nullptr; }
   void start(std::shared_ptr<Task> task);
@@ -66,9 +67,11 @@ class Slot {
   void fail(int status, std::string message);
   void release();
   Timings timings() const;
+  void publish();
 
   Context& context_;
   const Tokenizer& tokenizer_;
+  ServingBoard& board_;
   int seq_;
   std::vector<int> cached_;  // the tokens whose rows the sequence holds
 
@@ -78,6 +81,7 @@ class Slot {
   GenerationResult result_;
   size_t evaluated_ = 0;  // prompt tokens in the cache
   int n_reused_ = 0;
+  bool has_new_line_ = false;
   Clock::time_point prompt_begin_, first_token_, last_token_;
 };
 
@@ -111,6 +115,7 @@ class Generator {
   // A reconfiguration is running (or was lost): submit() would refuse.
   bool paused() const;
 
+  ServingBoard::View view(bool scrape = false) { return board_.view(scrape); }
   ContextInfo info() const;  // the last context's while a new one is opened
 
  private:
@@ -119,6 +124,7 @@ class Generator {
 
   const Open open_;
   const Tokenizer& tokenizer_;
+  ServingBoard board_;
   // The engine thread's; reconfigure's while paused_ and idle_.
   std::unique_ptr<Context> context_;
   ContextOptions options_;

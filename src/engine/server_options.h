@@ -21,7 +21,8 @@ struct ServerOptions {
   ContextOptions context;
   std::string flash_attn = "auto";  // on, off, auto
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
-  bool reconfigure = true;  // POST /reconfigure is served
+  bool slots = true, metrics = false;  // GET /slots and GET /metrics are served
+  bool reconfigure = true;             // POST /reconfigure is served
   SamplerParams sampling;
   int n_predict = -1;
   std::vector<std::string> api_keys;  // secrets: never logged

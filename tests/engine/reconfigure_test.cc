@@ -8,16 +8,16 @@
 #include <thread>
 
 #include "src/engine/generation.h"
-#include "src/engine/server.h"
-#include "src/os/http_client.h"
 #include "tests/engine/fixtures.h"
+#include "tests/engine/server_rig.h"
 
 using base::Json;
 using engine::Reconfigured;
+using fixtures::HttpRig;
 
 namespace {
 
-const std::string kDemo = AR_SOURCE_DIR "/models/demo-q8_0.gguf";
+const std::string kDemo = fixtures::demo_model();
 constexpr const char* kTypes[] = {"f32", "f16", "q8_0", "q4_0", "tbq4_0", "tbq3_0"};
 
 engine::ContextOptions options(int n_ctx, const char* k, const char* v, int n_ubatch = 64,
@@ -288,43 +288,6 @@ TEST_CASE("stop() ends a reconfiguration that waits") {
   stopper.join();
 }
 
-namespace {
-
-struct HttpRig {
-  explicit HttpRig(bool reconfigure = true) : server(chosen(reconfigure)) {
-    server.on_lost([this](std::string_view) { lost = true; });
-    auto bound = server.bind();
-    REQUIRE_MESSAGE(bound.ok(), (bound.ok() ? "" : bound.failure().to_string()));
-    REQUIRE(server.load().ok());
-  }
-  ~HttpRig() { CHECK(server.stop()); }
-
-  os::HttpResponse send(const std::string& method, const std::string& path, const std::string& body) const {
-    os::HttpRequest request;
-    request.method = method;
-    request.url = server.url() + path;
-    request.body = body;
-    auto response = os::http(request);
-    REQUIRE_MESSAGE(response.ok(), (response.ok() ? "" : response.failure().to_string()));
-    return *response;
-  }
-  os::HttpResponse change(const std::string& body) const { return send("POST", "/reconfigure", body); }
-  Json props() const { return Json::parse(send("GET", "/props", "").body)["tbq"]; }
-
-  static engine::ServerOptions chosen(bool reconfigure) {
-    engine::ServerOptions o;
-    o.model = kDemo;
-    o.port = 0;
-    o.context = options(1024, "f16", "f16");
-    o.reconfigure = reconfigure;
-    return o;
-  }
-  engine::Server server;
-  std::atomic<bool> lost = false;
-};
-
-}  // namespace
-
 TEST_CASE("POST /reconfigure: what /props says, what is refused, and answers like a cold server's") {
   HttpRig rig;
   const Json before = rig.props();
@@ -385,7 +348,7 @@ TEST_CASE("POST /reconfigure: several at once take turns, and requests in betwee
 }
 
 TEST_CASE("--no-reconfigure: not advertised, and refused") {
-  HttpRig rig(false);
+  HttpRig rig([](engine::ServerOptions& o) { o.reconfigure = false; });
   CHECK(!rig.props().contains("reconfigure"));
   CHECK(rig.props().contains("numerics_key"));
   CHECK(rig.change(R"({"ctx_size":512})").status == 501);
