@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/base/log.h"
+#include "src/engine/token_probs.h"
 
 namespace engine {
 namespace {
@@ -68,6 +69,8 @@ void Slot::start(std::shared_ptr<Task> task) {
   cached_.resize(reused);
   evaluated_ = reused;
   has_new_line_ = false;
+  text_begin_ = 0;
+  token_begins_.clear();
   n_reused_ = static_cast<int>(reused);
   board_.update([&](ServingBoard::View& view) {
     SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
@@ -117,10 +120,10 @@ void Slot::step(const std::atomic<bool>& stopping) {
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
   }
-  token_drawn(*token);
+  token_drawn(*token, *logits);
 }
 
-void Slot::token_drawn(int token) {
+void Slot::token_drawn(int token, std::span<const float> logits) {
   result_.tokens.push_back(token);
   bool eog = tokenizer_.is_eog(token);
   const std::string piece = tokenizer_.piece(token, false);
@@ -131,6 +134,12 @@ void Slot::token_drawn(int token) {
   event.token = token;
   event.text = std::move(step.text);
   event.mid_character = step.mid_character;
+  if (task_->params_.n_probs > 0) {
+    result_.probs.push_back(token_probs(logits, token, task_->params_.n_probs));
+    token_begins_.push_back(text_begin_);
+    event.probs = {result_.probs.back()};
+  }
+  text_begin_ += piece.size();
   event.timings = timings();
   task_->put(std::move(event));
   publish();
@@ -160,6 +169,10 @@ void Slot::finish(StopType type, bool truncated) {
     }
   }
   result_.content = output_->text();
+  while (type == StopType::kWord && !result_.probs.empty() &&
+         token_begins_[result_.probs.size() - 1] >= result_.content.size()) {
+    result_.probs.pop_back();
+  }
   result_.stopping_word = output_->stopping_word();
   result_.stop_type = type;
   result_.truncated = truncated;

@@ -62,7 +62,7 @@ class Slot {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void token_drawn(int token);
+  void token_drawn(int token, std::span<const float> logits);
   void finish(StopType type, bool truncated);
   void fail(int status, std::string message);
   void release();
@@ -82,6 +82,8 @@ class Slot {
   size_t evaluated_ = 0;  // prompt tokens in the cache
   int n_reused_ = 0;
   bool has_new_line_ = false;
+  size_t text_begin_ = 0;             // of the next token, in all the text generated
+  std::vector<size_t> token_begins_;  // of each token of result_.probs
   Clock::time_point prompt_begin_, first_token_, last_token_;
 };
 
