@@ -55,11 +55,15 @@ MaybeError check_context(const std::vector<int>& prompt, int n_ctx);
 struct AnswerFacts {
   std::string model, id, fingerprint, prompt;  // id: "chatcmpl-..."; prompt: detokenized
   int64_t created = 0;                         // seconds since 1970
+  const Tokenizer* tokenizer = nullptr;        // for probabilities
   int index = 0, n_prompt = 0;
 };
 
 base::Json timings_json(const Timings& timings);
 base::Json generation_settings(const CompletionRequest& request, uint32_t seed);
+
+// `completion_probabilities`, and `content` of the OpenAI forms' logprobs.
+base::Json probs_json(const std::vector<TokenProbs>& probs, const Tokenizer& tokenizer);
 
 // POST /completion
 base::Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request,
@@ -70,12 +74,14 @@ base::Json completion_answer(const AnswerFacts& facts, const CompletionRequest& 
 base::Json select_fields(const base::Json& answer, const std::vector<std::string>& fields);
 
 // POST /v1/completions; text chunks have no result yet.
-base::Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result);
+base::Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result,
+                          const std::vector<TokenProbs>& probs);
 
 // POST /v1/chat/completions
 base::Json chat_answer(const AnswerFacts& facts, const GenerationResult& result);
 base::Json chat_role_chunk(const AnswerFacts& facts);
-base::Json chat_text_chunk(const AnswerFacts& facts, std::string_view text);
+base::Json chat_text_chunk(const AnswerFacts& facts, std::string_view text,
+                           const std::vector<TokenProbs>& probs);
 base::Json chat_finish_chunk(const AnswerFacts& facts, const GenerationResult& result, bool with_timings);
 base::Json chat_usage_chunk(const AnswerFacts& facts, const GenerationResult& result);
 

@@ -1,6 +1,7 @@
 // Answers: results to llama-server's JSON, keys in its order.
 
 #include <algorithm>
+#include <limits>
 
 #include "src/engine/api.h"
 #include "src/engine/utf8.h"
@@ -34,6 +35,10 @@ Json usage_json(const GenerationResult& result) {
           {"prompt_tokens", result.n_prompt},
           {"total_tokens", n + result.n_prompt},
           {"prompt_tokens_details", {{"cached_tokens", result.timings.cache_n}}}};
+}
+
+Json logprobs_json(const std::vector<TokenProbs>& probs, const AnswerFacts& facts) {
+  return probs.empty() ? Json() : Json{{"content", probs_json(probs, *facts.tokenizer)}};
 }
 
 // A chat.completion.chunk; choices is an array.
@@ -87,10 +92,33 @@ Json generation_settings(const CompletionRequest& request, uint32_t seed) {
           {"ignore_eos", s.ignore_eos},
           {"stream", request.stream},
           {"logit_bias", bias},
-          {"n_probs", 0},
+          {"n_probs", p.n_probs},
           {"min_keep", s.min_keep},
           {"samplers", {"top_k", "top_p", "min_p", "temperature"}},
           {"timings_per_token", request.timings_per_token}};
+}
+
+Json probs_json(const std::vector<TokenProbs>& probs, const Tokenizer& tokenizer) {
+  const auto entry_json = [&](const TokenProbs::Entry& entry) -> Json {
+    const std::string piece = tokenizer.piece(entry.token, true);
+    Json bytes = Json::array();
+    for (const unsigned char c : piece) {
+      bytes.push_back(c);
+    }
+    // JSON has no infinity.
+    const float logprob = std::max(entry.logprob, std::numeric_limits<float>::lowest());
+    return {{"id", entry.token}, {"token", piece}, {"bytes", bytes}, {"logprob", logprob}};
+  };
+  Json out = Json::array();
+  for (const TokenProbs& token : probs) {
+    Json item = entry_json(token.drawn);
+    item["top_logprobs"] = Json::array();
+    for (const TokenProbs::Entry& entry : token.top) {
+      item["top_logprobs"].push_back(entry_json(entry));
+    }
+    out.push_back(std::move(item));
+  }
+  return out;
 }
 
 Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request,
@@ -105,6 +133,9 @@ Json completion_chunk(const AnswerFacts& facts, const CompletionRequest& request
   if (request.timings_per_token) {
     chunk["timings"] = timings_json(event.timings);
   }
+  if (!event.probs.empty()) {
+    chunk["completion_probabilities"] = probs_json(event.probs, *facts.tokenizer);
+  }
   return chunk;
 }
 
@@ -112,22 +143,26 @@ Json completion_answer(const AnswerFacts& facts, const CompletionRequest& reques
                        const GenerationResult& result) {
   // A stream's last event repeats neither text nor tokens.
   bool whole = !request.stream;
-  return {{"index", facts.index},
-          {"content", whole ? result.content : ""},
-          {"tokens", whole && request.return_tokens ? Json(result.tokens) : Json::array()},
-          {"id_slot", 0},
-          {"stop", true},
-          {"model", facts.model},
-          {"tokens_predicted", result.tokens.size()},
-          {"tokens_evaluated", result.n_prompt},
-          {"generation_settings", generation_settings(request, result.seed)},
-          {"prompt", facts.prompt},
-          {"has_new_line", result.content.find('\n') != std::string::npos},
-          {"truncated", result.truncated},
-          {"stop_type", stop_type_name(result.stop_type)},
-          {"stopping_word", result.stopping_word},
-          {"tokens_cached", result.tokens_cached},
-          {"timings", timings_json(result.timings)}};
+  Json out = {{"index", facts.index},
+              {"content", whole ? result.content : ""},
+              {"tokens", whole && request.return_tokens ? Json(result.tokens) : Json::array()},
+              {"id_slot", 0},
+              {"stop", true},
+              {"model", facts.model},
+              {"tokens_predicted", result.tokens.size()},
+              {"tokens_evaluated", result.n_prompt},
+              {"generation_settings", generation_settings(request, result.seed)},
+              {"prompt", facts.prompt},
+              {"has_new_line", result.content.find('\n') != std::string::npos},
+              {"truncated", result.truncated},
+              {"stop_type", stop_type_name(result.stop_type)},
+              {"stopping_word", result.stopping_word},
+              {"tokens_cached", result.tokens_cached},
+              {"timings", timings_json(result.timings)}};
+  if (whole && request.params.n_probs > 0) {
+    out["completion_probabilities"] = probs_json(result.probs, *facts.tokenizer);
+  }
+  return out;
 }
 
 Json select_fields(const Json& answer, const std::vector<std::string>& fields) {
@@ -150,10 +185,11 @@ Json select_fields(const Json& answer, const std::vector<std::string>& fields) {
   return out;
 }
 
-Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result) {
+Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result,
+                    const std::vector<TokenProbs>& probs) {
   Json out = {{"choices", Json::array({{{"text", text},
                                         {"index", facts.index},
-                                        {"logprobs", nullptr},
+                                        {"logprobs", logprobs_json(probs, facts)},
                                         {"finish_reason", result ? Json(finish_reason(*result)) : Json()}}})},
               {"created", facts.created},
               {"model", facts.model},
@@ -171,9 +207,11 @@ Json oai_completion(const AnswerFacts& facts, std::string_view text, const Gener
 
 Json chat_answer(const AnswerFacts& facts, const GenerationResult& result) {
   Json message = {{"role", "assistant"}, {"content", result.content}};
-  return {{"choices",
-           Json::array(
-               {{{"finish_reason", finish_reason(result)}, {"index", facts.index}, {"message", message}}})},
+  Json choice = {{"finish_reason", finish_reason(result)}, {"index", facts.index}, {"message", message}};
+  if (!result.probs.empty()) {
+    choice["logprobs"] = logprobs_json(result.probs, facts);
+  }
+  return {{"choices", Json::array({std::move(choice)})},
           {"created", facts.created},
           {"model", facts.model},
           {"system_fingerprint", facts.fingerprint},
@@ -187,8 +225,12 @@ Json chat_role_chunk(const AnswerFacts& facts) {
   return chat_chunk(facts, chat_choice(facts, nullptr, {{"role", "assistant"}, {"content", nullptr}}));
 }
 
-Json chat_text_chunk(const AnswerFacts& facts, std::string_view text) {
-  return chat_chunk(facts, chat_choice(facts, nullptr, {{"content", text}}));
+Json chat_text_chunk(const AnswerFacts& facts, std::string_view text, const std::vector<TokenProbs>& probs) {
+  Json choice = chat_choice(facts, nullptr, {{"content", text}});
+  if (!probs.empty()) {
+    choice[0]["logprobs"] = logprobs_json(probs, facts);
+  }
+  return chat_chunk(facts, std::move(choice));
 }
 
 Json chat_finish_chunk(const AnswerFacts& facts, const GenerationResult& result, bool with_timings) {

@@ -13,6 +13,9 @@ namespace {
 
 using base::Json;
 
+constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
+constexpr double kMaxProbs = 1024;  // each token keeps that many until the answer is sent
+
 // Reads fields one by one; after the first error the rest are left alone.
 class Fields {
  public:
@@ -71,6 +74,17 @@ class Fields {
     }
   }
 
+  // The chat spelling: "logprobs": true and how many in "top_logprobs".
+  void read_chat_logprobs(bool on, int& n_probs) {
+    constexpr int kDefault = 20;
+    if (!on && find("top_logprobs")) {
+      error = error ? error : MaybeError(invalid_request("top_logprobs requires logprobs to be set to true"));
+      return;
+    }
+    n_probs = on ? kDefault : 0;
+    number("top_logprobs", n_probs, 0, kMaxProbs, true);
+  }
+
   MaybeError error;
 
  private:
@@ -81,8 +95,6 @@ class Fields {
   }
   const Json& body_;
 };
-
-constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
 
 // A field we do not implement, and the values of it that change nothing.
 struct Unsupported {
@@ -108,8 +120,6 @@ bool text_format(const Json& v) {
 constexpr Unsupported kUnsupported[] = {
     {"n", one},
     {"n_cmpl", one},
-    {"n_probs", zero},
-    {"logprobs", zero},
     {"post_sampling_probs", zero},
     {"repeat_penalty", one},
     {"presence_penalty", zero},
@@ -287,6 +297,15 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   fields.number("min_p", s.min_p, 0, 1);
   fields.number("temperature", s.temperature, 0, std::numeric_limits<float>::max());
   fields.number("min_keep", s.min_keep, 0, kMaxInt);
+  if (const Json* asked = fields.find("logprobs"); asked && asked->is_boolean()) {
+    fields.read_chat_logprobs(*asked == true, p.n_probs);
+  } else {
+    fields.number("logprobs", p.n_probs, 0, kMaxProbs, true);
+    fields.number("n_probs", p.n_probs, 0, kMaxProbs, true);
+    if (fields.find("top_logprobs") && !fields.error) {
+      fields.error = invalid_request("top_logprobs requires logprobs to be set to true");
+    }
+  }
   double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
   fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);
   double seed = s.seed;

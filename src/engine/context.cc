@@ -75,6 +75,53 @@ base::Result<std::vector<Segment>> cut_model(int n_layer, std::span<const PartId
   return segments;
 }
 
+struct Planned {
+  ContextPlan plan;
+  std::vector<Share> shares;  // without sessions
+  uint64_t hidden_bytes = 0, logits_bytes = 0;
+};
+
+base::Result<Planned> plan_shares(const Model& model, const ContextOptions& options,
+                                  std::span<const PartId> cuts, uint64_t reclaimable) {
+  auto plan = plan_context(model, options);
+  if (!plan) {
+    return plan.failure();
+  }
+  const auto segments = cut_model(model.hp.n_layer, cuts);
+  if (!segments) {
+    return segments.failure();
+  }
+  Planned out{*std::move(plan), {}, 0, 0};
+  ContextInfo& info = out.plan.info;
+  out.hidden_bytes =
+      static_cast<uint64_t>(info.n_ubatch) * static_cast<uint64_t>(model.hp.n_embd) * sizeof(float);
+  out.logits_bytes = static_cast<uint64_t>(model.hp.n_vocab) * sizeof(float);
+  Need need{0, 0, out.hidden_bytes + out.logits_bytes, {}};
+  for (const Segment& parts : *segments) {
+    Share share{parts, make_cpu_backend(), nullptr};
+    const auto part_need = share.backend->plan(model, parts, out.plan.kv, out.plan.backend);
+    if (!part_need) {
+      return part_need.failure();
+    }
+    need.kv += part_need->kv;
+    need.workspace += part_need->workspace;
+    std::ranges::copy(part_need->fallbacks, std::back_inserter(info.fallbacks));
+    out.shares.push_back(std::move(share));
+  }
+  uint64_t available = 0;
+  if (__builtin_add_overflow(available_bytes(), reclaimable, &available)) {
+    available = std::numeric_limits<uint64_t>::max();
+  }
+  auto fits = check_memory(need, out.plan, model.mapped ? model.weight_bytes : 0, available, info.fallbacks);
+  if (!fits) {
+    return fits.failure();
+  }
+  info.kv_bytes = need.kv;
+  info.workspace_bytes = need.workspace;
+  info.backend = out.shares.front().backend->caps();
+  return out;
+}
+
 }  // namespace
 
 base::Result<std::unique_ptr<Context>> Context::open(std::shared_ptr<const Model> model,
@@ -82,62 +129,41 @@ base::Result<std::unique_ptr<Context>> Context::open(std::shared_ptr<const Model
   return open_split(std::move(model), options, {});
 }
 
+base::Result<void> Context::check(const Model& model, const ContextOptions& options, uint64_t reclaimable) {
+  auto planned = plan_shares(model, options, {}, reclaimable);
+  return planned ? base::Result<void>() : planned.failure();
+}
+
 base::Result<std::unique_ptr<Context>> Context::open_split(std::shared_ptr<const Model> model,
                                                            const ContextOptions& options,
                                                            std::span<const PartId> cuts) {
   AR_CHECK(model != nullptr, "a context without a model");
-  auto plan = plan_context(*model, options);
-  if (!plan) {
-    return plan.failure();
+  auto planned = plan_shares(*model, options, cuts, 0);
+  if (!planned) {
+    return planned.failure();
   }
-  const auto segments = cut_model(model->hp.n_layer, cuts);
-  if (!segments) {
-    return segments.failure();
-  }
-  const uint64_t hidden_bytes =
-      static_cast<uint64_t>(plan->info.n_ubatch) * static_cast<uint64_t>(model->hp.n_embd) * sizeof(float);
-  const uint64_t logits_bytes = static_cast<uint64_t>(model->hp.n_vocab) * sizeof(float);
-  std::vector<Share> shares;
-  Need need{0, 0, hidden_bytes + logits_bytes, {}};
-  for (const Segment& parts : *segments) {
-    Share share{parts, make_cpu_backend(), nullptr};
-    const auto part_need = share.backend->plan(*model, parts, plan->kv, plan->backend);
-    if (!part_need) {
-      return part_need.failure();
-    }
-    need.kv += part_need->kv;
-    need.workspace += part_need->workspace;
-    std::ranges::copy(part_need->fallbacks, std::back_inserter(plan->info.fallbacks));
-    shares.push_back(std::move(share));
-  }
-  auto fits = check_memory(need, *plan, model->mapped ? model->weight_bytes : 0, available_bytes(),
-                           plan->info.fallbacks);
-  if (!fits) {
-    return fits.failure();
-  }
-  for (Share& share : shares) {
+  ContextPlan& plan = planned->plan;
+  for (Share& share : planned->shares) {
     if (auto bound = share.backend->bind(model, share.parts); !bound) {
       return bound.failure();
     }
-    auto session = share.backend->open(plan->kv, plan->backend);
+    auto session = share.backend->open(plan.kv, plan.backend);
     if (!session) {
       return session.failure();
     }
     share.session = *std::move(session);
   }
-  auto hidden = Arena::allocate(hidden_bytes, "residual stream");
+  auto hidden = Arena::allocate(planned->hidden_bytes, "residual stream");
   if (!hidden) {
     return hidden.failure();
   }
-  auto logits = Arena::allocate(logits_bytes, "logits");
+  auto logits = Arena::allocate(planned->logits_bytes, "logits");
   if (!logits) {
     return logits.failure();
   }
-  plan->info.kv_bytes = need.kv;
-  plan->info.workspace_bytes = need.workspace;
-  plan->info.backend = shares.front().backend->caps();
-  return std::unique_ptr<Context>(new Context(std::make_unique<State>(
-      std::move(model), *std::move(plan), std::move(shares), *std::move(hidden), *std::move(logits))));
+  return std::unique_ptr<Context>(
+      new Context(std::make_unique<State>(std::move(model), std::move(plan), std::move(planned->shares),
+                                          *std::move(hidden), *std::move(logits))));
 }
 
 Context::Context(std::unique_ptr<State> state) : state_(std::move(state)) {}

@@ -38,6 +38,10 @@ class Context {
   // an Error with what would fit, before anything is allocated.
   static base::Result<std::unique_ptr<Context>> open(std::shared_ptr<const Model> model,
                                                      const ContextOptions& options);
+  // What open would refuse by planning alone, with `reclaimable` bytes more memory than is available now (what
+  // a context that is dropped first gives back). Allocates nothing.
+  static base::Result<void> check(const Model& model, const ContextOptions& options,
+                                  uint64_t reclaimable = 0);
   // As open, with the model spread over several backends; cuts[i] is the first part of backend i + 1. For
   // tests of the seam and for partial offload.
   static base::Result<std::unique_ptr<Context>> open_split(std::shared_ptr<const Model> model,

@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "src/base/log.h"
+#include "src/engine/token_probs.h"
 
 namespace engine {
 namespace {
 
 constexpr const char* kStopMessage = "the server is shutting down";
+constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
+constexpr std::chrono::milliseconds kDrainPoll{50};
 
 double milliseconds(std::chrono::steady_clock::duration d) {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(d).count()) / 1000;
@@ -65,7 +68,19 @@ void Slot::start(std::shared_ptr<Task> task) {
   context_.truncate(seq_, static_cast<int>(reused));
   cached_.resize(reused);
   evaluated_ = reused;
+  has_new_line_ = false;
+  text_begin_ = 0;
+  token_begins_.clear();
   n_reused_ = static_cast<int>(reused);
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot = {};
+    slot.used = slot.processing = true;
+    slot.id_task = view.n_tasks++;
+    slot.params = task_->params_;
+    slot.seed = result_.seed;
+    slot.n_tokens = slot.n_prompt_cached = n_reused_;
+  });
   task_->put({});  // kStarted
 }
 
@@ -87,10 +102,14 @@ void Slot::step(const std::atomic<bool>& stopping) {
     return cancelled() ? fail(503, kStopMessage)
                        : fail(500, "Compute error: " + logits.failure().to_string());
   }
+  board_.update([](ServingBoard::View& view) {
+    ++view.totals.decodes;
+    ++view.totals.busy_slots;
+  });
   if (prefill) {
     evaluated_ += tokens.size();
     if (evaluated_ < prompt.size()) {
-      return;
+      return publish();
     }
   }
   auto token = sampler_->sample(*logits);
@@ -101,20 +120,29 @@ void Slot::step(const std::atomic<bool>& stopping) {
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
   }
-  token_drawn(*token);
+  token_drawn(*token, *logits);
 }
 
-void Slot::token_drawn(int token) {
+void Slot::token_drawn(int token, std::span<const float> logits) {
   result_.tokens.push_back(token);
   bool eog = tokenizer_.is_eog(token);
-  TextOutput::Step step = output_->push(tokenizer_.piece(token, false));
+  const std::string piece = tokenizer_.piece(token, false);
+  has_new_line_ = has_new_line_ || piece.find('\n') != std::string::npos;
+  TextOutput::Step step = output_->push(piece);
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kToken;
   event.token = token;
   event.text = std::move(step.text);
   event.mid_character = step.mid_character;
+  if (task_->params_.n_probs > 0) {
+    result_.probs.push_back(token_probs(logits, token, task_->params_.n_probs));
+    token_begins_.push_back(text_begin_);
+    event.probs = {result_.probs.back()};
+  }
+  text_begin_ += piece.size();
   event.timings = timings();
   task_->put(std::move(event));
+  publish();
   auto n = static_cast<int>(result_.tokens.size());
   if (step.stopped) {
     return finish(StopType::kWord, false);
@@ -141,6 +169,10 @@ void Slot::finish(StopType type, bool truncated) {
     }
   }
   result_.content = output_->text();
+  while (type == StopType::kWord && !result_.probs.empty() &&
+         token_begins_[result_.probs.size() - 1] >= result_.content.size()) {
+    result_.probs.pop_back();
+  }
   result_.stopping_word = output_->stopping_word();
   result_.stop_type = type;
   result_.truncated = truncated;
@@ -150,11 +182,12 @@ void Slot::finish(StopType type, bool truncated) {
   base::log_info(
       "prompt eval time = {:10.2f} ms / {:5} tokens, eval time = {:10.2f} ms / {:5} tokens, {} reused",
       t.prompt_ms, t.prompt_n, t.predicted_ms, t.predicted_n, t.cache_n);
+  const std::shared_ptr<Task> task = task_;
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kDone;
-  event.result = std::move(result_);
-  task_->put(std::move(event));
-  release();
+  event.result = result_;
+  release();  // counted before the client knows
+  task->put(std::move(event));
 }
 
 void Slot::fail(int status, std::string message) {
@@ -163,11 +196,36 @@ void Slot::fail(int status, std::string message) {
   } else if (task_->cancelled_) {
     base::log_info("cancelled: the client is gone; {} tokens in the cache", cached_.size());
   }
-  task_->put(failed(status, std::move(message)));
+  const std::shared_ptr<Task> task = task_;
   release();
+  task->put(failed(status, std::move(message)));
+}
+
+void Slot::publish() {
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot.n_tokens = static_cast<int>(cached_.size());
+    slot.n_prompt_processed = static_cast<int>(evaluated_) - n_reused_;
+    slot.n_decoded = static_cast<int>(result_.tokens.size());
+    slot.has_new_line = has_new_line_;
+  });
 }
 
 void Slot::release() {
+  const Timings t = timings();
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot.processing = false;
+    slot.n_tokens = static_cast<int>(cached_.size());
+    ServingTotals& totals = view.totals;
+    totals.prompt_tokens += t.prompt_n;
+    totals.cached_tokens += t.cache_n;
+    totals.prompt_s += t.prompt_ms / 1000;
+    totals.predicted_tokens += t.predicted_n;
+    totals.predicted_steps += std::max(0, t.predicted_n - 1);
+    totals.predicted_s += t.predicted_ms / 1000;
+    totals.longest_sequence = std::max(totals.longest_sequence, static_cast<int64_t>(cached_.size()));
+  });
   task_.reset();
   sampler_.reset();
   output_.reset();
@@ -187,9 +245,10 @@ Timings Slot::timings() const {
 
 // ---- Generator ----
 
-Generator::Generator(std::unique_ptr<Context> context, const Tokenizer& tokenizer)
-    : context_(std::move(context)) {
-  slots_.emplace_back(*context_, tokenizer, 0);
+Generator::Generator(std::unique_ptr<Context> context, const ContextOptions& options, Open open,
+                     const Tokenizer& tokenizer)
+    : open_(std::move(open)), tokenizer_(tokenizer), options_(options) {
+  use(std::move(context));
   thread_ = std::thread([this] { run(); });
 }
 
@@ -203,8 +262,12 @@ std::shared_ptr<Task> Generator::submit(std::vector<int> prompt, GenerationParam
   std::lock_guard lock(mutex_);
   if (stopping_) {
     task->put(failed(503, kStopMessage));
+  } else if (paused_ || task->prompt_.size() >= static_cast<size_t>(info_.n_ctx)) {
+    // The second: the caller checked it against the context before a reconfiguration.
+    task->put(failed(503, kPausedMessage));
   } else {
     waiting_.push_back(task);
+    board_.update([](ServingBoard::View& view) { ++view.n_waiting; });
     changed_.notify_all();
   }
   return task;
@@ -221,6 +284,65 @@ bool Generator::stopped_within(std::chrono::milliseconds timeout) {
   return changed_.wait_for(lock, timeout, [this] { return ended_; });
 }
 
+void Generator::use(std::unique_ptr<Context> context) {
+  context_ = std::move(context);
+  board_.update([](ServingBoard::View& view) { view.slots.assign(1, {}); });
+  slots_.emplace_back(*context_, tokenizer_, board_, 0);
+  std::lock_guard lock(mutex_);
+  info_ = context_->info();
+  paused_ = false;
+  changed_.notify_all();
+}
+
+bool Generator::paused() const {
+  std::lock_guard lock(mutex_);
+  return paused_;
+}
+
+ContextInfo Generator::info() const {
+  std::lock_guard lock(mutex_);
+  return info_;
+}
+
+Reconfigured Generator::reconfigure(const ContextOptions& options, const std::function<bool()>& give_up,
+                                    std::string& why) {
+  {
+    std::unique_lock lock(mutex_);
+    if (paused_) {
+      why = "an earlier reconfiguration left nothing to serve with";
+      return Reconfigured::kLost;
+    }
+    paused_ = true;
+    while (!stopping_ && !(waiting_.empty() && idle_)) {
+      if (give_up()) {
+        paused_ = false;
+        return Reconfigured::kGivenUp;
+      }
+      changed_.wait_for(lock, kDrainPoll);
+    }
+    if (stopping_) {
+      return Reconfigured::kStopped;
+    }
+  }
+  // The engine thread sleeps until there is a task, and there will be none before use().
+  slots_.clear();
+  context_.reset();  // its memory is given back before more is taken
+  auto opened = open_(options);
+  if (opened) {
+    options_ = options;
+    use(*std::move(opened));
+    return Reconfigured::kDone;
+  }
+  why = opened.failure().to_string();
+  auto former = open_(options_);
+  if (!former) {
+    why += "; nor could the former configuration be opened again: " + former.failure().to_string();
+    return Reconfigured::kLost;
+  }
+  use(*std::move(former));
+  return Reconfigured::kReverted;
+}
+
 void Generator::run() {
   auto any_busy = [this] {
     return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); });
@@ -228,11 +350,19 @@ void Generator::run() {
   for (bool going = true; going;) {
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || any_busy(); });
+      if (!idle_) {
+        idle_ = !any_busy();
+        changed_.notify_all();  // somebody may wait for that
+      }
+      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || !idle_; });
+      if (stopping_ && idle_) {
+        break;  // the slots may be reconfigure's now
+      }
       for (Slot& slot : slots_) {
         while (!stopping_ && !slot.busy() && !waiting_.empty()) {
           std::shared_ptr<Task> task = std::move(waiting_.front());
           waiting_.pop_front();
+          board_.update([](ServingBoard::View& view) { --view.n_waiting; });
           if (task->cancelled_) {
             task->put(failed(503, kStopMessage));
           } else {
@@ -241,6 +371,7 @@ void Generator::run() {
         }
       }
       going = !stopping_;
+      idle_ = !any_busy();
     }
     for (Slot& slot : slots_) {
       if (slot.busy()) {

@@ -50,6 +50,10 @@ class Exchange {
       : context_(context), form_(form), reply_(reply) {}
 
   void run(const os::HttpIncoming& request) {
+    if (context_.loaded.generator->paused()) {  // before the prompt is judged by a context that is going
+      return reply_error(
+          reply_, {503, "unavailable_error", "the server is being reconfigured; send the request again", {}});
+    }
     Json body;
     MaybeError error = parse_body(request.body, body);
     if (!error) {
@@ -112,6 +116,7 @@ class Exchange {
         error = check_context(prompt, n_ctx);
       }
     }
+    facts_.tokenizer = &tokenizer;
     facts_.model = context_.options.model_name();
     facts_.id = random_id();
     facts_.fingerprint = build_info();
@@ -144,10 +149,20 @@ class Exchange {
           break;
         case GenerationEvent::Kind::kToken:
           n_predicted += event->token >= 0;
+          if (request_.stream && !unsent_.empty()) {
+            event->probs.insert(event->probs.begin(), unsent_.begin(), unsent_.end());
+            unsent_.clear();
+          }
           // Nothing is sent for a piece that ended inside a character, unless it has text before that.
-          if (request_.stream && !(event->mid_character && event->text.empty()) &&
-              !send_token(*event, n_predicted)) {
-            return false;
+          if (request_.stream && !(event->mid_character && event->text.empty())) {
+            if (form_ != Form::kCompletion && event->text.empty()) {
+              unsent_ = event->probs;  // the OpenAI forms have no event for it
+            }
+            if (!send_token(*event, n_predicted)) {
+              return false;
+            }
+          } else {
+            unsent_ = std::move(event->probs);
           }
           if (reply_.client_gone()) {
             return false;
@@ -185,12 +200,12 @@ class Exchange {
       case Form::kCompletion:
         return send_event(completion_chunk(facts_, request_, event, n_predicted));
       case Form::kOaiCompletion:
-        return event.text.empty() || send_event(oai_completion(facts_, event.text, nullptr));
+        return event.text.empty() || send_event(oai_completion(facts_, event.text, nullptr, event.probs));
       case Form::kChat: {
         if (event.text.empty()) {
           return true;
         }
-        Json chunk = chat_text_chunk(facts_, event.text);
+        Json chunk = chat_text_chunk(facts_, event.text, event.probs);
         if (request_.timings_per_token) {
           chunk["timings"] = timings_json(event.timings);
         }
@@ -206,7 +221,7 @@ class Exchange {
         return send_event(
             select_fields(completion_answer(facts_, request_, result), request_.response_fields));
       case Form::kOaiCompletion:
-        return send_event(oai_completion(facts_, "", &result));
+        return send_event(oai_completion(facts_, "", &result, {}));
       case Form::kChat:
         return send_event(chat_finish_chunk(facts_, result, !request_.include_usage)) &&
                (!request_.include_usage || send_event(chat_usage_chunk(facts_, result)));
@@ -219,7 +234,7 @@ class Exchange {
       case Form::kCompletion:
         return select_fields(completion_answer(facts_, request_, result), request_.response_fields);
       case Form::kOaiCompletion:
-        return oai_completion(facts_, result.content, &result);
+        return oai_completion(facts_, result.content, &result, result.probs);
       case Form::kChat:
         break;
     }
@@ -252,6 +267,7 @@ class Exchange {
   std::vector<int> n_prompts_;
   std::vector<std::string> texts_;
   bool several_ = false;
+  std::vector<TokenProbs> unsent_;  // of tokens whose text is held back
 };
 
 }  // namespace

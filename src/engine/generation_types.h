@@ -9,10 +9,21 @@
 
 namespace engine {
 
+// A generated token and the likeliest ones, by the plain softmax of the raw logits (no bias, no temperature).
+struct TokenProbs {
+  struct Entry {
+    int token = 0;
+    float logprob = 0;  // natural
+  };
+  Entry drawn;
+  std::vector<Entry> top;  // likeliest first; the lower id of equals first
+};
+
 struct GenerationParams {
   SamplerParams sampling;
   int n_predict = -1;  // -1: until the context is full; 0 still gives one token, as in llama-server
   std::vector<std::string> stop;
+  int n_probs = 0;           // likeliest tokens to report with each generated one; 0: no probabilities at all
   bool cache_prompt = true;  // reuse the rows of a common prefix with the prompt before
 };
 
@@ -28,10 +39,11 @@ struct Timings {
 enum class StopType { kNone, kEos, kLimit, kWord };
 
 struct GenerationResult {
-  std::string content;      // everything generated, the stop word excluded
-  std::vector<int> tokens;  // the end-of-generation token included
-  int n_prompt = 0;         // tokens, the cached ones included
-  int tokens_cached = 0;    // rows now in the KV cache
+  std::string content;            // everything generated, the stop word excluded
+  std::vector<int> tokens;        // the end-of-generation token included
+  int n_prompt = 0;               // tokens, the cached ones included
+  int tokens_cached = 0;          // rows now in the KV cache
+  std::vector<TokenProbs> probs;  // one per token of `content`, when asked for; not those of a stop word
   StopType stop_type = StopType::kNone;
   std::string stopping_word;
   bool truncated = false;  // the context was full
@@ -43,13 +55,14 @@ struct GenerationEvent {
   enum class Kind { kStarted, kToken, kDone, kFailed };
   Kind kind = Kind::kStarted;
   // kToken
-  std::string text;            // to send now; empty while something is held back
-  int token = -1;              // -1: only text that had been held back
-  bool mid_character = false;  // no event for the client yet
-  Timings timings;             // until now
-  GenerationResult result;     // kDone
-  int status = 500;            // kFailed: HTTP status
-  std::string message;         // kFailed
+  std::string text;               // to send now; empty while something is held back
+  int token = -1;                 // -1: only text that had been held back
+  bool mid_character = false;     // no event for the client yet
+  Timings timings;                // until now
+  std::vector<TokenProbs> probs;  // the token's, when asked for
+  GenerationResult result;        // kDone
+  int status = 500;               // kFailed: HTTP status
+  std::string message;            // kFailed
 };
 
 }  // namespace engine

@@ -171,6 +171,28 @@ base::Result<void> check_rope_factors(const Model& model) {
   return {};
 }
 
+// A few bytes of each tensor, so that a 100 GB file is not read for it.
+uint64_t fingerprint_of(std::span<const std::byte> bytes, const gguf::File& file) {
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  const auto mix = [&hash](std::span<const std::byte> piece) {
+    for (const std::byte b : piece) {
+      hash = (hash ^ static_cast<uint64_t>(b)) * 0x100000001b3;
+    }
+  };
+  constexpr uint64_t kSample = 64;
+  uint64_t header = bytes.size();
+  for (const gguf::Tensor& tensor : file.tensors) {
+    header = std::min(header, tensor.offset);
+  }
+  mix(bytes.first(header));
+  for (const gguf::Tensor& tensor : file.tensors) {
+    mix(bytes.subspan(tensor.offset + tensor.bytes / 2, std::min(kSample, tensor.bytes - tensor.bytes / 2)));
+  }
+  const uint64_t size = bytes.size();
+  mix(std::as_bytes(std::span(&size, 1)));
+  return hash;
+}
+
 void keep_resident(std::span<const std::byte> bytes, const LoadOptions& options, const std::string& path) {
   void* data = const_cast<std::byte*>(bytes.data());
   if (options.mmap) {
@@ -233,6 +255,7 @@ base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, c
     model->n_params += values;
     model->weight_bytes += tensor.bytes;
   }
+  model->fingerprint = fingerprint_of(storage->bytes(), model->file);
   keep_resident(storage->bytes(), options, path);
   return std::shared_ptr<const Model>(std::move(model));
 }

@@ -52,7 +52,8 @@ struct Model {
   const float* rope_factors = nullptr;  // (n_rot/2) divisors, or nullptr
   std::vector<LayerWeights> layers;
   uint64_t weight_bytes = 0, n_params = 0;
-  bool mapped = true;                         // the weights are pages of the file, which the kernel may drop
+  uint64_t fingerprint = 0;  // of the header and a sample of every tensor: tells files apart, no checksum
+  bool mapped = true;        // the weights are pages of the file, which the kernel may drop
   std::shared_ptr<const void> storage;        // keeps the bytes alive
   std::vector<std::vector<float>> converted;  // small norm vectors stored in another type than f32
 };

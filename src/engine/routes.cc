@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "src/base/version.h"
+#include "src/engine/monitor.h"
+#include "src/engine/reconfigure.h"
 
 namespace engine {
 namespace {
@@ -25,6 +29,13 @@ std::string file_type_name(const gguf::File& file) {
     }
   }
   return type ? fmt::format("file type {}", *type) : "unknown";
+}
+
+ApiError not_served(std::string_view name) {
+  return {501,
+          "not_supported_error",
+          fmt::format("This server does not support {0} endpoint. Start it with `--{0}`", name),
+          {}};
 }
 
 void health(const RouteContext&, const os::HttpIncoming&, os::HttpReply& reply) {
@@ -62,30 +73,6 @@ void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply&
   reply_json(reply, {{"models", Json::array({listed})}, {"object", "list"}, {"data", Json::array({data})}});
 }
 
-// The configuration that took effect, for drivers to compare with what they asked for.
-Json effective_settings(const RouteContext& context) {
-  const ContextInfo& info = context.loaded.generator->info();
-  return {{"cache_type_k", info.cache_type_k},
-          {"cache_type_v", info.cache_type_v},
-          {"k_bits_per_value", info.k_bits_per_value},
-          {"v_bits_per_value", info.v_bits_per_value},
-          {"n_ctx", info.n_ctx},
-          {"n_batch", info.n_batch},
-          {"n_ubatch", info.n_ubatch},
-          {"n_threads", info.n_threads},
-          {"n_threads_batch", info.n_threads_batch},
-          {"n_parallel", 1},
-          {"n_gpu_layers", 0},
-          {"flash_attn", "on"},  // the only attention there is
-          {"mmap", context.options.mmap},
-          {"mlock", context.options.mlock},
-          {"kv_bytes", info.kv_bytes},
-          {"weight_bytes", info.weight_bytes},
-          {"workspace_bytes", info.workspace_bytes},
-          {"backend", info.backend},
-          {"fallbacks", info.fallbacks}};
-}
-
 void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
   const Tokenizer& tokenizer = context.loaded.tokenizer;
   CompletionRequest defaults;
@@ -102,15 +89,36 @@ void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& 
                      {"model_ftype", file_type_name(context.loaded.model->file)},
                      {"model_path", context.options.model},
                      {"modalities", {{"vision", false}, {"video", false}, {"audio", false}}},
-                     {"endpoint_slots", false},
+                     {"endpoint_slots", context.options.slots},
                      {"endpoint_props", false},
-                     {"endpoint_metrics", false},
+                     {"endpoint_metrics", context.options.metrics},
                      {"chat_template", context.loaded.chat_template},
                      {"bos_token", token_text(tokenizer.bos())},
                      {"eos_token", token_text(tokenizer.eos())},
                      {"build_info", build_info()},
                      {"is_sleeping", false},
                      {"tbq", effective_settings(context)}});
+}
+
+void slots(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  if (!context.options.slots) {
+    return reply_error(reply, not_served("slots"));
+  }
+  const ServingBoard::View view = context.loaded.generator->view();
+  const bool wants_free = ("&" + request.query + "&").find("&fail_on_no_slot=1&") != std::string::npos;
+  const auto is_busy = [](const SlotState& slot) { return slot.processing; };
+  if (wants_free && std::ranges::all_of(view.slots, is_busy)) {
+    return reply_error(reply, {503, "unavailable_error", "no slot available", {}});
+  }
+  reply_json(reply, slots_json(view, context.loaded.generator->info().n_ctx, false));
+}
+
+void metrics(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
+  if (!context.options.metrics) {
+    return reply_error(reply, not_served("metrics"));
+  }
+  reply.send(200, "text/plain; version=0.0.4", metrics_text(context.loaded.generator->view(true)),
+             {{"Process-Start-Time-Unix", std::to_string(context.created)}});
 }
 
 // Runs `body` over the parsed JSON of the request; what it returns is the error to answer with.
@@ -172,6 +180,9 @@ constexpr Row kRoutes[] = {
     {"GET", "/models", models, true, true},
     {"GET", "/v1/models", models, true, true},
     {"GET", "/props", props, true},
+    {"GET", "/slots", slots, true},
+    {"GET", "/metrics", metrics, true},
+    {"POST", "/reconfigure", route_reconfigure},
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
@@ -209,6 +220,34 @@ bool is_public_route(std::string_view path) {
     }
   }
   return false;
+}
+
+Json effective_settings(const RouteContext& context) {
+  const ContextInfo info = context.loaded.generator->info();
+  Json out = {{"cache_type_k", info.cache_type_k},
+              {"cache_type_v", info.cache_type_v},
+              {"k_bits_per_value", info.k_bits_per_value},
+              {"v_bits_per_value", info.v_bits_per_value},
+              {"n_ctx", info.n_ctx},
+              {"n_batch", info.n_batch},
+              {"n_ubatch", info.n_ubatch},
+              {"n_threads", info.n_threads},
+              {"n_threads_batch", info.n_threads_batch},
+              {"n_parallel", 1},
+              {"n_gpu_layers", 0},
+              {"flash_attn", "on"},  // the only attention there is
+              {"mmap", context.options.mmap},
+              {"mlock", context.options.mlock},
+              {"kv_bytes", info.kv_bytes},
+              {"weight_bytes", info.weight_bytes},
+              {"workspace_bytes", info.workspace_bytes},
+              {"backend", info.backend},
+              {"fallbacks", info.fallbacks},
+              {"numerics_key", numerics_key(*context.loaded.model, info)}};
+  if (context.options.reconfigure) {
+    out["reconfigure"] = reconfigurable_axes();
+  }
+  return out;
 }
 
 std::string build_info() {

@@ -10,6 +10,7 @@ struct RouteContext {
   const ServerOptions& options;
   const Loaded& loaded;
   int64_t created;  // when the server started, seconds since 1970
+  Tuning& tuning;
 };
 
 using Route = void (*)(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
@@ -24,6 +25,10 @@ bool is_public_route(std::string_view path);
 // "tbq-VERSION-COMMIT"
 std::string build_info();
 
+// The configuration that took effect, for drivers to compare with what they asked for: the block "tbq" of
+// /props.
+base::Json effective_settings(const RouteContext& context);
+
 void reply_json(os::HttpReply& reply, const base::Json& body);
 void reply_error(os::HttpReply& reply, const ApiError& error);
 
@@ -31,5 +36,8 @@ void reply_error(os::HttpReply& reply, const ApiError& error);
 void route_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 void route_chat(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+
+// reconfigure_route.cc
+void route_reconfigure(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 
 }  // namespace engine

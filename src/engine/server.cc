@@ -40,13 +40,42 @@ void refuse(os::HttpReply& reply, int status, std::string_view message, bool clo
   reply.send(status, "application/json; charset=utf-8", http_layer_error_body(status, message), {}, close);
 }
 
+// A context, logged and warmed up with a token (-1: not), so that a reconfigured one is as ready as a first one.
+base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const Model>& model,
+                                                    const ContextOptions& options, int warmup) {
+  auto context = Context::open(model, options);
+  if (!context) {
+    return context.failure();
+  }
+  const ContextInfo& info = (*context)->info();
+  base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}",
+                 info.n_ctx, info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
+  base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
+                 static_cast<double>(info.weight_bytes) / (1 << 20),
+                 static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
+                 static_cast<double>(info.workspace_bytes) / (1 << 20));
+  for (const std::string& fallback : info.fallbacks) {
+    base::log_warn("{}", fallback);
+  }
+  if (warmup >= 0) {
+    if (auto warm = (*context)->eval(0, std::span(&warmup, 1)); !warm) {
+      return warm.failure();
+    }
+    (*context)->truncate(0, 0);
+  }
+  return context;
+}
+
 }  // namespace
 
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
       created_(std::chrono::duration_cast<std::chrono::seconds>(
                    std::chrono::system_clock::now().time_since_epoch())
-                   .count()) {}
+                   .count()) {
+  tuning_.options = options_;
+  tuning_.lost = [](std::string_view) {};
+}
 
 base::Result<void> Server::bind() {
   os::HttpServerOptions http;
@@ -84,26 +113,13 @@ base::Result<void> Server::load() {
                                    tokenizer->n_vocab(), (*model)->hp.n_vocab),
                        "the file is damaged; convert the model again");
   }
-  auto context = Context::open(*model, options_.context);
+  const int warmup = options_.warmup ? std::max(0, tokenizer->bos()) : -1;
+  Generator::Open open = [model = *model, warmup](const ContextOptions& wanted) {
+    return open_context(model, wanted, warmup);
+  };
+  auto context = open(options_.context);
   if (!context) {
     return context.failure();
-  }
-  const ContextInfo& info = (*context)->info();
-  base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}",
-                 info.n_ctx, info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
-  base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
-                 static_cast<double>(info.weight_bytes) / (1 << 20),
-                 static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
-                 static_cast<double>(info.workspace_bytes) / (1 << 20));
-  for (const std::string& fallback : info.fallbacks) {
-    base::log_warn("{}", fallback);
-  }
-  if (options_.warmup) {
-    int token = std::max(0, tokenizer->bos());
-    if (auto warm = (*context)->eval(0, std::span(&token, 1)); !warm) {
-      return warm.failure();
-    }
-    (*context)->truncate(0, 0);
   }
   auto loaded = std::make_unique<Loaded>(Loaded{*model, std::move(*tokenizer), nullptr, "", nullptr});
   loaded->chat_template = (*model)->file.get_string("tokenizer.chat_template").value_or("");
@@ -116,7 +132,8 @@ base::Result<void> Server::load() {
   if (stopping_) {
     return base::error("", "stopped while loading");
   }
-  loaded->generator = std::make_unique<Generator>(std::move(*context), loaded->tokenizer);
+  loaded->generator =
+      std::make_unique<Generator>(std::move(*context), options_.context, std::move(open), loaded->tokenizer);
   loaded_ = std::move(loaded);
   ready_ = loaded_.get();
   return {};
@@ -153,7 +170,7 @@ void Server::handle(const os::HttpIncoming& request, os::HttpReply& reply) {
   if (!route) {
     return refuse(reply, 404, "File Not Found");
   }
-  route({options_, *loaded, created_}, request, reply);
+  route({options_, *loaded, created_, tuning_}, request, reply);
 }
 
 }  // namespace engine

@@ -3,6 +3,7 @@
 // answers from the first moment (503 "Loading model"), as llama-server's does.
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -25,9 +26,19 @@ struct Loaded {
   std::unique_ptr<Generator> generator;  // last: ends before what it uses
 };
 
+// What /reconfigure changes.
+struct Tuning {
+  std::mutex mutex;  // over the rest, and over the change itself: one at a time
+  ServerOptions options;
+  std::function<void(std::string_view why)> lost;  // nothing is left to serve with
+};
+
 class Server {
  public:
   explicit Server(ServerOptions options);
+  // Called once, from a handler's thread, when a reconfiguration has left nothing to serve with: the process
+  // should end. Set before bind().
+  void on_lost(std::function<void(std::string_view why)> lost) { tuning_.lost = std::move(lost); }
 
   // Binds the port; from then on every request is answered 503 until load() is done.
   base::Result<void> bind();
@@ -45,6 +56,7 @@ class Server {
  private:
   ServerOptions options_;
   int64_t created_;
+  Tuning tuning_;
   std::unique_ptr<os::HttpServer> http_;
   std::mutex mutex_;  // over loaded_ and stopping_ while they change
   bool stopping_ = false;

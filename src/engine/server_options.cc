@@ -39,6 +39,9 @@ template <class T>
 Why number(std::string_view text, T lo, T hi, T& out) {
   T value{};
   auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failure == std::errc::result_out_of_range && end == text.data() + text.size()) {
+    return fmt::format("{} is not between {} and {}", text, lo, hi);
+  }
   if (failure != std::errc() || end != text.data() + text.size() || value != value) {
     return fmt::format("'{}' is not a number", text);
   }
@@ -196,6 +199,13 @@ constexpr Flag kFlags[] = {
     {"--cache-prompt", "--no-cache-prompt", "LLAMA_ARG_CACHE_PROMPT", "", "on",
      "reuse the common prefix of successive prompts",
      [](Parse& p, std::string_view v) { return p.options.cache_prompt = v == "1", Why(); }},
+    {"--slots", "--no-slots", "LLAMA_ARG_ENDPOINT_SLOTS", "", "on", "GET /slots: what each sequence does",
+     [](Parse& p, std::string_view v) { return p.options.slots = v == "1", Why(); }},
+    {"--metrics", "", "LLAMA_ARG_ENDPOINT_METRICS", "", "off", "GET /metrics: counters for Prometheus",
+     [](Parse& p, std::string_view v) { return p.options.metrics = v == "1", Why(); }},
+    {"--reconfigure", "--no-reconfigure", "", "", "on",
+     "POST /reconfigure changes the context, its cache types, batch sizes and threads without a new process",
+     [](Parse& p, std::string_view v) { return p.options.reconfigure = v == "1", Why(); }},
     {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0",
      "llama-server's copies of old prompts; here there are none",
      [](Parse& p, std::string_view v) {
@@ -322,7 +332,17 @@ base::Result<void> read_environment(const Flag& flag, const Environment& environ
   return {};
 }
 
-base::Result<void> validate(ServerOptions& options) {
+}  // namespace
+
+std::string set_server_option(ServerOptions& options, std::string_view flag, std::string_view value,
+                              std::vector<std::string>& warnings) {
+  const Found found = find_flag(flag);
+  AR_CHECK(found.flag != nullptr && !found.flag->value.empty(), "no such flag with a value");
+  Parse parse{options, warnings};
+  return found.flag->set(parse, value);
+}
+
+base::Result<void> check_server_options(const ServerOptions& options) {
   if (options.model.empty()) {
     return base::error("", "no model was given", "name a GGUF file with --model FILE");
   }
@@ -333,8 +353,6 @@ base::Result<void> validate(ServerOptions& options) {
   }
   return {};
 }
-
-}  // namespace
 
 base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args,
                                                  const Environment& environment) {
@@ -395,7 +413,7 @@ base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>&
     }
   }
   if (!out.options.help && !out.options.version) {
-    if (auto valid = validate(out.options); !valid) {
+    if (auto valid = check_server_options(out.options); !valid) {
       return valid.failure();
     }
   }

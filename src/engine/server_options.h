@@ -21,6 +21,8 @@ struct ServerOptions {
   ContextOptions context;
   std::string flash_attn = "auto";  // on, off, auto
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
+  bool slots = true, metrics = false;  // GET /slots and GET /metrics are served
+  bool reconfigure = true;             // POST /reconfigure is served
   SamplerParams sampling;
   int n_predict = -1;
   std::vector<std::string> api_keys;  // secrets: never logged
@@ -45,6 +47,12 @@ using Environment = std::function<const char*(const char* name)>;
 // asked for.
 base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>& args,
                                                  const Environment& environment);
+
+// Sets one option by its flag, as a command line would. "" or why the value is refused. The rules between
+// options are check_server_options'.
+std::string set_server_option(ServerOptions& options, std::string_view flag, std::string_view value,
+                              std::vector<std::string>& warnings);
+base::Result<void> check_server_options(const ServerOptions& options);
 
 std::string server_help();
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -15,6 +17,8 @@
 
 namespace {
 
+constexpr std::chrono::milliseconds kLastWords{300};  // for the answer that says why to leave
+
 int failed(std::string_view what) {
   fmt::print(stderr, "{}{}\n", what.starts_with("error ") ? "" : "error: ", what);
   return 1;
@@ -24,6 +28,11 @@ int serve(engine::ServerOptions options) {
   engine::StopSignals signals;  // before any thread
   bool any_port = options.port == 0;
   engine::Server server(std::move(options));
+  std::atomic<bool> lost = false;
+  server.on_lost([&](std::string_view) {
+    lost = true;
+    signals.wake();
+  });
   if (auto bound = server.bind(); !bound) {
     return failed(bound.failure().to_string());
   }
@@ -44,6 +53,9 @@ int serve(engine::ServerOptions options) {
       base::log_info("model loaded");
       base::log_info("listening on {}", server.url());
       signals.wait();
+      if (lost) {
+        std::this_thread::sleep_for(kLastWords);
+      }
     }
   }
   if (load_ended && !ok) {
@@ -54,9 +66,10 @@ int serve(engine::ServerOptions options) {
   if (!server.stop() || !load_ended) {
     // Loading or one long ubatch is still running. Nothing needs saving, and whoever sent the signal should
     // not wait.
-    std::_Exit(0);
+    std::_Exit(lost ? 1 : 0);
   }
-  return 0;
+  return lost ? failed("a reconfiguration failed, and the former configuration could not be opened again")
+              : 0;
 }
 
 }  // namespace

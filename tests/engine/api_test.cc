@@ -126,7 +126,7 @@ TEST_CASE("fields become parameters, aliases and nulls included") {
 
 TEST_CASE("what is not implemented is refused, unless it changes nothing") {
   for (const char* field :
-       {R"("grammar": "root ::= x")", R"("n": 2)", R"("n_probs": 1)", R"("logprobs": true)",
+       {R"("grammar": "root ::= x")", R"("n": 2)", R"("post_sampling_probs": true)",
         R"("repeat_penalty": 1.1)", R"("mirostat": 1)", R"("tools": [{}])",
         R"("response_format": {"type": "json_object"})", R"("response_format": {"type": 5})",
         R"("response_format": 5)", R"("json_schema": {"a": 1})"}) {
@@ -242,7 +242,7 @@ TEST_CASE("answers have llama-server's keys in its order") {
   CHECK(
       base::dump_line(engine::chat_role_chunk(some_facts())) ==
       R"({"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"created":1795225948,"id":"chatcmpl-x","model":"m.gguf","system_fingerprint":"fp","object":"chat.completion.chunk"})");
-  CHECK(base::dump_line(engine::chat_text_chunk(some_facts(), "GR")["choices"]) ==
+  CHECK(base::dump_line(engine::chat_text_chunk(some_facts(), "GR", {})["choices"]) ==
         R"([{"finish_reason":null,"index":0,"delta":{"content":"GR"}}])");
   CHECK(base::dump_line(engine::chat_finish_chunk(some_facts(), some_result(), false)["choices"]) ==
         R"([{"finish_reason":"length","index":0,"delta":{}}])");
@@ -250,9 +250,9 @@ TEST_CASE("answers have llama-server's keys in its order") {
   CHECK(base::dump_line(usage["choices"]) == "[]");
   CHECK(keys(usage) == "choices created id model system_fingerprint object usage timings ");
   engine::GenerationResult done = some_result();
-  CHECK(keys(engine::oai_completion(some_facts(), "x", &done)) ==
+  CHECK(keys(engine::oai_completion(some_facts(), "x", &done, {})) ==
         "choices created model system_fingerprint object usage id timings ");
-  CHECK(keys(engine::oai_completion(some_facts(), "x", nullptr)) ==
+  CHECK(keys(engine::oai_completion(some_facts(), "x", nullptr, {})) ==
         "choices created model system_fingerprint object id ");
 }
 

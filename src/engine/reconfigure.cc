@@ -1,0 +1,87 @@
+#include "src/engine/reconfigure.h"
+
+#include <fmt/format.h>
+
+#include "src/base/suggest.h"
+#include "src/base/version.h"
+
+namespace engine {
+namespace {
+
+struct Axis {
+  std::string_view name, flag;
+};
+
+constexpr Axis kAxes[] = {
+    {"ctx_size", "--ctx-size"},
+    {"cache_type_k", "--cache-type-k"},
+    {"cache_type_v", "--cache-type-v"},
+    {"n_batch", "--batch-size"},
+    {"n_ubatch", "--ubatch-size"},
+    {"n_threads", "--threads"},
+    {"n_threads_batch", "--threads-batch"},
+    {"flash_attn", "--flash-attn"},
+    {"parallel", "--parallel"},
+};
+
+}  // namespace
+
+std::vector<std::string> reconfigurable_axes() {
+  std::vector<std::string> names;
+  for (const Axis& axis : kAxes) {
+    names.emplace_back(axis.name);
+  }
+  return names;
+}
+
+MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options,
+                                 std::vector<std::string>& warnings) {
+  auto json = base::parse_json(body, "");
+  if (!json) {
+    return invalid_request(json.failure().what);
+  }
+  if (!json->is_object()) {
+    return invalid_request("the request's body must be a JSON object");
+  }
+  ServerOptions changed = options;
+  for (const auto& [key, value] : json->items()) {
+    const Axis* axis = nullptr;
+    for (const Axis& row : kAxes) {
+      axis = row.name == key ? &row : axis;
+    }
+    if (axis == nullptr) {
+      const std::vector<std::string> names = reconfigurable_axes();
+      const std::string meant = base::closest(key, names);
+      return invalid_request(fmt::format(
+          "Field '{}': cannot be changed while the server runs{}; one of: {}", key,
+          meant.empty() ? "" : fmt::format(" (did you mean '{}'?)", meant), fmt::join(names, ", ")));
+    }
+    if (!value.is_string() && !value.is_number()) {
+      return invalid_request(
+          fmt::format("Field '{}': must be a number or a string, as on the command line, "
+                      "but is {}",
+                      key, value.type_name()));
+    }
+    const std::string text = value.is_string() ? value.get<std::string>() : base::dump_line(value);
+    if (std::string why = set_server_option(changed, axis->flag, text, warnings); !why.empty()) {
+      return invalid_request(fmt::format("Field '{}': {}", key, why));
+    }
+  }
+  if (auto fine = check_server_options(changed); !fine) {
+    return invalid_request(fine.failure().to_string());
+  }
+  options = std::move(changed);
+  return std::nullopt;
+}
+
+std::string numerics_key(const Model& model, const ContextInfo& info) {
+  const std::string text = fmt::format("{:016x}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
+                                       info.cache_type_v, info.backend, base::version(), base::commit());
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const char c : text) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace engine

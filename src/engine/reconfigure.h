@@ -1,0 +1,26 @@
+#pragma once
+// POST /reconfigure: which options can change without a new process, read from its JSON, and what identifies
+// configurations that compute the same numbers. Pure.
+
+#include <string>
+#include <vector>
+
+#include "src/engine/api.h"
+#include "src/engine/context.h"
+#include "src/engine/server_options.h"
+
+namespace engine {
+
+// The names a request may use, in the order /props shows them.
+std::vector<std::string> reconfigurable_axes();
+
+// Sets what the object names, each value as on the command line (a number may be a JSON number); what it does
+// not name stays. 400: not JSON, no object, an unknown name, a refused value, values that exclude each other.
+MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options,
+                                 std::vector<std::string>& warnings);
+
+// 16 hex digits, equal for contexts whose logits are equal by construction: the model, the cache types, the
+// kernels and the build count; context size, batch sizes and threads do not (tests/engine/backend_test.cc).
+std::string numerics_key(const Model& model, const ContextInfo& info);
+
+}  // namespace engine

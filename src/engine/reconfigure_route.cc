@@ -1,0 +1,66 @@
+// POST /reconfigure: refuse, drain, drop, open, or go back to what was.
+
+#include <fmt/format.h>
+
+#include "src/base/log.h"
+#include "src/engine/reconfigure.h"
+#include "src/engine/routes.h"
+
+namespace engine {
+namespace {
+
+constexpr int kGone = 499;  // nobody reads it
+
+}  // namespace
+
+void route_reconfigure(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  if (!context.options.reconfigure) {
+    return reply_error(reply, {501,
+                               "not_supported_error",
+                               "This server does not change while it runs. Start it without "
+                               "`--no-reconfigure`",
+                               {}});
+  }
+  Tuning& tuning = context.tuning;
+  Generator& generator = *context.loaded.generator;
+  std::lock_guard one_at_a_time(tuning.mutex);
+  ServerOptions changed = tuning.options;
+  std::vector<std::string> warnings;
+  if (MaybeError error = parse_reconfiguration(request.body, changed, warnings)) {
+    return reply_error(reply, *error);
+  }
+  const ContextInfo before = generator.info();
+  auto possible =
+      Context::check(*context.loaded.model, changed.context, before.kv_bytes + before.workspace_bytes);
+  if (!possible) {
+    return reply_error(reply, invalid_request(possible.failure().to_string()));
+  }
+  for (const std::string& warning : warnings) {
+    base::log_warn("{}", warning);
+  }
+  std::string why;
+  switch (generator.reconfigure(
+      changed.context, [&] { return reply.client_gone(); }, why)) {
+    case Reconfigured::kDone:
+      tuning.options = std::move(changed);
+      return reply_json(reply, {{"status", "ok"}, {"tbq", effective_settings(context)}});
+    case Reconfigured::kReverted:
+      base::log_warn("the former configuration serves again: {}", why);
+      return reply_error(reply, {409,
+                                 "reconfigure_error",
+                                 "the former configuration serves again, because the new one could not be "
+                                 "opened: " +
+                                     why,
+                                 {}});
+    case Reconfigured::kGivenUp:
+      return reply_error(reply, {kGone, "unavailable_error", "given up while requests were running", {}});
+    case Reconfigured::kStopped:
+      return reply_error(reply, {503, "unavailable_error", "the server is shutting down", {}});
+    case Reconfigured::kLost:
+      break;
+  }
+  reply_error(reply, {500, "server_error", "nothing is left to serve with, the server exits: " + why, {}});
+  tuning.lost(why);
+}
+
+}  // namespace engine
