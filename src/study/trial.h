@@ -61,7 +61,7 @@ class ServerTrialRunner : public TrialRunner {
   std::function<void(std::string_view)> progress_;
 };
 
-// The phase of confirmation launches: speed only, everything else is known.
-inline constexpr std::string_view kConfirmPhase = "confirm";
+// The loop's own phases: speed only, everything else is known. The strategy is not told of them.
+inline constexpr std::string_view kAnchorPhase = "anchor", kFinalPhase = "final", kConfirmPhase = "confirm";
 
 }  // namespace study
