@@ -75,6 +75,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
   loop.cannot_fit = make_cannot_fit(study);
+  loop.anchor_every = study.search.anchor_every;
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
   // As it was when the study began: the strategy must plan the same again.
   loop.in_place = recorded_in_place_axes(past.header);
