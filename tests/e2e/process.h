@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -53,6 +54,20 @@ inline std::string demo_model() {
     }
   }
   return "";
+}
+
+// The line that begins with `key` (blanks apart) of a space file becomes `line`; "" removes it. False: there is none.
+inline bool replace_line(std::string& text, const std::string& key, const std::string& line) {
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.find('\n', at), text.size());
+    size_t word = std::min(text.find_first_not_of(' ', at), end);
+    if (text.compare(word, key.size(), key) == 0) {
+      text.replace(at, end - at + (line.empty() ? 1 : 0), line);
+      return true;
+    }
+    at = end + 1;
+  }
+  return false;
 }
 
 struct Result {
