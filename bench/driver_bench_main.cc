@@ -104,8 +104,8 @@ bool scripted_trials(const Options& options, bench::Report& report) {
     fmt::print(stderr, "{}\n", result.failure().to_string());
     return false;
   }
+  double after = rss_mb();
   auto ended = bench::records(directory.path("j.jsonl"), "trial_end").size();
-  double after = rss_mb();  // the journal just read is given back or not: counted against us
   report.line(
       "| scripted trials in process | RSS before | RSS after | a trial (two synced records) | journal |");
   report.line("|---|---|---|---|---|");

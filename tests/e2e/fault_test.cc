@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* kGoal =
     "objective: {maximize: [decode_tps], subject_to: [quality >= 0.5]}\n"
-    "search: {strategy: grid, max_trials: 40, anchor_every: 0}\n";
+    "search: {strategy: grid, max_trials: 40}\n";
 
 // Serves on the port that the candidate was given, as somebody else's server would: not a child of the driver.
 class Stranger {
@@ -76,7 +76,7 @@ class SmallDisk {
 
 constexpr const char* kFourAxis = "  n_threads: {values: [1, 2, 3, 4], default: 1}\n";
 constexpr const char* kPlainGoal =
-    "objective: {maximize: [decode_tps]}\nsearch: {strategy: grid, max_trials: 4, anchor_every: 0}\n";
+    "objective: {maximize: [decode_tps]}\nsearch: {strategy: grid, max_trials: 4}\n";
 
 void wait_for_ends(const e2e::Driver& driver, const std::string& journal, size_t wanted) {
   for (int i = 0; i < 4000; ++i) {
