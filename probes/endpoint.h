@@ -18,6 +18,10 @@ struct Endpoint {
   double timeout_s = 120;                        // one request
   double stall_timeout_s = 60;                   // no token for this long
   const std::atomic<bool>* cancelled = nullptr;  // polled; ends the request with the Error "cancelled"
+  // False: a server of /v1 alone (vllm, sglang, trtllm-serve). complete() then asks the chat route, tokens of a
+  // text are estimated, and nothing is sent that is not in OpenAI's API or widely understood beside it.
+  bool native = true;
+  std::string model;  // the name such a server wants in each request; "" = not sent
 };
 
 // One streamed generation, timed on our own clock.

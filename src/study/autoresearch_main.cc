@@ -8,6 +8,7 @@
 
 #include "src/base/version.h"
 #include "src/os/child.h"
+#include "src/os/service.h"
 #include "src/study/commands.h"
 #include "src/study/plan.h"
 
@@ -25,6 +26,9 @@ constexpr std::array<Command, 4> kCommands = {{
 
 int main(int argc, char** argv) {
   std::string_view name = argc > 1 ? argv[1] : "";
+  if (name == os::kServiceCommand) {
+    return os::service_main(argc, argv);
+  }
   if (name == os::kGuardCommand) {
     return os::guard_main(argc, argv);
   }

@@ -56,6 +56,8 @@ std::span<const AxisKind> axis_kinds() {
       {"mlock", ValueKind::kBool, 0, 0, {}},
       {"n_draft", ValueKind::kWhole, 0, 1024, {}},
       {"parallel", ValueKind::kWhole, 1, 1024, {}},
+      {"model", ValueKind::kText, 0, 0, {}},   // paths, or names where the server takes names
+      {"binary", ValueKind::kText, 0, 0, {}},  // paths, or names in PATH
   };
   return kTable;
 }
@@ -118,6 +120,8 @@ base::Result<Value> parse_axis_value(const AxisKind& kind, std::string_view text
       }
       return base::error("", fmt::format("'{}' is not a value of {}", text, kind.name),
                          "write true or false");
+    case ValueKind::kText:
+      return Value(std::string(text));
     case ValueKind::kAny:
       break;
   }

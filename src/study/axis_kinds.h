@@ -13,7 +13,8 @@
 
 namespace study {
 
-enum class ValueKind { kWhole, kWholeOrWord, kWord, kSwitch, kBool, kAny };
+// kText: as written, whatever it looks like.
+enum class ValueKind { kWhole, kWholeOrWord, kWord, kSwitch, kBool, kText, kAny };
 
 struct AxisKind {
   std::string_view name;

@@ -7,6 +7,8 @@
 #include <cctype>
 #include <optional>
 
+#include "src/study/openai_backend.h"
+
 namespace study {
 namespace {
 
@@ -43,13 +45,17 @@ struct Pin {
   std::string_view flag, value;  // value "": a switch
   std::string_view unless_axis;
 };
-constexpr std::array<Pin, 6> kPins = {{
+constexpr std::array<Pin, 10> kPins = {{
     {"--fit", "off", ""},             // would shrink what the configuration leaves unset
     {"--parallel", "1", "parallel"},  // would split or share the context between slots
     {"--cache-ram", "0", ""},         // would keep old prompts in host memory
     {"--no-cache-idle-slots", "", ""},
     {"--no-cache-prompt", "", ""},
     {"--no-context-shift", "", ""},
+    {"--cache-reuse", "0", ""},
+    {"--ctx-checkpoints", "0", ""},  // copies of the KV state, of sliding-window models
+    {"--warmup", "", ""},
+    {"--no-config", "", ""},
 }};
 
 const search::Value* value_of(const Study& study, const search::Config& config, std::string_view axis) {
@@ -69,7 +75,11 @@ class Builder {
 
   base::Result<void> axis(const search::Axis& axis, const search::Value& value, LaunchPlan& plan) {
     if (auto bound = study_.bindings.find(axis.name); bound != study_.bindings.end()) {
-      return custom(bound->second, value, plan);
+      bind_axis(bound->second, value, plan);
+      return {};
+    }
+    if (axis.name == "model" || axis.name == "binary") {
+      return {};  // they stand before the flags
     }
     if (axis.name == "mmap" || axis.name == "mlock") {
       return load_mode(axis.name, value, plan);
@@ -173,25 +183,6 @@ class Builder {
                        "leave only 0 among the axis's values, or remove the axis");
   }
 
-  // A boolean axis with its own flag is a switch; anything else is a value.
-  base::Result<void> custom(const AxisBinding& binding, const search::Value& value, LaunchPlan& plan) const {
-    std::string text = search::to_string(value);
-    if (!binding.env.empty()) {
-      plan.env.emplace_back(binding.env, text);
-    }
-    if (binding.flag.empty()) {
-      return {};
-    }
-    if (const bool* on = std::get_if<bool>(&value)) {
-      if (*on) {
-        plan.argv.push_back(binding.flag);
-      }
-    } else {
-      plan.argv.insert(plan.argv.end(), {binding.flag, text});
-    }
-    return {};
-  }
-
   const Study& study_;
   const ServerProgram& program_;
   const search::Config& config_;
@@ -228,11 +219,13 @@ bool names_a_secret(std::string_view flag) {
   return false;
 }
 
-base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& program,
-                                     const search::Config& config, const LaunchSite& site) {
-  LaunchPlan plan;
-  plan.argv = {
-      program.path, "--model", study.model, "--host", "127.0.0.1", "--port", std::to_string(site.port)};
+namespace {
+
+// llama-server and tbq-server: one command line.
+base::Result<void> plan_llama(const Study& study, const ServerProgram& program, const search::Config& config,
+                              const LaunchSite& site, LaunchPlan& plan) {
+  plan.argv = {program.path, "--model", model_of(study, config),  "--host",
+               "127.0.0.1",  "--port",  std::to_string(site.port)};
   add_pins(study, program, plan);
   Builder builder(study, program, config);
   for (size_t i = 0; i < study.space.axes.size(); ++i) {
@@ -257,22 +250,113 @@ base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& pr
       plan.unset_env.push_back(name);
     }
   }
+  return {};
+}
+
+}  // namespace
+
+void bind_axis(const AxisBinding& binding, const search::Value& value, LaunchPlan& plan) {
+  std::string text = search::to_string(value);
+  if (!binding.env.empty()) {
+    plan.env.emplace_back(binding.env, text);
+  }
+  if (binding.flag.empty()) {
+    return;
+  }
+  if (const bool* on = std::get_if<bool>(&value)) {
+    if (*on) {
+      plan.argv.push_back(binding.flag);
+    }
+  } else {
+    plan.argv.insert(plan.argv.end(), {binding.flag, text});
+  }
+}
+
+std::string_view to_string(BackendKind kind) {
+  switch (kind) {
+    case BackendKind::kTbqServer:
+      return "tbq-server";
+    case BackendKind::kLlamaServer:
+      return "llama-server";
+    case BackendKind::kOpenAi:
+      return "openai";
+    case BackendKind::kUrl:
+      break;
+  }
+  return "url";
+}
+
+const std::string& model_of(const Study& study, const search::Config& config) {
+  const search::Value* value = value_of(study, config, "model");
+  const auto* path = value == nullptr ? nullptr : std::get_if<std::string>(value);
+  return path == nullptr ? study.model : *path;
+}
+
+const ServerProgram& program_of(const Study& study, const ServerProgram& program,
+                                const search::Config& config) {
+  const search::Value* value = value_of(study, config, "binary");
+  const std::string name = value == nullptr ? program.name : search::to_string(*value);
+  for (const ServerProgram& other : program.others) {
+    if (other.name == name) {
+      return other;
+    }
+  }
+  return program;
+}
+
+base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& default_program,
+                                     const search::Config& config, const LaunchSite& site) {
+  const ServerProgram& program = program_of(study, default_program, config);
+  LaunchPlan plan;
+  plan.native = program.native;
+  plan.model_names = model_names(study, config);
+  if (program.kind == BackendKind::kUrl) {
+    plan.foreign = true;
+    plan.url = program.path;
+    plan.ready_path = ready_path_of(study.backend, program.native);
+    return plan;
+  }
+  plan.port = site.port;
+  plan.url = fmt::format("http://127.0.0.1:{}", site.port);
+  plan.ready_path = ready_path_of(study.backend, program.native);
+  auto planned = program.kind == BackendKind::kOpenAi ? plan_openai(study, program, config, site, plan)
+                                                      : plan_llama(study, program, config, site, plan);
+  if (!planned) {
+    return planned.failure();
+  }
   return plan;
 }
 
+namespace {
+
+// What keeps one axis from reaching one program.
+std::optional<base::Error> unsupported(const Study& study, const ServerProgram& program,
+                                       const search::Axis& axis, size_t index) {
+  if (program.kind == BackendKind::kUrl || program.kind == BackendKind::kOpenAi) {
+    return unsupported_by_foreign(study, program, axis);
+  }
+  for (const search::Value& value : axis.values) {
+    search::Config config = study.space.default_config();
+    config[index] = value;
+    LaunchPlan plan;
+    if (auto added = Builder(study, program, config).axis(axis, value, plan); !added) {
+      return added.failure();
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgram& program) {
   std::vector<base::Error> problems;
-  const search::Config base_config = study.space.default_config();
   for (size_t i = 0; i < study.space.axes.size(); ++i) {
-    for (const search::Value& value : study.space.axes[i].values) {
-      search::Config config = base_config;
-      config[i] = value;
-      LaunchPlan plan;
-      Builder builder(study, program, config);
-      if (auto added = builder.axis(study.space.axes[i], value, plan); !added) {
-        problems.push_back(added.failure());
-        break;  // one line an axis
-      }
+    auto problem = unsupported(study, program, study.space.axes[i], i);
+    for (auto other = program.others.begin(); !problem && other != program.others.end(); ++other) {
+      problem = unsupported(study, *other, study.space.axes[i], i);
+    }
+    if (problem) {
+      problems.push_back(std::move(*problem));  // one line an axis
     }
   }
   return problems;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/base/error.h"
+#include "src/base/json.h"
 #include "src/study/study.h"
 
 namespace study {
@@ -26,21 +27,40 @@ struct FlagSet {
 };
 FlagSet parse_help(std::string_view help_text);
 
-// The server program as found on this machine.
+// The server program as found on this machine; of kUrl the server that answers there.
 struct ServerProgram {
   BackendKind kind = BackendKind::kTbqServer;
-  std::string path;
-  std::string version;  // first line of --version; "" when it has none
+  std::string path;     // kUrl: the address
+  std::string version;  // first line of --version, or build_info; "" when it has none
   FlagSet flags;        // empty when --help says nothing we understand: then the newest spellings are used
+  bool native = true;   // has llama-server's own routes beside /v1: /health, /props, /tokenize, /completion
+  std::vector<std::string> reconfigurable;  // kUrl: the axes that its /reconfigure takes
+  std::string config_file;  // one that it reads unasked, with no option against it; "" = none. To be shown
+  std::string name;         // the value of the axis `binary` that this program is; "" without such an axis
+  std::vector<ServerProgram> others;  // of the axis's other values
 };
 
-// Finds the binary (as given, beside autoresearch, in PATH) and asks it for --help and --version.
+// Finds the binary (as given, beside autoresearch, in PATH) and asks it for --help and --version; asks a server
+// that is already running for /props and /v1/models. `others` stays empty.
 base::Result<ServerProgram> discover_backend(const BackendOptions& options);
+// The same for each value of the axis `binary` where there is one, the default's with the rest as its `others`.
+base::Result<ServerProgram> discover_backends(const Study& study);
 
+// The axes that an answer of GET /props offers to change while the server runs. Pure.
+std::vector<std::string> reconfigurable_axes(const base::Json& props);
+
+// A launch, or (foreign) how to reach what is running already.
 struct LaunchPlan {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
   std::vector<std::string> unset_env;
+  int port = 0;                        // of our own child
+  std::string url;                     // where it answers: "http://127.0.0.1:4242"
+  bool foreign = false;                // argv is empty: never launched, guarded or stopped by us
+  bool native = true;                  // ServerProgram::native
+  std::string ready_path = "/health";  // 200 = loaded
+  std::vector<std::string>
+      model_names;  // what /v1/models may call the model: path, alias; empty: not checked
 };
 
 // What a launch needs beside study, program and configuration.
@@ -54,6 +74,15 @@ struct LaunchSite {
 // The Error's where is the axis.
 base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& program,
                                      const search::Config& config, const LaunchSite& site);
+
+// The model file and the program of a configuration, where `model` and `binary` are axes; else the study's.
+const std::string& model_of(const Study& study, const search::Config& config);
+const ServerProgram& program_of(const Study& study, const ServerProgram& program,
+                                const search::Config& config);
+// How an axis with a flag: or env: of its own reaches the server: a boolean with a flag is a switch.
+void bind_axis(const AxisBinding& binding, const search::Value& value, LaunchPlan& plan);
+// "tbq-server", "llama-server", "openai", "url"
+std::string_view to_string(BackendKind kind);
 
 // Every axis value the program cannot be given, all at once; empty when all can.
 std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgram& program);

@@ -3,16 +3,20 @@
 #include <fmt/format.h>
 
 #include <cctype>
+#include <cstdlib>
 #include <sstream>
 
 #include "src/os/child.h"
 #include "src/os/files.h"
+#include "src/os/http_client.h"
 #include "src/study/backends.h"
 
 namespace study {
 namespace {
 
 constexpr double kHelpTimeout_s = 30;  // a CUDA build enumerates its devices first
+constexpr double kSlowVersion_s = 90;  // vllm imports torch before it tells
+constexpr const char* kSystemConfig = "/etc/llama.cpp/config.ini";
 
 // "-c,    --ctx-size N      size of ..." -> the flags of the line, then hint and description by the gap of
 // two spaces that every build puts between them.
@@ -57,6 +61,10 @@ std::string first_line(const std::string& text) {
 
 base::Result<std::string> find_binary(const BackendOptions& options) {
   std::string name = options.binary;
+  if (name.empty() && options.kind == BackendKind::kOpenAi) {
+    return base::error("backend.binary", "an openai backend has no program to start",
+                       "write binary: vllm, or whatever serves /v1");
+  }
   if (name.empty()) {
     name = options.kind == BackendKind::kTbqServer ? "tbq-server" : "llama-server";
   }
@@ -76,6 +84,12 @@ base::Result<std::string> find_binary(const BackendOptions& options) {
   }
   return base::error(name, "not found beside autoresearch nor in PATH",
                      "set backend.binary to the server's path");
+}
+
+std::string version_of(const std::string& path, double timeout_s) {
+  auto version = os::run_command({path, "--version"}, timeout_s);
+  bool ended = version.ok() && !version->timed_out && !version->exit.by_signal && version->exit.code == 0;
+  return ended ? first_line(version->out.empty() ? version->err : version->out) : "";
 }
 
 }  // namespace
@@ -109,10 +123,84 @@ FlagSet parse_help(std::string_view help_text) {
   return set;
 }
 
+namespace {
+
+// Whatever serves /v1: its --help is its own, and need not name what we would look for.
+base::Result<ServerProgram> discover_openai(const BackendOptions& options, const std::string& path) {
+  ServerProgram program;
+  program.kind = options.kind;
+  program.path = path;
+  program.native = false;
+  program.version = version_of(path, kSlowVersion_s);
+  return program;
+}
+
+os::HttpRequest get(const BackendOptions& options, const char* route) {
+  os::HttpRequest request;
+  request.url = options.url + route;
+  request.timeout_s = 10;
+  request.max_body_bytes = 8u << 20;
+  const char* key = options.api_key_env.empty() ? nullptr : std::getenv(options.api_key_env.c_str());
+  if (key != nullptr) {
+    request.headers.emplace_back("Authorization", std::string("Bearer ") + key);
+  }
+  return request;
+}
+
+base::Result<ServerProgram> discover_running(const BackendOptions& options) {
+  auto models = os::http(get(options, "/v1/models"));
+  if (!models) {
+    return base::error(options.url, "no server answers there: " + models.failure().what,
+                       "start it first, or correct backend.url");
+  }
+  if (models->status != 200) {
+    return base::error(options.url, fmt::format("GET /v1/models gave HTTP {}", models->status),
+                       models->status == 401   ? "name the variable of its key in backend.api_key_env"
+                       : models->status == 503 ? "wait until it has loaded"
+                                               : "is this the address of an OpenAI-compatible server?");
+  }
+  ServerProgram program;
+  program.kind = options.kind;
+  program.path = options.url;
+  program.native = false;
+  auto answer = os::http(get(options, "/props"));
+  auto props = answer && answer->status == 200 ? base::parse_json(answer->body, "/props")
+                                               : base::Result<base::Json>(base::error("", "no /props"));
+  if (props && props->is_object() && props->contains("default_generation_settings")) {
+    program.native = true;
+    program.version = base::json_get<std::string>(*props, "build_info", "");
+    program.reconfigurable = reconfigurable_axes(*props);
+  }
+  return program;
+}
+
+}  // namespace
+
+std::vector<std::string> reconfigurable_axes(const base::Json& props) {
+  std::vector<std::string> axes;
+  auto block = props.is_object() ? props.find("tbq") : props.end();
+  if (block == props.end() || !block->is_object() || !block->contains("reconfigure") ||
+      !(*block)["reconfigure"].is_array()) {
+    return axes;
+  }
+  for (const base::Json& name : (*block)["reconfigure"]) {
+    if (name.is_string()) {
+      axes.push_back(name.get<std::string>());
+    }
+  }
+  return axes;
+}
+
 base::Result<ServerProgram> discover_backend(const BackendOptions& options) {
+  if (options.kind == BackendKind::kUrl) {
+    return discover_running(options);
+  }
   auto path = find_binary(options);
   if (!path) {
     return path.failure();
+  }
+  if (options.kind == BackendKind::kOpenAi) {
+    return discover_openai(options, *path);
   }
   auto help = os::run_command({*path, "--help"}, kHelpTimeout_s);
   if (!help) {
@@ -134,10 +222,34 @@ base::Result<ServerProgram> discover_backend(const BackendOptions& options) {
   if (!program.flags.has("--model") || !program.flags.has("--port")) {
     program.flags = {};  // not a list of flags we understand
   }
-  auto version = os::run_command({*path, "--version"}, kHelpTimeout_s);
-  if (version.ok() && !version->timed_out && !version->exit.by_signal && version->exit.code == 0) {
-    program.version = first_line(version->out.empty() ? version->err : version->out);
+  program.version = version_of(*path, kHelpTimeout_s);
+  // The user's own file is out of the way by XDG_CONFIG_HOME; this one only root could move.
+  if (options.kind == BackendKind::kLlamaServer && !program.flags.has("--no-config") &&
+      os::file_exists(kSystemConfig)) {
+    program.config_file = kSystemConfig;
   }
+  return program;
+}
+
+base::Result<ServerProgram> discover_backends(const Study& study) {
+  const search::Axis* axis = study.space.find("binary");
+  if (axis == nullptr || study.backend.kind == BackendKind::kUrl) {
+    return discover_backend(study.backend);
+  }
+  std::vector<ServerProgram> found;
+  for (const search::Value& value : axis->values) {
+    BackendOptions options = study.backend;
+    options.binary = search::to_string(value);
+    auto program = discover_backend(options);
+    if (!program) {
+      return program.failure();
+    }
+    program->name = options.binary;
+    found.push_back(std::move(*program));
+  }
+  ServerProgram program = std::move(found[axis->default_index]);
+  found.erase(found.begin() + static_cast<std::ptrdiff_t>(axis->default_index));
+  program.others = std::move(found);
   return program;
 }
 

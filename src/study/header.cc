@@ -7,15 +7,14 @@
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <random>
 
 #include "src/base/log.h"
 #include "src/base/version.h"
-#include "src/gguf/gguf.h"
 #include "src/os/files.h"
 #include "src/os/host.h"
 #include "src/os/proc.h"
+#include "src/study/in_place.h"
 #include "src/study/journal.h"
 #include "src/study/record.h"
 
@@ -92,76 +91,53 @@ base::Json suite_json(const ProbeOptions& probes) {
       {"path", probes.quality_suite}, {"items", probes.quality_items.size()}, {"hash", content_hash(all)}};
 }
 
-std::string metadata_text(const gguf::File& file, const char* key) {
-  return file.get_string(key).value_or("");
+base::Json binary_json(const ServerProgram& program) {
+  base::Json binary = {
+      {"kind", to_string(program.kind)}, {"path", program.path}, {"version", program.version}};
+  if (!program.config_file.empty()) {
+    binary["config_file"] = program.config_file;
+  }
+  return binary;
 }
 
 }  // namespace
 
-base::Result<base::Json> model_identity(const std::string& path) {
-  std::error_code problem;
-  fs::file_status status = fs::status(path, problem);
-  if (problem || !fs::exists(status)) {
-    return base::error(path, "no such model file", "set model: in the space file, or the variable it names");
+base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
+                        const std::vector<base::Json>& models) {
+  base::Json header = {
+      {"type", "study"},
+      {"schema_version", kSchemaVersion},
+      {"study_id", new_study_id(study.name)},
+      {"study", study.name},
+      {"started", utc_now()},
+      {"driver", {{"version", base::version()}, {"commit", base::commit()}}},
+      {"space_path", study.path.empty() ? "" : fs::absolute(study.path).lexically_normal().string()},
+      {"space_hash", content_hash(study.text)},
+      {"space", study.text},
+      {"axes", axes_json(study.space)},
+      {"objective", objective_json(study.objective)},
+      {"search",
+       {{"strategy", study.search.strategy},
+        {"seed", study.search.seed},
+        {"max_trials", study.search.max_trials},
+        {"budget_s", study.search.budget_s},
+        {"until", study.search.until}}},
+      {"quality_suite", suite_json(study.probes)},
+      {"binary", binary_json(program)},
+      {"model", model},
+      {"host", host_json()},
+      {"in_place", in_place_axes(study, program)},
+      {"boot_id", os::boot_id()}};
+  if (models.size() > 1) {
+    header["models"] = models;
   }
-  if (fs::is_directory(status)) {
-    return base::error(path, "is a directory, not a model file", "name the GGUF file itself");
+  if (!program.others.empty()) {
+    header["binaries"] = base::Json::array({binary_json(program)});
+    for (const ServerProgram& other : program.others) {
+      header["binaries"].push_back(binary_json(other));
+    }
   }
-  std::ifstream file(path, std::ios::binary);
-  std::string head(1 << 20, '\0');
-  file.read(head.data(), static_cast<std::streamsize>(head.size()));
-  head.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
-  if (head.empty()) {
-    return base::error(path, "the model file is empty or unreadable", "check the path and its permissions");
-  }
-  auto modified = fs::last_write_time(path, problem).time_since_epoch();
-  base::Json model = {{"path", fs::absolute(path).lexically_normal().string()},
-                      {"size", fs::file_size(path, problem)},
-                      {"modified_ns", std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count()},
-                      {"head_hash", content_hash(head)}};
-  if (!head.starts_with("GGUF")) {
-    return model;
-  }
-  auto mapped = gguf::MappedFile::open(path);
-  if (!mapped) {
-    return mapped.failure();
-  }
-  auto parsed = gguf::parse(mapped->bytes(), path);
-  if (!parsed) {
-    return parsed.failure();
-  }
-  model["name"] = metadata_text(*parsed, "general.name");
-  model["architecture"] = metadata_text(*parsed, "general.architecture");
-  model["tensors"] = parsed->tensors.size();
-  return model;
-}
-
-base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model) {
-  return {{"type", "study"},
-          {"schema_version", kSchemaVersion},
-          {"study_id", new_study_id(study.name)},
-          {"study", study.name},
-          {"started", utc_now()},
-          {"driver", {{"version", base::version()}, {"commit", base::commit()}}},
-          {"space_path", study.path.empty() ? "" : fs::absolute(study.path).lexically_normal().string()},
-          {"space_hash", content_hash(study.text)},
-          {"space", study.text},
-          {"axes", axes_json(study.space)},
-          {"objective", objective_json(study.objective)},
-          {"search",
-           {{"strategy", study.search.strategy},
-            {"seed", study.search.seed},
-            {"max_trials", study.search.max_trials},
-            {"budget_s", study.search.budget_s},
-            {"until", study.search.until}}},
-          {"quality_suite", suite_json(study.probes)},
-          {"binary",
-           {{"kind", study.backend.kind == BackendKind::kTbqServer ? "tbq-server" : "llama-server"},
-            {"path", program.path},
-            {"version", program.version}}},
-          {"model", model},
-          {"host", host_json()},
-          {"boot_id", os::boot_id()}};
+  return header;
 }
 
 base::Result<Study> study_of_header(const base::Json& header) {
@@ -180,7 +156,9 @@ base::Result<Study> study_of_header(const base::Json& header) {
   }
   Study study = std::get<Study>(std::move(parsed));
   std::string model = base::json_get<std::string>(header.value("model", base::Json::object()), "path", "");
-  study.model = model.empty() ? study.model : model;
+  if (study.space.find("model") == nullptr && !model.empty()) {
+    study.model = model;
+  }
   const base::Json search = header.value("search", base::Json::object());
   study.search.strategy = base::json_get<std::string>(search, "strategy", study.search.strategy);
   study.search.seed = base::json_get<uint64_t>(search, "seed", study.search.seed);

@@ -2,6 +2,7 @@
 // The journal's first record: what a study's results depend on, and what resume needs to go on.
 
 #include <string>
+#include <vector>
 
 #include "src/base/json.h"
 #include "src/study/backends.h"
@@ -9,12 +10,15 @@
 
 namespace study {
 
-// Path, size, modification time, a hash of the first MiB; name and architecture where the file is a GGUF we
-// can read. Errors: missing, a directory, unreadable, a GGUF that is cut off or damaged.
-base::Result<base::Json> model_identity(const std::string& path);
+// Path, size, modification time, a hash of the first MiB; of a GGUF its name, architecture and number of tensors,
+// of a split one the parts and their size together. Errors: missing, unreadable, damaged or cut off, a part missing;
+// for the kinds that load GGUF files anything else. For openai and url a directory or a name that is no path at all
+// ("org/model") is as good as a file: its identity is the path.
+base::Result<base::Json> model_identity(const std::string& path, BackendKind kind);
 
-// Reads host facts and the boot id.
-base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model);
+// Reads host facts and the boot id. `models` and further binaries are written where they are axes.
+base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
+                        const std::vector<base::Json>& models = {});
 
 // The study of a header, with the model and the search options of its first run. Errors: its space text was
 // changed or no longer parses here, its prompt suite has changed.

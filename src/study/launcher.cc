@@ -7,13 +7,17 @@
 #include <cctype>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <fstream>
 #include <thread>
 
+#include "src/os/activity.h"
 #include "src/os/files.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
 #include "src/study/clock.h"
 #include "src/study/interrupt.h"
+#include "src/study/load_watch.h"
 
 namespace study {
 namespace {
@@ -73,24 +77,56 @@ bool any_line(std::string_view text, Take take) {
   return false;
 }
 
+// The log from where it was last read; an emptied log (the guard does that to endless ones) starts over.
+class LogReader {
+ public:
+  explicit LogReader(std::string path) : path_(std::move(path)) {}
+
+  // Telling bytes so far. At most 256 KiB a call are looked at; a log that grows faster is surely growing.
+  uint64_t read(std::string_view ready_path) {
+    std::ifstream file(path_, std::ios::binary | std::ios::ate);
+    auto size = static_cast<int64_t>(file.tellg());
+    if (!file || size == at_) {
+      return telling_;
+    }
+    at_ = size < at_ ? 0 : at_;
+    int64_t from = std::max(at_, size - (int64_t{256} << 10));
+    std::string text(static_cast<size_t>(size - from), '\0');
+    file.seekg(from);
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
+    telling_ += telling_bytes(text, ready_path);
+    at_ = size;
+    return telling_;
+  }
+
+ private:
+  std::string path_;
+  int64_t at_ = 0;
+  uint64_t telling_ = 0;
+};
+
 // One load, step by step; each step returns true to go on.
 class Load {
  public:
-  Load(int port, const LaunchOptions& options, Launched& out)
-      : port_(port), options_(options), out_(out), start_(Clock::now()) {
-    out_.endpoint.base_url = fmt::format("http://127.0.0.1:{}", port);
+  Load(const LaunchPlan& plan, const LaunchOptions& options, Launched& out)
+      : plan_(plan), options_(options), out_(out), start_(Clock::now()), log_(options.log_path) {
+    out_.endpoint.base_url = plan.url;
     out_.endpoint.api_key = options.api_key;
     out_.endpoint.timeout_s = options.request_timeout_s;
     out_.endpoint.stall_timeout_s = options.stall_timeout_s;
     out_.endpoint.cancelled = &interrupted();
+    out_.endpoint.native = plan.native;
   }
 
   void run() {
     report("loading");
-    if (!wait_for_health() || !socket_is_ours() || !model_is_ours()) {
+    if (!wait_until_loaded() || !socket_is_ours() || !model_is_ours()) {
       return;
     }
-    out_.t_load_s = seconds_since(start_);
+    if (!plan_.foreign) {
+      out_.t_load_s = seconds_since(start_);
+    }
     report("first token");
     if (first_token()) {
       read_back();
@@ -115,7 +151,7 @@ class Load {
       fail(Status::kInterrupted, "stopped by the user");
       return true;
     }
-    auto exit = out_.child->poll();
+    auto exit = out_.child == nullptr ? std::nullopt : out_.child->poll();
     if (!exit) {
       return false;
     }
@@ -126,7 +162,16 @@ class Load {
     return true;
   }
 
-  os::HttpRequest get(const char* path, double timeout_s) const {
+  // A child's end cuts the wait short.
+  void wait(double seconds) {
+    if (out_.child == nullptr) {
+      sleep_s(seconds);
+    } else {
+      out_.child->wait(seconds);
+    }
+  }
+
+  os::HttpRequest get(const std::string& path, double timeout_s) const {
     os::HttpRequest request;
     request.url = out_.endpoint.base_url + path;
     request.connect_timeout_s = 1;
@@ -139,81 +184,130 @@ class Load {
     return request;
   }
 
-  bool wait_for_health() {
+  bool wait_until_loaded() {
+    std::string answer;
     while (!ended(Status::kLoadCrash)) {
       double elapsed = seconds_since(start_);
       if (elapsed > options_.load_timeout_s) {
         return fail(Status::kLoadTimeout,
-                    fmt::format("not ready after {:.0f} s (backend.load_timeout)", options_.load_timeout_s));
+                    fmt::format("not ready after {:.0f} s (backend.load_timeout); {} last gave {}",
+                                options_.load_timeout_s, plan_.ready_path, answer.substr(0, 120)));
       }
-      auto health = os::http(get("/health", 2));  // refused and 503 both mean loading
-      if (health.ok() && health->status == 200) {
+      // A server that accepts and never answers must not hold us beyond the limits.
+      double patience = std::clamp(options_.load_timeout_s - elapsed, 0.05, 2.0);
+      auto ready = os::http(get(plan_.ready_path, patience));  // refused and 503 both mean loading
+      if (ready.ok() && ready->status == 200) {
         return true;
       }
-      sleep_s(elapsed < 2 ? 0.01 : elapsed < 30 ? 0.1 : 0.5);
+      answer = ready.ok() ? fmt::format("HTTP {} {}", ready->status, ready->body) : ready.failure().what;
+      if (double idle = idle_s(answer); idle > options_.load_stall_s) {
+        return fail(Status::kHang,
+                    fmt::format("no progress for {:.0f} s while loading (backend.load_stall): no log, "
+                                "no reading, no memory, no CPU time; {} last gave {}",
+                                idle, plan_.ready_path, answer.substr(0, 120)));
+      }
+      // A twentieth of the time waited so far: what a poll adds to a load is never more than 5%, at most 0.1 s.
+      wait(std::clamp(seconds_since(start_) / 20, 0.002, 0.1));
     }
     return false;
   }
 
+  // Seconds without any sign of progress. A walk over /proc costs milliseconds, so not at every poll.
+  double idle_s(const std::string& answer) {
+    if (out_.child == nullptr || options_.load_stall_s >= options_.load_timeout_s) {
+      return 0;
+    }
+    double now = seconds_since(start_);
+    if (now < next_look_s_) {
+      return 0;
+    }
+    next_look_s_ = now + std::clamp(options_.load_stall_s / 20, 0.05, 5.0);
+    os::Activity activity = os::read_activity(out_.child->pid());
+    LoadSigns signs;
+    signs.log_bytes = log_.read(plan_.ready_path);
+    signs.cpu_s = activity.cpu_s;
+    signs.read_bytes = activity.read_bytes;
+    signs.rss_bytes = activity.rss_bytes;
+    signs.answer = answer;
+    return watch_.idle_s(now, signs);
+  }
+
   bool socket_is_ours() {
+    if (out_.child == nullptr) {
+      return true;  // a foreign server is whatever answers at its address
+    }
     for (int tries = 0; tries < 5; ++tries) {
-      if (os::listening_owner(port_, out_.child->pid())) {
+      if (os::listening_owner(plan_.port, out_.child->pid())) {
         return true;
       }
       if (ended(Status::kLoadCrash)) {
         return false;
       }
-      sleep_s(0.05);
+      wait(0.05);
     }
     out_.port_taken = true;
-    return fail(Status::kLoadCrash,
-                fmt::format("port {} is answered by a program that is not the server we started", port_));
+    return fail(
+        Status::kLoadCrash,
+        fmt::format("port {} is answered by a program that is not the server we started", plan_.port));
   }
 
   bool model_is_ours() {
     auto answer = os::http(get("/v1/models", 10));
     if (!answer) {
       return !ended(Status::kLoadCrash) &&
-             fail(Status::kHang, "/health says ok, " + answer.failure().to_string());
+             fail(Status::kHang, plan_.ready_path + " says ok, " + answer.failure().to_string());
     }
     auto models = base::parse_json(answer->body, "/v1/models");
     if (answer->status != 200 || !models) {
       return fail(Status::kConfigMismatch,
                   fmt::format("GET /v1/models gave status {} and no list of models", answer->status));
     }
-    if (!names_model(*models, options_.model, options_.alias)) {
-      return fail(Status::kConfigMismatch, fmt::format("the server names another model than {}: {}",
-                                                       options_.model, answer->body.substr(0, 160)));
+    auto id = named_model(*models, plan_.model_names);
+    if (!id) {
+      return fail(Status::kConfigMismatch,
+                  fmt::format("the server names another model than {}: {}",
+                              plan_.model_names.empty() ? "any" : plan_.model_names.front(),
+                              answer->body.substr(0, 160)));
+    }
+    if (!plan_.native) {
+      out_.endpoint.model = *id;  // vllm refuses requests that do not name it
     }
     return true;
   }
 
   bool first_token() {
     auto start = Clock::now();
-    auto generation = probes::complete(out_.endpoint, "The capital of France is", 1, true);
+    constexpr const char* kPrompt = "The capital of France is";
+    auto generation = plan_.native ? probes::complete(out_.endpoint, kPrompt, 1, true)
+                                   : probes::chat(out_.endpoint, {{"user", kPrompt}}, 1);
     if (!generation) {
       // The connection closes before the exit can be read.
       if (!interrupted()) {
-        out_.child->wait(0.3);
+        wait(0.3);
       }
       if (ended(Status::kLoadCrash)) {
         return false;
       }
       os::HttpFault fault = os::http_fault(generation.failure());
       bool late = fault == os::HttpFault::kTimedOut || fault == os::HttpFault::kNoData;
-      return late ? fail(Status::kHang, "/health says ok, but a completion of one token never came (" +
+      return late ? fail(Status::kHang, plan_.ready_path +
+                                            " says ok, but a completion of one token never came (" +
                                             generation.failure().what + ")")
                   : fail(Status::kRunCrash,
                          "the first completion failed: " + generation.failure().to_string());
     }
-    if (generation->completion_tokens < 1 && generation->content.empty()) {
-      return fail(Status::kHang, "/health says ok, but a completion of one token came back empty");
+    if (generation->completion_tokens < 1 && generation->content.empty() && generation->reasoning.empty()) {
+      return fail(Status::kHang,
+                  plan_.ready_path + " says ok, but a completion of one token came back empty");
     }
     out_.t_warmup_s = seconds_since(start);
     return true;
   }
 
   void read_back() {
+    if (!plan_.native) {
+      return;  // /v1 has nothing to ask for a configuration
+    }
     auto answer = os::http(get("/props", 10));
     if (answer.ok() && answer->status == 200) {
       if (auto props = base::parse_json(answer->body, "/props")) {
@@ -222,29 +316,48 @@ class Load {
     }
   }
 
-  int port_;
+  const LaunchPlan& plan_;
   const LaunchOptions& options_;
   Launched& out_;
   Clock::time_point start_;
+  LogReader log_;
+  LoadWatch watch_;
+  double next_look_s_ = 0;
 };
 
 }  // namespace
 
-Launched launch_until_ready(const LaunchPlan& plan, int port, const LaunchOptions& options) {
+LaunchOptions launch_options(const Study& study) {
+  LaunchOptions options;
+  options.load_timeout_s = study.backend.load_timeout_s;
+  options.load_stall_s = study.backend.load_stall_s;
+  options.request_timeout_s = study.probes.request_timeout_s;
+  options.stall_timeout_s = study.probes.stall_timeout_s;
+  options.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
+  const char* key =
+      study.backend.api_key_env.empty() ? nullptr : std::getenv(study.backend.api_key_env.c_str());
+  options.api_key = key == nullptr ? "" : key;
+  return options;
+}
+
+Launched launch_until_ready(const LaunchPlan& plan, const LaunchOptions& options) {
   Launched launched;
-  os::LaunchSpec spec;
-  spec.argv = plan.argv;
-  spec.env = plan.env;
-  spec.unset_env = plan.unset_env;
-  spec.log_path = options.log_path;
-  spec.min_headroom_bytes = options.min_headroom_bytes;
-  auto child = os::GuardedChild::launch(spec);
-  if (!child) {
-    launched.failure = Failure{Status::kLoadCrash, child.failure().to_string()};
-    return launched;
+  launched.foreign = plan.foreign;
+  if (!plan.foreign) {
+    os::LaunchSpec spec;
+    spec.argv = plan.argv;
+    spec.env = plan.env;
+    spec.unset_env = plan.unset_env;
+    spec.log_path = options.log_path;
+    spec.min_headroom_bytes = options.min_headroom_bytes;
+    auto child = os::GuardedChild::launch(spec);
+    if (!child) {
+      launched.failure = Failure{Status::kLoadCrash, child.failure().to_string()};
+      return launched;
+    }
+    launched.child = std::move(*child);
   }
-  launched.child = std::move(*child);
-  Load(port, options, launched).run();
+  Load(plan, options, launched).run();
   return launched;
 }
 
@@ -289,74 +402,6 @@ Failure classify_exit(const os::ChildExit& exit, const os::MemoryTrace& memory, 
   }
   const char* when = otherwise == Status::kLoadCrash ? " before it was ready" : " while it was measured";
   return {otherwise, exit.to_string() + when + said};
-}
-
-base::Json effective_config(const base::Json& props) {
-  base::Json effective = base::Json::object();
-  const base::Json settings = props.is_object() && props.contains("default_generation_settings")
-                                  ? props["default_generation_settings"]
-                                  : base::Json::object();
-  if (int64_t n_ctx = base::json_get<int64_t>(settings, "n_ctx", 0); n_ctx > 0) {
-    effective["n_ctx"] = n_ctx;  // of one slot
-  }
-  for (const char* key : {"total_slots", "model_path", "model_alias", "build_info", "tbq"}) {
-    if (props.is_object() && props.contains(key)) {
-      effective[key] = props[key];
-    }
-  }
-  return effective;
-}
-
-std::string config_mismatch(const search::Space& space, const search::Config& config,
-                            const base::Json& effective) {
-  auto asked = [&](std::string_view axis) -> std::optional<search::Value> {
-    size_t index = space.index_of(axis);
-    return index < config.size() ? std::optional(config[index]) : std::nullopt;
-  };
-  auto number = [](const std::optional<search::Value>& value) {
-    const int64_t* whole = value ? std::get_if<int64_t>(&*value) : nullptr;
-    return whole == nullptr ? int64_t{0} : *whole;
-  };
-  int64_t ctx = number(asked("ctx_size"));
-  int64_t per_slot = base::json_get<int64_t>(effective, "n_ctx", 0);
-  int64_t slots = std::max<int64_t>(1, base::json_get<int64_t>(effective, "total_slots", 1));
-  if (ctx > 0 && per_slot > 0 && per_slot * slots < ctx) {
-    return fmt::format("asked for ctx_size {}, the server runs with {}", ctx, per_slot * slots);
-  }
-  if (auto tbq = effective.find("tbq"); effective.is_object() && tbq != effective.end()) {
-    for (const char* axis : {"cache_type_k", "cache_type_v"}) {
-      std::string runs = base::json_get<std::string>(*tbq, axis, "");
-      auto want = asked(axis);
-      if (want && !runs.empty() && search::to_string(*want) != runs) {
-        return fmt::format("asked for {} {}, the server runs with {}", axis, search::to_string(*want), runs);
-      }
-    }
-  }
-  return "";
-}
-
-bool names_model(const base::Json& models, const std::string& path, const std::string& alias) {
-  std::string name = path.substr(path.rfind('/') + 1);
-  auto matches = [&](const base::Json& entry) {
-    for (const char* key : {"id", "name", "model"}) {
-      std::string value = base::json_get<std::string>(entry, key, "");
-      if (!value.empty() && (value == path || value == alias || value.substr(value.rfind('/') + 1) == name ||
-                             value + ".gguf" == name)) {
-        return true;
-      }
-    }
-    return false;
-  };
-  for (const char* list : {"data", "models"}) {
-    if (models.is_object() && models.contains(list) && models[list].is_array()) {
-      for (const base::Json& entry : models[list]) {
-        if (matches(entry)) {
-          return true;
-        }
-      }
-    }
-  }
-  return false;
 }
 
 }  // namespace study

@@ -76,7 +76,7 @@ int run_command(int argc, char** argv) {
   if (!checked) {
     return fail(checked.failure(), kExitPreflight);
   }
-  base::Json header = study_header(study, checked->program, checked->model);
+  base::Json header = study_header(study, checked->program, checked->model, checked->models);
   bool locked = false;
   auto journal = Journal::create(out, header, &locked);
   if (!journal) {

@@ -11,10 +11,11 @@
 #include "src/os/child.h"
 #include "src/os/files.h"
 #include "src/os/proc.h"
+#include "src/os/service.h"
 #include "src/report/report.h"
 #include "src/study/clock.h"
 #include "src/study/commands.h"
-#include "src/study/header.h"
+#include "src/study/in_place.h"
 #include "src/study/interrupt.h"
 #include "src/study/progress.h"
 
@@ -22,57 +23,11 @@ namespace study {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr uint64_t kMinDiskBytes = uint64_t{64} << 20;
-
-base::Result<void> check_disk(const std::string& journal_path) {
-  std::string directory = fs::path(journal_path).parent_path().string();
-  directory = directory.empty() ? "." : directory;
-  if (auto made = os::make_directories(directory); !made) {
-    return made.failure();
-  }
-  std::error_code problem;
-  fs::space_info space = fs::space(directory, problem);
-  if (!problem && space.available < kMinDiskBytes) {
-    return base::error(directory, fmt::format("only {} free", base::format_bytes(space.available)),
-                       "free some space, or choose another --out");
-  }
-  return {};
-}
-
 }  // namespace
 
 int fail(const base::Error& error, ExitCode code) {
   fmt::print(stderr, "error: {}\n", error.to_string());
   return code;
-}
-
-base::Result<Preflight> preflight(const Study& study, const std::string& journal_path) {
-  Preflight checked;
-  auto model = model_identity(study.model);
-  if (!model) {
-    return model.failure();
-  }
-  checked.model = std::move(*model);
-  auto program = discover_backend(study.backend);
-  if (!program) {
-    return program.failure();
-  }
-  checked.program = std::move(*program);
-  if (auto problems = unsupported_axes(study, checked.program); !problems.empty()) {
-    std::string all;
-    for (const base::Error& problem : problems) {
-      all += (all.empty() ? "" : "\n       ") + problem.to_string();
-    }
-    return base::error("", all);
-  }
-  if (!study.backend.api_key_env.empty() && std::getenv(study.backend.api_key_env.c_str()) == nullptr) {
-    return base::error(study.backend.api_key_env, "backend.api_key_env names a variable that is not set",
-                       "export it before the run");
-  }
-  if (auto disk = check_disk(journal_path); !disk) {
-    return disk.failure();
-  }
-  return checked;
 }
 
 base::Result<double> seconds_to_clock(const std::string& clock_time) {
@@ -119,6 +74,8 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
+  // As it was when the study began: the strategy must plan the same again.
+  loop.in_place = recorded_in_place_axes(past.header);
   if (!options.until.empty()) {
     auto left = seconds_to_clock(options.until);
     if (!left) {
@@ -132,6 +89,17 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   }
   if (int killed = os::kill_leftovers(); killed > 0) {
     base::log_warn("ended {} processes that a killed driver had left behind", killed);
+  }
+  for (const std::string& warning : checked.warnings) {
+    base::log_warn("{}", warning);
+  }
+  std::optional<os::HeldService> held;  // starts the unit again on every way out of here
+  if (!study.service.empty()) {
+    auto stopped = os::HeldService::stop(study.service);
+    if (!stopped) {
+      return fail(stopped.failure(), kExitPreflight);
+    }
+    held = std::move(*stopped);
   }
   install_interrupt_handlers();
   Progress progress(study, stdout_is_terminal() && !options.quiet);

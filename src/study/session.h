@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "src/study/backends.h"
 #include "src/study/journal.h"
@@ -19,10 +20,13 @@ struct SessionOptions {
   bool quiet = false;  // no progress, report only
 };
 
-// The first three things that would ruin a night: no model, no server, no room for the journal.
+// What would ruin a night, found before it begins: no model or one that is cut off, no server, an axis that it does
+// not take, no key, no room for the journal. Every problem at once.
 struct Preflight {
   ServerProgram program;
-  base::Json model;  // model_identity()
+  base::Json model;                   // model_identity() of the default configuration's
+  std::vector<base::Json> models;     // of every value of the axis `model`; else that one
+  std::vector<std::string> warnings;  // shown as the run begins
 };
 base::Result<Preflight> preflight(const Study& study, const std::string& journal_path);
 

@@ -126,6 +126,10 @@ class AxisReader {
       reader_.fail(node, fmt::format("a value of {} must be a number or a name", name_), "write it plainly");
       return std::nullopt;
     }
+    if (kind_.kind == ValueKind::kText) {
+      auto text = reader_.expanded(node, name_);
+      return text ? std::optional<Value>(name_ == "model" ? reader_.resolve(*text) : *text) : std::nullopt;
+    }
     auto value = parse_axis_value(kind_, node.text);
     if (!value) {
       reader_.fail(node, value.failure().what, value.failure().next);
@@ -219,7 +223,7 @@ class AxisReader {
   void read_range() {
     const YamlNode& range = *nodes_.range;
     if (kind_.kind == ValueKind::kWord || kind_.kind == ValueKind::kSwitch ||
-        kind_.kind == ValueKind::kBool) {
+        kind_.kind == ValueKind::kBool || kind_.kind == ValueKind::kText) {
       reader_.fail(range, fmt::format("{} takes names, not a range", name_), "write values: [a, b, c]");
       return;
     }

@@ -18,31 +18,102 @@ class BackendReader {
         into = reader_.duration_s(value, name).value_or(into);
       };
     };
+    auto seen = [this](const YamlNode*& slot, std::string& into, const char* name) {
+      return [this, &slot, &into, name](const YamlNode& value) {
+        slot = &value;
+        into = reader_.expanded(value, name).value_or("");
+      };
+    };
     reader_.read_map(at, "backend",
                      {{"kind", [&](const YamlNode& value) { read_kind(value); }},
-                      {"binary",
+                      {"binary", seen(binary_, options_.binary, "backend.binary")},
+                      {"url", seen(url_, options_.url, "backend.url")},
+                      {"ready_path", seen(ready_path_, options_.ready_path, "backend.ready_path")},
+                      {"reuse", [&](const YamlNode& value) { read_reuse(value); }},
+                      {"args",
                        [&](const YamlNode& value) {
-                         options_.binary = reader_.expanded(value, "backend.binary").value_or("");
+                         args_ = &value;
+                         read_args(value);
                        }},
-                      {"args", [&](const YamlNode& value) { read_args(value); }},
                       {"env", [&](const YamlNode& value) { read_env(value); }},
                       {"api_key_env", [&](const YamlNode& value) { read_api_key(value); }},
                       {"load_timeout",
                        [&](const YamlNode& value) {
                          reader_.timeout_s(value, options_.load_timeout_s, "backend.load_timeout");
                        }},
+                      {"load_stall",
+                       [&](const YamlNode& value) {
+                         stall_ = &value;
+                         reader_.timeout_s(value, options_.load_stall_s, "backend.load_stall");
+                       }},
                       {"load_estimate", seconds(options_.load_estimate_s, "backend.load_estimate")},
                       {"stop_grace", seconds(options_.stop_grace_s, "backend.stop_grace")}});
+    check_together(at);
   }
 
  private:
   void read_kind(const YamlNode& at) {
-    const std::vector<std::string> kinds = {"tbq-server", "llama-server"};
+    constexpr BackendKind kKinds[] = {BackendKind::kTbqServer, BackendKind::kLlamaServer,
+                                      BackendKind::kOpenAi, BackendKind::kUrl};
     auto text = reader_.text(at, "backend.kind");
-    if (text == kinds[1]) {
-      options_.kind = BackendKind::kLlamaServer;
-    } else if (text && *text != kinds[0]) {
-      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), base::did_you_mean(*text, kinds));
+    std::vector<std::string> names;
+    for (BackendKind kind : kKinds) {
+      names.emplace_back(to_string(kind));
+      if (text == names.back()) {
+        options_.kind = kind;
+        return;
+      }
+    }
+    if (text) {
+      reader_.fail(at, fmt::format("unknown backend kind '{}'", *text), base::did_you_mean(*text, names));
+    }
+  }
+
+  void read_reuse(const YamlNode& at) {
+    auto text = reader_.text(at, "backend.reuse");
+    if (text == "never") {
+      options_.reuse = Reuse::kNever;
+    } else if (text && *text != "auto") {
+      reader_.fail(at, fmt::format("'{}' is no way to reuse a server", *text), "write auto or never");
+    }
+  }
+
+  // What one kind needs and another has no use for.
+  void check_together(const YamlNode& at) {
+    bool is_url = options_.kind == BackendKind::kUrl;
+    if (is_url && url_ == nullptr) {
+      reader_.fail(at, "a url backend has no url", "write url: http://127.0.0.1:8080");
+    } else if (url_ != nullptr && !is_url) {
+      reader_.fail(*url_, fmt::format("a {} backend is launched, it has no url", to_string(options_.kind)),
+                   "write kind: url for a server that is already running, or remove url:");
+    } else if (is_url && !options_.url.starts_with("http://") && !options_.url.starts_with("https://")) {
+      reader_.fail(*url_, fmt::format("'{}' is not the address of a server", options_.url),
+                   "write url: http://HOST:PORT");
+    }
+    while (is_url && options_.url.ends_with("/")) {
+      options_.url.pop_back();
+    }
+    if (options_.url.ends_with("/v1")) {
+      reader_.fail(*url_, "backend.url is the server's address, without /v1", "remove /v1");
+    }
+    for (const YamlNode* node : {binary_, args_}) {
+      if (is_url && node != nullptr) {
+        reader_.fail(*node, "a url backend is not launched: it has neither binary nor args", "remove it");
+      }
+    }
+    if (is_url && options_.reuse == Reuse::kNever) {
+      reader_.fail(at, "a url backend cannot be a fresh process each time", "remove reuse:");
+    }
+    bool v1_only = is_url || options_.kind == BackendKind::kOpenAi;
+    if (ready_path_ != nullptr && !v1_only) {
+      reader_.fail(*ready_path_, fmt::format("a {} is ready when /health says so", to_string(options_.kind)),
+                   "remove ready_path:");
+    } else if (ready_path_ != nullptr && !options_.ready_path.starts_with("/")) {
+      reader_.fail(*ready_path_, "backend.ready_path must begin with /", "write ready_path: /health");
+    }
+    if (stall_ != nullptr && options_.load_stall_s >= options_.load_timeout_s) {
+      reader_.fail(*stall_, "backend.load_stall must be shorter than backend.load_timeout",
+                   "a load that stands still ends after load_stall, any load after load_timeout");
     }
   }
 
@@ -107,12 +178,30 @@ class BackendReader {
 
   SpaceReader& reader_;
   BackendOptions& options_;
+  const YamlNode *binary_ = nullptr, *url_ = nullptr, *ready_path_ = nullptr, *args_ = nullptr,
+                 *stall_ = nullptr;
 };
 
 }  // namespace
 
 void read_backend(SpaceReader& reader, const YamlNode& node, BackendOptions& options) {
   BackendReader(reader, options).read(node);
+}
+
+void read_service(SpaceReader& reader, const YamlNode& node, std::string& service) {
+  auto name = reader.text(node, "service");
+  if (!name) {
+    return;
+  }
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:-\\";
+  bool word = !name->starts_with("-") && name->find_first_not_of(kAllowed) == std::string::npos;
+  if (!word || !name->ends_with(".service") || name->size() > 255) {
+    reader.fail(node, fmt::format("'{}' is not the name of a systemd service", *name),
+                "write the user unit's full name: llama.service");
+    return;
+  }
+  service = *name;
 }
 
 }  // namespace study

@@ -53,6 +53,7 @@ class StudyReader {
         root_, "the space file",
         {{"study", [&](const YamlNode& at) { study_.name = reader_.text(at, "study").value_or(""); }},
          {"model", [&](const YamlNode& at) { read_model(at); }},
+         {"service", [&](const YamlNode& at) { study::read_service(reader_, at, study_.service); }},
          {"backend", [&](const YamlNode& at) { study::read_backend(reader_, at, study_.backend); }},
          {"axes", ignore},
          {"constraints", ignore},
@@ -69,7 +70,7 @@ class StudyReader {
       read_objective(*objective);
     }
     required("study", "write study: NAME");
-    required("model", "write model: PATH");
+    check_model();
     check_needle_lengths(reader_, lengths_at_, study_);
     return std::move(study_);
   }
@@ -89,8 +90,23 @@ class StudyReader {
     }
   }
 
+  // One model for the whole study, or an axis of them. A running server has its own; naming it is a check.
+  void check_model() {
+    const search::Axis* axis = study_.space.find("model");
+    if (axis == nullptr) {
+      if (study_.backend.kind != BackendKind::kUrl) {
+        required("model", "write model: PATH");
+      }
+      return;
+    }
+    if (const YamlNode* twice = root_.find("model")) {
+      reader_.fail(*twice, "the model is an axis already", "remove one of the two");
+    }
+    study_.model = search::to_string(axis->values[axis->default_index]);
+  }
+
   void read_space(const YamlNode& at) {
-    AxesSection section = read_axes(reader_, at, study_.backend.kind == BackendKind::kLlamaServer);
+    AxesSection section = read_axes(reader_, at, study_.backend.kind != BackendKind::kTbqServer);
     study_.space.axes = std::move(section.axes);
     study_.bindings = std::move(section.bindings);
     names_ = {&study_.space, std::move(section.declared)};

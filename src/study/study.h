@@ -37,6 +37,7 @@ struct BackendOptions {
   std::map<std::string, std::string> env;
   std::string api_key_env;  // name of the variable that holds the key, never the key
   double load_timeout_s = 120;
+  double load_stall_s = 120;  // no sign of life for so long while loading: hung. Not below load_timeout_s: off
   double load_estimate_s = 0;  // what a load usually takes, for `plan`; 0 = half of load_timeout_s
   double stop_grace_s = 2;
 };

@@ -2,16 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <thread>
 
+#include "src/base/log.h"
 #include "src/os/files.h"
 #include "src/os/host.h"
 #include "src/os/proc.h"
 #include "src/study/clock.h"
+#include "src/study/in_place.h"
+#include "src/study/instance.h"
 #include "src/study/interrupt.h"
 #include "src/study/launcher.h"
 #include "src/study/measurement.h"
@@ -35,37 +36,10 @@ base::Json to_json(const os::HardwareState& state) {
           {"cpu_mhz_max", number_or_null(state.cpu_mhz_max)}};
 }
 
-// After the stop: until what the candidate held itself is available again. Bounded, since others use memory
-// too.
-uint64_t wait_for_memory(const os::MemoryTrace& trace) {
-  uint64_t held = trace.rss_peak - std::min(trace.rss_peak, trace.rss_file_peak);
-  uint64_t slack = held / 2 + (uint64_t{64} << 20);
-  double limit_s = 2 + static_cast<double>(held) / kGiB;
-  auto start = Clock::now();
-  uint64_t available = os::read_meminfo().available;
-  while (available + slack < trace.available_before && seconds_since(start) < limit_s && !interrupted()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    available = os::read_meminfo().available;
-  }
-  return available;
-}
-
-std::string alias_of(const std::vector<std::string>& argv) {
-  for (size_t i = 0; i + 1 < argv.size(); ++i) {
-    if (argv[i] == "--alias" || argv[i] == "-a") {
-      return argv[i + 1];
-    }
-  }
-  return "";
-}
-
-int port_of(const LaunchPlan& plan) {
-  for (size_t i = 0; i + 1 < plan.argv.size(); ++i) {
-    if (plan.argv[i] == "--port") {
-      return std::atoi(plan.argv[i + 1].c_str());
-    }
-  }
-  return 0;
+std::string numerics_key_of(const base::Json& effective) {
+  return effective.is_object() && effective.contains("tbq")
+             ? base::json_get<std::string>(effective["tbq"], "numerics_key", "")
+             : "";
 }
 
 std::vector<std::string> environment_names() {
@@ -85,7 +59,18 @@ ServerTrialRunner::ServerTrialRunner(const Study& study, const ServerProgram& pr
     : study_(study),
       program_(program),
       log_directory_(std::move(log_directory)),
-      progress_(std::move(progress)) {}
+      progress_(std::move(progress)),
+      offered_(in_place_axes(study, program)) {}
+
+ServerTrialRunner::~ServerTrialRunner() {
+  release();
+}
+
+void ServerTrialRunner::report(std::string_view doing) const {
+  if (progress_) {
+    progress_(doing);
+  }
+}
 
 base::Result<LaunchPlan> ServerTrialRunner::plan(const TrialRequest& request) {
   auto port = os::free_port();
@@ -106,29 +91,52 @@ base::Result<LaunchPlan> ServerTrialRunner::plan(const TrialRequest& request) {
   return plan_launch(study_, program_, request.proposal.config, site);
 }
 
-TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan& first_plan,
-                                   const TrialContext& context) {
-  auto start = Clock::now();
-  TrialRecord record;
-  record.log_path = fmt::format("{}/{:04}-{}.log", log_directory_, request.trial_id, request.attempt);
-  base::Json hw_before = to_json(os::read_hardware_state());
+bool ServerTrialRunner::in_place(const search::Config& from, const search::Config& to) const {
+  return study_.backend.reuse == Reuse::kAuto && reconfigure_body(study_, &from, to, offered_).has_value();
+}
 
-  LaunchOptions options;
-  options.load_timeout_s = study_.backend.load_timeout_s;
-  options.request_timeout_s = study_.probes.request_timeout_s;
-  options.stall_timeout_s = study_.probes.stall_timeout_s;
-  options.min_headroom_bytes = static_cast<uint64_t>(study_.probes.min_headroom_gib * kGiB);
-  options.log_path = record.log_path;
-  options.model = study_.model;
-  options.alias = alias_of(study_.backend.args);
-  options.progress = progress_;
-  if (!study_.backend.api_key_env.empty()) {
-    const char* key = std::getenv(study_.backend.api_key_env.c_str());
-    options.api_key = key == nullptr ? "" : key;
+void ServerTrialRunner::release() {
+  if (instance_ != nullptr) {
+    report("stopping");
+    instance_->stop();
+    instance_.reset();
   }
+}
+
+bool ServerTrialRunner::change_in_place(const TrialRequest& request, TrialRecord& record) {
+  if (instance_ == nullptr) {
+    return false;
+  }
+  if (request.cold) {
+    release();
+    return false;
+  }
+  report("reconfiguring");
+  Instance::Change change = instance_->reconfigure(request.proposal.config);
+  if (change.result == Instance::Change::kDone || change.result == Instance::Change::kInterrupted) {
+    record.cold = false;
+    record.t_reconfigure_s = change.reconfigure_s;
+    record.t_warmup_s = change.warmup_s;
+    record.log_path = instance_->log_path();
+    record.metrics.values["load_s"] = instance_->load_s();  // of the process that serves
+    return true;
+  }
+  if (change.result != Instance::Change::kImpossible) {
+    base::log_info("trial {} is launched afresh, the running server was not changed: {}", request.trial_id,
+                   change.why);
+  }
+  release();
+  return false;
+}
+
+std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, const LaunchPlan& first_plan,
+                                                 TrialRecord& record) {
+  LaunchOptions options = launch_options(study_);
+  options.log_path = record.log_path;
+  options.progress = progress_;
 
   LaunchPlan plan = first_plan;
-  Launched server = launch_until_ready(plan, port_of(plan), options);
+  Launched server = launch_until_ready(plan, options);
   for (int tries = 1; server.port_taken && tries < kPortTries && !interrupted(); ++tries) {
     server.child.reset();
     auto again = this->plan(request);  // another free port
@@ -136,52 +144,133 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
       break;
     }
     plan = *again;
-    server = launch_until_ready(plan, port_of(plan), options);
+    server = launch_until_ready(plan, options);
   }
-  record.argv = redacted(plan.argv);
   record.effective = server.effective;
   record.t_load_s = server.t_load_s;
   record.t_warmup_s = server.t_warmup_s;
   record.exit = server.exit;
+  record.argv = redacted(plan.argv);
   std::optional<Failure> failure = server.failure;
-
-  if (!failure) {
-    std::string mismatch = config_mismatch(study_.space, request.proposal.config, server.effective);
+  const search::Config& wanted = request.proposal.config;
+  const bool foreign = server.foreign;
+  if (!failure && !foreign) {
+    std::string mismatch = config_mismatch(study_.space, wanted, server.effective);
     if (!mismatch.empty()) {
       failure = Failure{Status::kConfigMismatch, mismatch};
     }
   }
-  if (!failure) {
-    auto measuring = Clock::now();
-    failure = measure(study_, request, server, context, progress_, record);
-    record.t_measure_s = seconds_since(measuring);
+  // What a foreign server runs with so far is nobody's configuration.
+  instance_ = std::make_unique<Instance>(study_, std::move(server), foreign ? search::Config() : wanted,
+                                         record.argv, record.log_path);
+  if (!failure && foreign) {
+    failure = configure_foreign(wanted, record);
   }
-  if (server.child != nullptr) {
-    if (progress_) {
-      progress_("stopping");
+  if (!failure) {
+    offered_ = instance_->offered();
+  }
+  return failure;
+}
+
+std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config& wanted,
+                                                            TrialRecord& record) {
+  report("reconfiguring");
+  Instance::Change change = instance_->reconfigure(wanted);
+  record.cold = false;
+  record.effective = instance_->server().effective;
+  switch (change.result) {
+    case Instance::Change::kDone:
+      record.t_reconfigure_s = change.reconfigure_s;
+      record.t_warmup_s = change.warmup_s;
+      return std::nullopt;
+    case Instance::Change::kInterrupted:
+      return Failure{Status::kInterrupted, "stopped by the user"};
+    case Instance::Change::kGone:
+      return Failure{Status::kRunCrash, "the running server: " + change.why};
+    case Instance::Change::kImpossible:
+      return Failure{Status::kConfigMismatch,
+                     "the running server offers no /reconfigure for these axes any more"};
+    case Instance::Change::kRefused:
+    case Instance::Change::kFailed:
+      break;
+  }
+  return Failure{Status::kConfigMismatch, "the running server: " + change.why};
+}
+
+// What is measured in full, or ended early by the loop itself, leaves a server that is as good as before.
+void ServerTrialRunner::keep_or_stop(std::optional<Failure>& failure, TrialRecord& record) {
+  bool sound = !failure || failure->status == Status::kPruned || failure->status == Status::kQualityFail;
+  os::MemoryTrace trace;
+  bool measured = instance_->server().child != nullptr;
+  uint64_t available_after = 0;
+  if (sound && study_.backend.reuse == Reuse::kAuto && !instance_->offered().empty() && !interrupted() &&
+      instance_->alive()) {
+    if (measured) {
+      trace = instance_->server().child->memory();
+      available_after = trace.available_now;
     }
-    os::ChildExit exit = server.child->stop(study_.backend.stop_grace_s);
-    os::MemoryTrace trace = server.child->memory();
-    server.child.reset();
+  } else {
+    report("stopping");
+    Instance::Stopped stopped = instance_->stop();
+    instance_.reset();
+    trace = stopped.trace;
+    available_after = stopped.available_after;
     // The guard may strike between two probes' requests.
-    if (exit.memory_guard && (!failure || failure->status != Status::kOom)) {
-      failure = classify_exit(exit, trace, "", Status::kRunCrash);
-      record.exit = exit;
+    if (stopped.exit.memory_guard && (!failure || failure->status != Status::kOom)) {
+      failure = classify_exit(stopped.exit, trace, "", Status::kRunCrash);
+      record.exit = stopped.exit;
     }
-    record.memory = study::to_json(trace, wait_for_memory(trace));
-    if (trace.samples > 0) {
-      record.metrics.values["min_headroom_gib"] = static_cast<double>(trace.headroom_min) / kGiB;
-      record.metrics.values["rss_gib"] = static_cast<double>(trace.rss_peak) / kGiB;
-    }
+  }
+  if (!measured) {
+    return;
+  }
+  record.memory = study::to_json(trace, available_after);
+  if (trace.samples > 0) {
+    record.metrics.values["min_headroom_gib"] = static_cast<double>(trace.headroom_min) / kGiB;
+    record.metrics.values["rss_gib"] = static_cast<double>(trace.rss_peak) / kGiB;
+  }
+}
+
+TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan& plan,
+                                   const TrialContext& context) {
+  auto start = Clock::now();
+  TrialRecord record;
+  record.log_path = fmt::format("{}/{:04}-{}.log", log_directory_, request.trial_id, request.attempt);
+  base::Json hw_before = to_json(os::read_hardware_state());
+
+  std::optional<Failure> failure;
+  if (change_in_place(request, record)) {
+    record.argv = instance_->argv();
+    record.effective = instance_->server().effective;
+  } else {
+    failure = launch(request, plan, record);
   }
   if (interrupted()) {
     failure = Failure{Status::kInterrupted, "stopped by the user"};
   }
+  if (!failure) {
+    record.numerics_key = numerics_key_of(record.effective);
+    if (!request.speed_only && request.proposal.phase != kConfirmPhase) {
+      cite(study_.probes, context, base::json_get<int64_t>(record.effective, "n_ctx", 0), record);
+    }
+    auto measuring = Clock::now();
+    failure = measure(study_, request, instance_->server(), context, progress_, record);
+    record.t_measure_s = seconds_since(measuring);
+  }
+  keep_or_stop(failure, record);
+  if (interrupted()) {
+    failure = Failure{Status::kInterrupted, "stopped by the user"};
+    release();
+  }
   if (failure) {
     record.status = failure->status;
     record.reason = failure->reason;
-    record.log_tail = os::read_tail(record.log_path, 4 << 10);
-    record.metrics = {};
+    bool early = failure->status == Status::kPruned || failure->status == Status::kQualityFail;
+    if (!early) {
+      record.log_tail = os::read_tail(record.log_path, 4 << 10);
+      record.metrics = {};
+      record.cited_trial_id = 0;
+    }
   }
   record.hw = {{"before", hw_before}, {"after", to_json(os::read_hardware_state())}};
   record.t_total_s = seconds_since(start);

@@ -3,14 +3,18 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "src/study/backends.h"
 #include "src/study/record.h"
 
 namespace study {
+
+class Instance;
 
 // What depends on a numerics_key alone, as some trial measured it.
 struct NumericsResult {
@@ -43,22 +47,40 @@ class TrialRunner {
   virtual void release() {}
 };
 
+// Trials on real servers. With `reuse: auto` a server that offers /reconfigure stays for the next trial, which is then
+// run in place where every axis that differs is offered; where the server refuses or fails, or a cold trial is
+// asked for, a fresh one is launched, and only what that comes to is recorded.
 class ServerTrialRunner : public TrialRunner {
  public:
-  // `log_directory` is where each candidate's log and the empty configuration directory go. `progress` is
+  // `log_directory` is where each launch's log and the empty configuration directory go. `progress` is
   // told what the trial is doing ("loading", "quality"); it may be empty. `study` and `program` must outlive
   // this.
   ServerTrialRunner(const Study& study, const ServerProgram& program, std::string log_directory,
                     std::function<void(std::string_view)> progress);
+  ~ServerTrialRunner() override;  // release()
 
   base::Result<LaunchPlan> plan(const TrialRequest& request) override;
   TrialRecord run(const TrialRequest& request, const LaunchPlan& plan, const TrialContext& context) override;
+  // By what the last server offered; before the first one by what the program says of itself.
+  bool in_place(const search::Config& from, const search::Config& to) const override;
+  void release() override;
 
  private:
+  void report(std::string_view doing) const;
+  // Whether the kept server now has this configuration. When not, it is gone.
+  bool change_in_place(const TrialRequest& request, TrialRecord& record);
+  // A server that we did not launch gets its configuration by /reconfigure alone.
+  std::optional<Failure> configure_foreign(const search::Config& wanted, TrialRecord& record);
+  // Into instance_, unless it fails before it is ready.
+  std::optional<Failure> launch(const TrialRequest& request, const LaunchPlan& plan, TrialRecord& record);
+  void keep_or_stop(std::optional<Failure>& failure, TrialRecord& record);
+
   const Study& study_;
   const ServerProgram& program_;
   std::string log_directory_;
   std::function<void(std::string_view)> progress_;
+  std::vector<std::string> offered_;  // axes, by the last server
+  std::unique_ptr<Instance> instance_;
 };
 
 // The phase of confirmation launches: speed only, everything else is known.

@@ -101,6 +101,10 @@ TEST_CASE("what is missing on this machine exits 3 before anything is launched")
 
   e2e::write(space, good);
   e2e::write(driver.path("model.bin"), "x");
+  result = driver.run({"run", "--space", space, "--out", driver.path("none.jsonl")});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "is no GGUF file"));
+  e2e::write(driver.path("model.bin"), e2e::tiny_model());
   e2e::write(out, "my notes\n");
   result = driver.run({"run", "--space", space, "--out", out});
   CHECK_EQ(result.code, 3);

@@ -44,6 +44,11 @@ inline bool has(const std::string& text, const std::string& piece) {
   return text.find(piece) != std::string::npos;
 }
 
+// The bytes of a GGUF file that is whole: the scripted server does not care, preflight does.
+inline std::string tiny_model() {
+  return read(std::string(AR_SOURCE_DIR) + "/tests/data/tiny.gguf");
+}
+
 inline std::string demo_model() {
   const char* env = std::getenv("AUTORESEARCH_REFERENCE");
   std::string reference = env != nullptr ? env : std::string(AR_SOURCE_DIR) + "/../shared/reference";
@@ -164,8 +169,7 @@ class Process {
   // `scenario` JSON.
   std::string scripted_space(const std::string& axes, const std::string& scenario, const std::string& more,
                              const std::string& probes, const std::string& backend = "") {
-    std::filesystem::copy_file(std::string(AR_SOURCE_DIR) + "/tests/data/tiny.gguf", path("model.bin"),
-                               std::filesystem::copy_options::overwrite_existing);
+    write(path("model.bin"), tiny_model());
     write(path("suite.json"), R"({"name": "two", "items": [
       {"id": "a", "category": "fact", "prompt": "What splits an atom?", "any_of": ["fission"]},
       {"id": "b", "category": "fact", "prompt": "What is 2 + 2?", "any_of": ["4"]}]})");

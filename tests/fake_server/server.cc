@@ -81,11 +81,19 @@ std::shared_ptr<const Launch> Server::now() {
   return launch_;
 }
 
-void Server::load(const Launch& launch) {
-  const Scenario& scenario = launch.scenario;
-  for (int done = 0; done < scenario.allocate_mib; done += 16) {
+void Server::allocate(int mib) {
+  size_t blocks = static_cast<size_t>(std::max(0, mib) + 15) / 16;
+  while (memory_.size() > blocks) {
+    memory_.pop_back();
+  }
+  while (memory_.size() < blocks) {
     memory_.emplace_back(16 << 20, 'x');
   }
+}
+
+void Server::load(const Launch& launch) {
+  const Scenario& scenario = launch.scenario;
+  allocate(scenario.allocate_mib);
   sleep_ms(scenario.load_s * 1000 * scenario.time_scale);
   if (launch.is("hang-at-load") || launch.is("503-forever")) {
     hang();
@@ -246,6 +254,7 @@ void Server::reconfigure(Connection& connection, const Json& body) {
     reconfiguring_ = false;
     if (!fails && behaviour != "die") {
       launch_ = *launch;
+      allocate((*launch)->scenario.allocate_mib);
     }
   }
   if (behaviour == "die") {

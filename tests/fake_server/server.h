@@ -24,6 +24,7 @@ class Server {
  private:
   std::shared_ptr<const Launch> now();
   void load(const Launch& launch);
+  void allocate(int mib);  // this much memory is really held from now on
   void handle(Connection& connection);
   void route(Connection& connection, const Launch& launch, const Request& request, const base::Json& body);
   void generate(Connection& connection, const Launch& launch, const base::Json& body, bool chat);

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "src/os/child.h"
+#include "src/os/service.h"
 
 namespace {
 
@@ -110,6 +111,9 @@ int main(int argc, char** argv) {
   std::string command = argc > 1 ? argv[1] : "";
   if (command == os::kGuardCommand) {
     return os::guard_main(argc, argv);
+  }
+  if (command == os::kServiceCommand) {
+    return os::service_main(argc, argv);
   }
   if (command == "launch" && argc > 3) {
     return launch(argc, argv);

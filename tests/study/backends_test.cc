@@ -30,6 +30,7 @@ constexpr const char* kRecentHelp = R"(----- common params -----
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 -cram, --cache-ram N                    set the maximum cache size in MiB
 -np,   --parallel N                     number of server slots
+--warmup, --no-warmup                   whether to perform warmup with an empty run (default: enabled)
 --cache-prompt, --no-cache-prompt       whether to enable prompt caching (default: enabled)
 --spec-type none,ngram-simple,ngram-mod
                                         comma-separated list of types of speculative decoding to use
@@ -129,6 +130,7 @@ TEST_CASE("a recent build gets its spellings, and what it would decide itself is
   CHECK(has(line, "--parallel 1 "));
   CHECK(has(line, "--cache-ram 0 "));
   CHECK(has(line, "--no-cache-prompt "));
+  CHECK(has(line, "--warmup "));
   CHECK(has(line, "--n-gpu-layers all "));
   CHECK(has(line, "--flash-attn on "));
   CHECK(has(line, "--load-mode mmap "));
@@ -203,6 +205,104 @@ TEST_CASE("axes of their own go by flag or environment; the user's args come las
   }
   CHECK_EQ(plan->unset_env,
            std::vector<std::string>{"LLAMA_ARG_CTX_SIZE"});  // the key is replaced, not unset
+}
+
+TEST_CASE("an openai command is started as it is written, with its placeholders filled") {
+  study::Study study;
+  study.model = "Qwen/Qwen3-8B";
+  study.backend.kind = study::BackendKind::kOpenAi;
+  study.backend.args = {"serve", "{model}", "--port={port}", "--json", "{\"a\": {host}}"};
+  study.backend.env = {{"VLLM_PORT", "{port}"}};
+  study.space.axes = {axis("max_len", {int64_t{8192}}), axis("eager", {true, false})};
+  study.bindings = {{"max_len", {"--max-model-len", ""}}, {"eager", {"--enforce-eager", ""}}};
+  study::ServerProgram vllm;
+  vllm.kind = study.backend.kind;
+  vllm.path = "/bin/vllm";
+  vllm.native = false;
+  study::LaunchSite site;
+  site.port = 4242;
+  site.empty_config_dir = "/empty";
+  site.inherited_names = {"LLAMA_ARG_CTX_SIZE"};
+  auto plan = study::plan_launch(study, vllm, study.space.default_config(), site);
+  REQUIRE(plan.ok());
+  CHECK_EQ(argv_text(plan->argv),
+           "/bin/vllm serve Qwen/Qwen3-8B --port=4242 --json {\"a\": 127.0.0.1} --max-model-len 8192 "
+           "--enforce-eager ");
+  CHECK_EQ(plan->env, decltype(plan->env){{"VLLM_PORT", "4242"}});
+  CHECK(plan->unset_env.empty());
+  CHECK_EQ(plan->port, 4242);
+  CHECK_EQ(plan->ready_path, "/v1/models");
+  CHECK_FALSE(plan->native);
+  CHECK_FALSE(plan->foreign);
+  CHECK_EQ(plan->model_names, std::vector<std::string>{"Qwen/Qwen3-8B"});
+  study.backend.args = {"serve", "--served-model-name", "q", "r", "--x", "y", "--alias=z"};
+  study.backend.env.clear();
+  study.backend.ready_path = "/ready";
+  plan = study::plan_launch(study, vllm, study.space.default_config(), site);
+  REQUIRE(plan.ok());
+  CHECK(has(argv_text(plan->argv), "--alias=z --host 127.0.0.1 --port 4242 --max-model-len"));
+  CHECK_EQ(plan->model_names, std::vector<std::string>{"Qwen/Qwen3-8B", "q", "r", "z"});
+  CHECK_EQ(plan->ready_path, "/ready");
+
+  study.space.axes.push_back(axis("ctx_size", {int64_t{1}}));  // known by name elsewhere
+  study.space.axes.push_back(axis("model", {std::string("a")}));
+  auto problems = study::unsupported_axes(study, vllm);
+  REQUIRE_EQ(problems.size(), 2);
+  CHECK(has(problems[0].next, "flag: or env:"));
+  CHECK(has(problems[1].next, "{model}"));
+  CHECK_FALSE(study::plan_launch(study, vllm, study.space.default_config(), site).ok());
+}
+
+TEST_CASE("a running server is reached, not launched, and takes the axes of its /reconfigure") {
+  study::Study study;
+  study.backend.kind = study::BackendKind::kUrl;
+  study.space.axes = {axis("ctx_size", {int64_t{1024}}), axis("mmap", {true}), axis("poll", {int64_t{1}})};
+  study.bindings = {{"poll", {"--poll", ""}}};
+  study::ServerProgram running;
+  running.kind = study.backend.kind;
+  running.path = "http://127.0.0.1:8080";
+  auto plan = study::plan_launch(study, running, study.space.default_config(), {});
+  REQUIRE(plan.ok());
+  CHECK(plan->foreign);
+  CHECK(plan->argv.empty());
+  CHECK_EQ(plan->url, "http://127.0.0.1:8080");
+  CHECK_EQ(plan->ready_path, "/health");
+  CHECK(plan->model_names.empty());
+  auto problems = study::unsupported_axes(study, running);
+  REQUIRE_EQ(problems.size(), 3);
+  CHECK(has(problems[0].what, "offers no /reconfigure"));
+  auto props = base::parse_json(R"({"tbq": {"reconfigure": ["ctx_size", 3, "poll"]}})", "");
+  running.reconfigurable = study::reconfigurable_axes(*props);
+  problems = study::unsupported_axes(study, running);
+  REQUIRE_EQ(problems.size(), 2);
+  CHECK_EQ(problems[0].where, "mmap");
+  CHECK_EQ(problems[1].where, "poll");  // a flag is no use once it runs
+  for (const char* none : {"{}", "[]", R"({"tbq": 1})", R"({"tbq": {"reconfigure": "all"}})"}) {
+    CHECK(study::reconfigurable_axes(*base::parse_json(none, "")).empty());
+  }
+}
+
+TEST_CASE("each configuration has its program and its model where they are axes") {
+  study::Study study;
+  study.space.axes = {axis("binary", {std::string("new"), std::string("old")}),
+                      axis("model", {std::string("/a.gguf"), std::string("/b.gguf")}),
+                      axis("n_gpu_layers", {std::string("all")})};
+  study::ServerProgram program = program_with(kRecentHelp), old = program_with(kOldHelp);
+  program.name = "new";
+  old.name = "old";
+  old.path = "/old/llama-server";
+  program.others = {old};
+  std::string line = launch(study, program, study.space.default_config());
+  CHECK(line.starts_with("/bin/llama-server --model /a.gguf "));
+  CHECK(has(line, "--n-gpu-layers all"));
+  line = launch(study, program, {std::string("old"), std::string("/b.gguf"), std::string("all")});
+  CHECK(line.starts_with("/old/llama-server --model /b.gguf "));
+  CHECK(has(line, "--gpu-layers 999"));  // its own spellings
+  CHECK(study::unsupported_axes(study, program).empty());
+  study.space.axes.push_back(axis("numa", {std::string("distribute")}));
+  auto problems = study::unsupported_axes(study, program);
+  REQUIRE_EQ(problems.size(), 1);
+  CHECK(has(problems[0].what, "/old/llama-server"));
 }
 
 TEST_CASE("secrets are redacted, look-alikes are not") {

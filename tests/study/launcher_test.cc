@@ -114,16 +114,53 @@ TEST_CASE("the effective configuration is compared with what was asked") {
   CHECK(effective("[1, 2]").empty());
 }
 
+TEST_CASE("every field the server tells is compared, and the mismatch names it") {
+  auto axis = [](const char* name, search::Value value) {
+    search::Axis one;
+    one.name = name;
+    one.values = {std::move(value)};
+    return one;
+  };
+  search::Space space;
+  space.axes = {axis("ctx_size", int64_t{1024}),       axis("n_batch", int64_t{2048}),
+                axis("n_ubatch", int64_t{512}),        axis("n_threads", int64_t{4}),
+                axis("flash_attn", std::string("on")), axis("mmap", true),
+                axis("parallel", int64_t{1})};
+  auto mismatch = [&](const char* props) {
+    return study::config_mismatch(space, space.default_config(), study::effective_config(json(props)));
+  };
+  // A batch over the context is cut down to it: no mismatch.
+  CHECK_EQ(mismatch(R"({"default_generation_settings": {"n_ctx": 1024}, "total_slots": 1,
+      "tbq": {"n_batch": 1024, "n_ubatch": 512, "n_threads": 4, "flash_attn": "on", "mmap": true}})"),
+           "");
+  CHECK_EQ(mismatch(R"({"default_generation_settings": {"n_ctx": 1024}, "tbq": {"n_batch": 768}})"),
+           "asked for n_batch 2048, the server runs with 768");
+  CHECK_EQ(mismatch(R"({"tbq": {"n_ubatch": 64}})"), "asked for n_ubatch 512, the server runs with 64");
+  CHECK_EQ(mismatch(R"({"tbq": {"n_threads": 2}})"), "asked for n_threads 4, the server runs with 2");
+  CHECK_EQ(mismatch(R"({"tbq": {"flash_attn": "off"}})"),
+           "asked for flash_attn on, the server runs with off");
+  CHECK_EQ(mismatch(R"({"tbq": {"mmap": false}})"), "asked for mmap true, the server runs with false");
+  CHECK_EQ(mismatch(R"({"total_slots": 4})"), "asked for parallel 1, the server runs with 4");
+  CHECK_EQ(mismatch(R"({"tbq": {"n_threads": null}})"), "");
+  CHECK_EQ(mismatch(R"({"tbq": "nonsense"})"), "");
+}
+
 TEST_CASE("the model is recognised by path, file name or alias, and nothing else") {
-  const std::string path = "/models/MiniMax-M2.5.gguf";
-  CHECK(study::names_model(json(R"({"data": [{"id": "/models/MiniMax-M2.5.gguf"}]})"), path, ""));
-  CHECK(study::names_model(json(R"({"models": [{"name": "MiniMax-M2.5.gguf"}]})"), path, ""));
-  CHECK(study::names_model(json(R"({"data": [{"id": "MiniMax-M2.5"}]})"), path, ""));
-  CHECK(study::names_model(json(R"({"data": [{"id": "mm"}]})"), path, "mm"));
-  CHECK_FALSE(study::names_model(json(R"({"data": [{"id": "other.gguf"}]})"), path, ""));
-  CHECK_FALSE(study::names_model(json(R"({"data": [{"id": ""}]})"), path, ""));
-  CHECK_FALSE(study::names_model(json(R"({"data": []})"), path, ""));
-  CHECK_FALSE(study::names_model(json(R"([3])"), path, ""));
+  const std::vector<std::string> names = {"/models/MiniMax-M2.5.gguf", "mm"};
+  auto named = [&](const char* models) { return study::named_model(json(models), names).value_or("none"); };
+  CHECK_EQ(named(R"({"data": [{"id": "/models/MiniMax-M2.5.gguf"}]})"), "/models/MiniMax-M2.5.gguf");
+  CHECK_EQ(named(R"({"models": [{"name": "MiniMax-M2.5.gguf"}]})"), "MiniMax-M2.5.gguf");
+  CHECK_EQ(named(R"({"data": [{"id": "MiniMax-M2.5"}]})"), "MiniMax-M2.5");
+  CHECK_EQ(named(R"({"data": [{"id": "mm"}]})"), "mm");
+  CHECK_EQ(named(R"({"data": [{"id": "other.gguf"}]})"), "none");
+  CHECK_EQ(named(R"({"data": [{"id": ""}]})"), "none");
+  CHECK_EQ(named(R"({"data": []})"), "none");
+  CHECK_EQ(named(R"([3])"), "none");
+  CHECK_EQ(named(R"({"data": [7, null]})"), "none");
+  // Nothing was asked for: whatever it has.
+  CHECK_EQ(study::named_model(json(R"({"data": [{"id": "any"}]})"), {}), "any");
+  CHECK_EQ(study::named_model(json(R"({"data": [{"id": "Qwen/Qwen3-8B"}]})"), {"Qwen/Qwen3-8B"}),
+           "Qwen/Qwen3-8B");
 }
 
 TEST_CASE("a probe's failure on a live server is a hang or a time-out") {

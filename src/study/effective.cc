@@ -1,0 +1,131 @@
+#include "src/study/effective.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace study {
+namespace {
+
+// The fields of the server's own block in /props that an axis can be compared with.
+struct ToldField {
+  std::string_view axis;
+  const char* key;
+  bool capped;  // larger values are cut down to what can be used
+};
+constexpr std::array<ToldField, 10> kTold = {{
+    {"cache_type_k", "cache_type_k", false},
+    {"cache_type_v", "cache_type_v", false},
+    {"n_batch", "n_batch", true},
+    {"n_ubatch", "n_ubatch", true},
+    {"n_threads", "n_threads", false},
+    {"n_threads_batch", "n_threads_batch", false},
+    {"flash_attn", "flash_attn", false},
+    {"parallel", "n_parallel", false},
+    {"mmap", "mmap", false},
+    {"mlock", "mlock", false},
+}};
+
+std::string plain_text(const base::Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump();
+}
+
+}  // namespace
+
+base::Json effective_config(const base::Json& props) {
+  base::Json effective = base::Json::object();
+  const base::Json settings = props.is_object() && props.contains("default_generation_settings")
+                                  ? props["default_generation_settings"]
+                                  : base::Json::object();
+  if (int64_t n_ctx = base::json_get<int64_t>(settings, "n_ctx", 0); n_ctx > 0) {
+    effective["n_ctx"] = n_ctx;  // of one slot
+  }
+  for (const char* key : {"total_slots", "model_path", "model_alias", "build_info", "tbq"}) {
+    if (props.is_object() && props.contains(key)) {
+      effective[key] = props[key];
+    }
+  }
+  return effective;
+}
+
+std::string config_mismatch(const search::Space& space, const search::Config& config,
+                            const base::Json& effective) {
+  auto asked = [&](std::string_view axis) -> const search::Value* {
+    size_t index = space.index_of(axis);
+    return index < config.size() ? &config[index] : nullptr;
+  };
+  auto whole = [&](std::string_view axis) {
+    const search::Value* value = asked(axis);
+    const int64_t* number = value == nullptr ? nullptr : std::get_if<int64_t>(value);
+    return number == nullptr ? int64_t{0} : *number;
+  };
+  auto differs = [](std::string_view axis, const std::string& want, const std::string& runs) {
+    return fmt::format("asked for {} {}, the server runs with {}", axis, want, runs);
+  };
+  int64_t ctx = whole("ctx_size");
+  int64_t per_slot = base::json_get<int64_t>(effective, "n_ctx", 0);
+  int64_t slots = base::json_get<int64_t>(effective, "total_slots", 0);
+  // 0 asks for the model's own length; rounding up is no harm.
+  if (ctx > 0 && per_slot > 0 && per_slot * std::max<int64_t>(1, slots) < ctx) {
+    return differs("ctx_size", std::to_string(ctx), std::to_string(per_slot * std::max<int64_t>(1, slots)));
+  }
+  int64_t parallel = asked("parallel") == nullptr ? 0 : whole("parallel");
+  if (parallel > 0 && slots > 0 && slots != parallel) {
+    return differs("parallel", std::to_string(parallel), std::to_string(slots));
+  }
+  const base::Json block =
+      effective.is_object() ? effective.value("tbq", base::Json::object()) : base::Json();
+  for (const ToldField& field : kTold) {
+    const search::Value* value = asked(field.axis);
+    if (value == nullptr || !block.is_object() || !block.contains(field.key)) {
+      continue;
+    }
+    std::string want = search::to_string(*value), runs = plain_text(block[field.key]);
+    int64_t asked_number = whole(field.axis);
+    // Servers cut batches down to the context, and a micro-batch to the batch.
+    int64_t cap = field.capped ? std::min(per_slot > 0 ? per_slot : INT64_MAX,
+                                          field.axis == "n_ubatch"
+                                              ? base::json_get<int64_t>(block, "n_batch", INT64_MAX)
+                                              : INT64_MAX)
+                               : INT64_MAX;
+    bool same = want == runs || want == "auto" || runs.empty() ||
+                (field.capped && asked_number > cap && runs == std::to_string(cap));
+    if (!same) {
+      return differs(field.axis, want, runs);
+    }
+  }
+  return "";
+}
+
+std::optional<std::string> named_model(const base::Json& models, const std::vector<std::string>& names) {
+  auto file_name = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
+  auto matches = [&](const std::string& value) {
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return value == name || file_name(value) == file_name(name) || value + ".gguf" == file_name(name);
+    });
+  };
+  for (const char* list : {"data", "models"}) {
+    if (!models.is_object() || !models.contains(list) || !models[list].is_array()) {
+      continue;
+    }
+    for (const base::Json& entry : models[list]) {
+      for (const char* key : {"id", "name", "model"}) {
+        std::string value = base::json_get<std::string>(entry, key, "");
+        if (!value.empty() && (names.empty() || matches(value))) {
+          return value;
+        }
+      }
+      for (const base::Json& alias :
+           entry.is_object() ? entry.value("aliases", base::Json::array()) : base::Json::array()) {
+        if (alias.is_string() && matches(alias.get<std::string>())) {
+          return alias.get<std::string>();
+        }
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace study

@@ -1,0 +1,22 @@
+#pragma once
+// What a server says of itself, and whether it is what was asked for. Pure.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "search/space.h"
+#include "src/base/json.h"
+
+namespace study {
+
+// n_ctx, total_slots, model, build_info and the server's own block of an answer of GET /props. Pure.
+base::Json effective_config(const base::Json& props);
+// Why the effective configuration is not the one asked for; "" when it is. Pure.
+std::string config_mismatch(const search::Space& space, const search::Config& config,
+                            const base::Json& effective);
+// The id by which a GET /v1/models answer names one of `names` (a path counts by its file name too, with or
+// without .gguf); nullopt when it names none of them. Without `names`: the first id. Pure.
+std::optional<std::string> named_model(const base::Json& models, const std::vector<std::string>& names);
+
+}  // namespace study

@@ -1,0 +1,98 @@
+// What can be known to ruin a night before it begins. All of it is asked at once, so that one run by hand is enough.
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "src/base/units.h"
+#include "src/os/files.h"
+#include "src/study/header.h"
+#include "src/study/session.h"
+
+namespace study {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t kMinDiskBytes = uint64_t{64} << 20;
+
+base::Result<void> check_disk(const std::string& journal_path) {
+  std::string directory = fs::path(journal_path).parent_path().string();
+  directory = directory.empty() ? "." : directory;
+  if (auto made = os::make_directories(directory); !made) {
+    return made.failure();
+  }
+  std::error_code problem;
+  fs::space_info space = fs::space(directory, problem);
+  if (!problem && space.available < kMinDiskBytes) {
+    return base::error(directory, fmt::format("only {} free", base::format_bytes(space.available)),
+                       "free some space, or choose another --out");
+  }
+  return {};
+}
+
+// Every model file a trial may load: the axis's values, or the study's one.
+std::vector<std::string> models_of(const Study& study) {
+  std::vector<std::string> models;
+  if (const search::Axis* axis = study.space.find("model")) {
+    for (const search::Value& value : axis->values) {
+      models.push_back(search::to_string(value));
+    }
+  } else if (!study.model.empty()) {
+    models.push_back(study.model);
+  }
+  return models;
+}
+
+}  // namespace
+
+base::Result<Preflight> preflight(const Study& study, const std::string& journal_path) {
+  Preflight checked;
+  std::vector<base::Error> problems;
+  checked.model = base::Json::object();
+  for (const std::string& path : models_of(study)) {
+    auto model = model_identity(path, study.backend.kind);
+    if (!model) {
+      problems.push_back(model.failure());
+      continue;
+    }
+    if (path == study.model) {
+      checked.model = *model;
+    }
+    checked.models.push_back(std::move(*model));
+  }
+  if (auto program = discover_backends(study); !program) {
+    problems.push_back(program.failure());
+  } else {
+    checked.program = std::move(*program);
+    for (base::Error& problem : unsupported_axes(study, checked.program)) {
+      problems.push_back(std::move(problem));
+    }
+  }
+  if (!study.backend.api_key_env.empty() && std::getenv(study.backend.api_key_env.c_str()) == nullptr) {
+    problems.push_back(base::error(study.backend.api_key_env,
+                                   "backend.api_key_env names a variable that is not set",
+                                   "export it before the run"));
+  }
+  if (auto disk = check_disk(journal_path); !disk) {
+    problems.push_back(disk.failure());
+  }
+  if (problems.size() == 1) {
+    return problems.front();
+  }
+  if (!problems.empty()) {
+    std::string all;
+    for (const base::Error& problem : problems) {
+      all += (all.empty() ? "" : "\n       ") + problem.to_string();
+    }
+    return base::error("", all);
+  }
+  if (!checked.program.config_file.empty()) {
+    checked.warnings.push_back(fmt::format(
+        "{} is read by llama-server unasked: what it sets counts wherever no flag of the trial does",
+        checked.program.config_file));
+  }
+  return checked;
+}
+
+}  // namespace study

@@ -1,0 +1,305 @@
+// Servers that are no llama-server, loads that stand still, a service that holds the memory.
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "tests/e2e/driver.h"
+
+using e2e::has;
+using e2e::Json;
+
+namespace {
+
+constexpr const char* kGoal =
+    "objective:\n  maximize: quality\n"
+    "search: {strategy: grid, seed: 1, max_trials: 2}\n";
+
+// Another text in place of `from`, which must be there.
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+// The scripted space with another backend, and the quality probe alone.
+std::string with_backend(e2e::Driver& driver, const std::string& axes, const std::string& scenario,
+                         const std::string& backend) {
+  std::string path = driver.scripted_space(axes, scenario, kGoal);
+  std::string text = e2e::read(path);
+  size_t begin = text.find("backend:\n"), end = text.find("axes:\n");
+  text.replace(begin, end - begin, "backend:\n" + backend);
+  text = replaced(text, "  speed: {n_prompt: 64, n_gen: 16, repeats: 2, warmups: 0}\n", "  speed: off\n");
+  text = replaced(text, "  needle: {lengths: [200], depths: [0.5]}\n", "  needle: off\n");
+  e2e::write(path, text);
+  return path;
+}
+
+// A variable of this process, and so of the driver, for a while.
+class Environment {
+ public:
+  Environment(const char* name, const std::string& value) : name_(name) {
+    const char* old = std::getenv(name);
+    was_set_ = old != nullptr;
+    old_ = was_set_ ? old : "";
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~Environment() {
+    if (was_set_) {
+      ::setenv(name_, old_.c_str(), 1);
+    } else {
+      ::unsetenv(name_);
+    }
+  }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  const char* name_;
+  std::string old_;
+  bool was_set_ = false;
+};
+
+// A server that somebody else started.
+class Running {
+ public:
+  explicit Running(std::vector<std::string> args) {
+    port_ = *os::free_port();
+    args.insert(args.begin(), e2e::program("fake-server"));
+    args.insert(args.end(), {"--port", std::to_string(port_)});
+    std::vector<char*> argv;
+    for (std::string& arg : args) {
+      argv.push_back(arg.data());
+    }
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    REQUIRE_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    for (int i = 0; i < 1500 && !os::listening_owner(port_, pid_); ++i) {
+      e2e::nap_ms(20);
+    }
+  }
+  ~Running() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  bool alive() { return ::waitpid(pid_, nullptr, WNOHANG) == 0; }
+
+ private:
+  pid_t pid_ = -1;
+  int port_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("an openai command: its arguments, its readiness, no route but /v1") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  std::string space =
+      with_backend(driver, "  poll: {values: [10, 20], default: 10, flag: --poll}\n",
+                   R"({"native": false, "load_s": 0.2})",
+                   "  kind: openai\n  binary: " + e2e::program("fake-server") + "\n  args: [--scenario, " +
+                       driver.path("scenario.json") + ", -m, \"{model}\"]\n  load_timeout: 60s\n");
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  auto ends = driver.ends("j.jsonl");
+  REQUIRE_EQ(ends.size(), 2);
+  for (const Json& end : ends) {
+    CAPTURE(end.dump());
+    CHECK_EQ(end["status"], "ok");
+    CHECK(end["effective"].is_null());
+    CHECK_EQ(end["metrics"]["quality"], 1.0);
+    CHECK_GE(end["t_load_s"].get<double>(), 0.2);
+    std::string argv = end["argv"].dump();
+    CHECK(has(argv, "\"-m\",\"" + driver.path("model.bin") + "\",\"--host\",\"127.0.0.1\",\"--port\""));
+    CHECK(has(argv, "\"--poll\",\"" + std::to_string(end["params"]["poll"].get<int>()) + "\""));
+  }
+  CHECK_EQ(driver.journal("j.jsonl").front()["binary"]["kind"], "openai");
+  CHECK(driver.all_gone(5));
+}
+
+TEST_CASE("a running server is measured as it is told to be, and never stopped") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  const std::string axes = "  ctx_size: {values: [2048, 4096], default: 2048}\n";
+  with_backend(driver, axes, R"({"reconfigure": ["ctx_size", "n_batch"]})", "");
+  Running server({"--scenario", driver.path("scenario.json"), "-m", "some.gguf", "-c", "1024"});
+  std::string backend = "  kind: url\n  url: " + server.url() + "\n";
+  std::string scenario = e2e::read(driver.path("scenario.json"));
+  std::string space = with_backend(driver, axes, scenario, backend);
+  // It names another model than the file's.
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", driver.path("w.jsonl"), "--confirm", "0"});
+  CHECK_EQ(result.code, 4);
+  REQUIRE_FALSE(driver.ends("w.jsonl").empty());
+  CHECK_EQ(driver.ends("w.jsonl").front()["status"], "config_mismatch");
+
+  e2e::write(space, replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", ""));
+  result = driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  auto ends = driver.ends("j.jsonl");
+  REQUIRE_EQ(ends.size(), 2);
+  for (const Json& end : ends) {
+    CAPTURE(end.dump());
+    CHECK_EQ(end["status"], "ok");
+    CHECK_EQ(end["effective"]["n_ctx"], end["params"]["ctx_size"]);
+    CHECK(end["argv"].empty());
+    CHECK(end["t_load_s"].is_null());
+  }
+  CHECK(server.alive());
+
+  // An axis that it cannot change is refused before the night begins.
+  space =
+      with_backend(driver, axes + "  mlock: {values: [true, false], default: false}\n", scenario, backend);
+  result = driver.run({"run", "--space", space, "--out", driver.path("x.jsonl")});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "mlock"));
+  CHECK(has(result.err, "cannot change it while it runs"));
+  CHECK(server.alive());
+}
+
+TEST_CASE(
+    "a load that stands still ends long before its deadline; a stranger and a fork have their own ends") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  struct Row {
+    const char *behaviour, *status, *says;
+  };
+  for (const Row& row :
+       {Row{"hang-at-load", "hang", "no progress for"}, Row{"503-forever", "hang", "no progress for"},
+        Row{"fork-away", "load_crash", "leaving 1 process behind"}}) {
+    CAPTURE(row.behaviour);
+    e2e::Driver driver;
+    std::string space = with_backend(driver, "  n_batch: {values: [1], default: 1}\n",
+                                     std::string("{\"behaviour\": \"") + row.behaviour + "\"}",
+                                     "  kind: llama-server\n  binary: " + e2e::program("fake-server") +
+                                         "\n  args: [--scenario, " + driver.path("scenario.json") +
+                                         "]\n  load_timeout: 10m\n  load_stall: 1s\n");
+    e2e::Result result = driver.run({"run", "--space", space, "--out", driver.path("j.jsonl")});
+    CAPTURE(result.err);
+    CHECK_EQ(result.code, 4);
+    auto ends = driver.ends("j.jsonl");
+    REQUIRE_FALSE(ends.empty());
+    CHECK_EQ(ends.front()["status"], row.status);
+    CHECK(has(ends.front()["reason"], row.says));
+    CHECK(driver.all_gone(5));
+  }
+}
+
+TEST_CASE("the model file as an axis: each configuration loads its own, and the header knows them all") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  for (const char* name : {"a.gguf", "b.gguf"}) {
+    e2e::write(driver.path(name), e2e::tiny_model());
+  }
+  std::string space =
+      with_backend(driver, "  model: {values: [a.gguf, b.gguf], default: b.gguf}\n", "{}",
+                   "  kind: llama-server\n  binary: " + e2e::program("fake-server") +
+                       "\n  args: [--scenario, " + driver.path("scenario.json") + "]\n  load_timeout: 60s\n");
+  e2e::write(space, replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", ""));
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  for (const Json& end : driver.ends("j.jsonl")) {
+    CHECK_EQ(end["status"], "ok");
+    CHECK_EQ(end["argv"][2], end["params"]["model"]);
+  }
+  Json header = driver.journal("j.jsonl").front();
+  CHECK_EQ(header["models"].size(), 2);
+  CHECK_EQ(header["model"]["path"], driver.path("b.gguf"));
+
+  // Resume looks at every file, not at the default's alone.
+  e2e::write(driver.path("a.gguf"), e2e::tiny_model() + "more");
+  result = driver.run({"resume", driver.path("j.jsonl"), "--max-trials", "9"});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "a.gguf"));
+  e2e::write(driver.path("a.gguf"), "no model");
+  result = driver.run({"run", "--space", space, "--out", driver.path("k.jsonl")});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "is no GGUF file"));
+}
+
+TEST_CASE("a split model with a part missing is refused") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  std::string space = driver.scripted_space("  n_batch: {values: [1], default: 1}\n", "{}", kGoal);
+  const std::string first = driver.path("m-00001-of-00003.gguf");
+  for (const char* part : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
+    e2e::write(driver.path(part), e2e::tiny_model());
+  }
+  e2e::write(space, replaced(e2e::read(space), driver.path("model.bin"), first));
+  e2e::Result result = driver.run({"run", "--space", space, "--out", driver.path("j.jsonl")});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "m-00002-of-00003.gguf"));
+  CHECK(has(result.err, "part 2 of 3"));
+}
+
+TEST_CASE("the service is stopped for the run and comes back, after kill -9 and resume too") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  e2e::write(driver.path("state"), "active\n");
+  e2e::write(driver.path("systemctl"), "#!/bin/sh\ncd " + driver.path("") + R"(
+echo "$*" >> calls
+case "$2" in
+  is-active) cat state ;;
+  stop) echo inactive > state ;;
+  start) echo active > state ;;
+esac
+)");
+  ::chmod(driver.path("systemctl").c_str(), 0755);
+  Environment path("PATH", driver.path("") + ":" + std::getenv("PATH"));
+  Environment runtime("XDG_RUNTIME_DIR", driver.path(""));
+  auto state = [&] { return e2e::read(driver.path("state")); };
+  auto eventually = [](auto condition) {
+    for (int i = 0; i < 1500 && !condition(); ++i) {
+      e2e::nap_ms(20);
+    }
+    return condition();
+  };
+  std::string space =
+      with_backend(driver, "  n_batch: {values: [1, 2], default: 1}\n", R"({"load_s": 1})",
+                   "  kind: llama-server\n  binary: " + e2e::program("fake-server") +
+                       "\n  args: [--scenario, " + driver.path("scenario.json") + "]\n  load_timeout: 60s\n");
+  e2e::write(space, "service: llm.service\n" + e2e::read(space));
+  driver.start({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  // In the middle of a load: the candidate lives, the service does not.
+  CHECK(eventually([&] { return has(e2e::read(driver.path("j.jsonl")), "trial_start"); }));
+  CHECK_EQ(state(), "inactive\n");
+  driver.signal(SIGKILL);
+  driver.wait();
+  CHECK(eventually([&] { return state() == "active\n"; }));
+  e2e::Result result = driver.run({"resume", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  CHECK_EQ(state(), "active\n");
+  std::string calls = e2e::read(driver.path("calls"));
+  CHECK_EQ(calls,
+           "--user is-active llm.service\n--user stop llm.service\n--user start llm.service\n"
+           "--user is-active llm.service\n--user stop llm.service\n--user start llm.service\n");
+  CHECK(driver.all_gone(5));
+}

@@ -1,0 +1,285 @@
+// Trials on the scripted server: real processes, kept and changed in place, or launched afresh.
+#include "src/study/trial.h"
+
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "src/os/child.h"
+#include "src/os/proc.h"
+#include "src/study/in_place.h"
+#include "src/study/instance.h"
+#include "src/study/interrupt.h"
+#include "tests/os/scratch.h"
+
+namespace {
+
+// This program is its own guard (LaunchSpec::guard_program), and doctest's main() does not know that command.
+const bool kNotTheGuard = [] {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string line((std::istreambuf_iterator<char>(file)), {});
+  size_t end = line.find('\0');
+  std::string command = os::kGuardCommand;
+  if (end != std::string::npos && line.substr(end + 1) == command + '\0') {
+    char* argv[] = {line.data(), command.data(), nullptr};
+    ::_exit(os::guard_main(2, argv));
+  }
+  return true;
+}();
+
+using study::Status;
+
+search::Axis axis(const char* name, std::vector<search::Value> values) {
+  search::Axis out;
+  out.name = name;
+  out.values = std::move(values);
+  return out;
+}
+
+// A study without probes: what a trial does around them.
+struct Bench {
+  Scratch scratch;
+  study::Study study;
+  study::ServerProgram program;
+  std::unique_ptr<study::ServerTrialRunner> made;
+  int trials = 0;
+
+  explicit Bench(const std::string& rules = "[]", const std::string& more = "") {
+    study.name = "t";
+    study.model = scratch / "model.gguf";
+    std::ofstream(study.model) << "GGUF";
+    study.space.axes = {axis("n_threads", {int64_t{1}, int64_t{2}, int64_t{3}}),
+                        axis("ctx_size", {int64_t{1024}, int64_t{8192}}), axis("mmap", {true, false})};
+    study.backend.kind = study::BackendKind::kTbqServer;
+    study.backend.load_timeout_s = 60;
+    study.backend.stop_grace_s = 5;
+    study.backend.env["FAKE_SERVER_SCENARIO"] =
+        R"({"reconfigure": ["n_threads", "ctx_size"], "numerics": true, "rules": )" + rules + more + "}";
+    study.probes.speed = study.probes.quality = study.probes.needle = false;
+    study.probes.request_timeout_s = 30;
+    study.probes.min_headroom_gib = 0;
+    program.kind = study.backend.kind;
+    program.path = std::string(AR_BIN_DIR) + "/fake-server";
+  }
+  study::ServerTrialRunner& runner() {
+    if (made == nullptr) {
+      made =
+          std::make_unique<study::ServerTrialRunner>(study, program, scratch / ".", [](std::string_view) {});
+    }
+    return *made;
+  }
+  study::TrialRecord run(int threads, int ctx = 1024, bool mmap = true, bool cold = false,
+                         const study::TrialContext& context = {}) {
+    study::TrialRequest request;
+    request.trial_id = ++trials;
+    request.proposal.config = {int64_t{threads}, int64_t{ctx}, mmap};
+    request.cold = cold;
+    auto plan = runner().plan(request);
+    REQUIRE(plan.ok());
+    study::TrialRecord record = runner().run(request, *plan, context);
+    INFO(record.reason);
+    CHECK_EQ(record.cold, !record.t_reconfigure_s.has_value());
+    return record;
+  }
+  std::vector<pid_t> servers() const {
+    std::vector<pid_t> found;
+    for (pid_t pid : os::descendants(::getpid())) {
+      std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
+      std::string line((std::istreambuf_iterator<char>(file)), {});
+      if (line.starts_with(program.path)) {
+        found.push_back(pid);
+      }
+    }
+    return found;
+  }
+};
+
+int64_t threads_of(const study::TrialRecord& record) {
+  return base::json_get<int64_t>(record.effective.value("tbq", base::Json()), "n_threads", 0);
+}
+
+bool dies_soon(pid_t pid) {
+  for (int i = 0; i < 1000; ++i) {
+    if (::kill(pid, 0) != 0) {
+      return true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a server that offers it is changed in place for the next trial") {
+  REQUIRE(kNotTheGuard);
+  Bench bench;
+  auto first = bench.run(1);
+  REQUIRE_EQ(first.status, Status::kOk);
+  CHECK(first.cold);
+  CHECK(first.t_load_s.has_value());
+  CHECK_EQ(threads_of(first), 1);
+  CHECK_EQ(first.numerics_key.size(), 16);
+  auto kept = bench.servers();
+  REQUIRE_EQ(kept.size(), 1);
+
+  auto second = bench.run(2, 8192);
+  REQUIRE_EQ(second.status, Status::kOk);
+  CHECK_FALSE(second.cold);
+  CHECK_FALSE(second.t_load_s.has_value());
+  CHECK(second.t_warmup_s.has_value());
+  CHECK_EQ(threads_of(second), 2);
+  CHECK_EQ(base::json_get<int64_t>(second.effective, "n_ctx", 0), 8192);
+  CHECK_EQ(second.argv, first.argv);  // of the process that served
+  CHECK_EQ(second.log_path, first.log_path);
+  CHECK_EQ(second.metrics.values.at("load_s"), *first.t_load_s);
+  CHECK_EQ(second.numerics_key, first.numerics_key);
+  CHECK(second.memory.is_object());
+  CHECK_EQ(bench.servers(), kept);
+
+  // Back, and once more the same: a repeat is opened anew in place too.
+  CHECK_EQ(threads_of(bench.run(1)), 1);
+  CHECK_FALSE(bench.run(1).cold);
+  CHECK_EQ(bench.servers(), kept);
+
+  auto unmapped = bench.run(1, 1024, false);  // mmap needs a fresh process
+  CHECK(unmapped.cold);
+  CHECK_EQ(unmapped.status, Status::kOk);
+  CHECK_NE(unmapped.log_path, first.log_path);
+  auto other = bench.servers();
+  REQUIRE_EQ(other.size(), 1);
+  CHECK_NE(other, kept);
+
+  CHECK(bench.run(2, 1024, false, true).cold);  // asked for a fresh one
+  bench.runner().release();
+  CHECK(bench.servers().empty());
+  CHECK(bench.run(2, 1024, false).cold);
+}
+
+TEST_CASE("in_place answers for what the running server offers") {
+  Bench bench;
+  search::Config one = {int64_t{1}, int64_t{1024}, true}, two = {int64_t{2}, int64_t{1024}, true},
+                 unmapped = {int64_t{1}, int64_t{1024}, false};
+  CHECK_FALSE(bench.runner().in_place(one, two));  // nothing is known before the first
+  REQUIRE_EQ(bench.run(1).status, Status::kOk);
+  CHECK(bench.runner().in_place(one, two));
+  CHECK(bench.runner().in_place(one, one));
+  CHECK_FALSE(bench.runner().in_place(one, unmapped));
+  bench.runner().release();
+
+  Bench never;
+  never.study.backend.reuse = study::Reuse::kNever;
+  REQUIRE_EQ(never.run(1).status, Status::kOk);
+  CHECK(never.servers().empty());
+  CHECK_FALSE(never.runner().in_place(one, two));
+  CHECK(never.run(2).cold);
+}
+
+TEST_CASE("a server that refuses, fails, dies or falls silent is launched afresh, and only that counts") {
+  for (const char* how : {"refuse", "fail", "die", "hang"}) {
+    CAPTURE(how);
+    Bench bench(std::string(R"([{"when": {"threads": "2"}, "set": {"reconfigure_behaviour": ")") + how +
+                R"("}}])");
+    bench.study.probes.request_timeout_s = std::string(how) == "hang" ? 2 : 30;
+    REQUIRE_EQ(bench.run(1).status, Status::kOk);
+    auto first = bench.servers();
+    auto record = bench.run(2);
+    CHECK_EQ(record.status, Status::kOk);
+    CHECK(record.cold);
+    CHECK(record.t_load_s.has_value());
+    CHECK_EQ(threads_of(record), 2);
+    auto second = bench.servers();
+    CHECK_EQ(second.size(), 1);
+    CHECK_NE(second, first);
+    CHECK_FALSE(bench.run(3).cold);  // and that one serves on
+  }
+}
+
+TEST_CASE("a configuration that does not fit is refused in place and fails by itself") {
+  Bench bench(R"([{"when": {"ctx_size": "8192"}, "set": {"behaviour": "oom"}}])");
+  REQUIRE_EQ(bench.run(1).status, Status::kOk);
+  auto record = bench.run(1, 8192);
+  CHECK_EQ(record.status, Status::kOom);
+  CHECK(record.cold);
+  CHECK_FALSE(record.log_tail.empty());
+  CHECK(bench.servers().empty());
+  CHECK(bench.run(1).cold);
+}
+
+TEST_CASE("what the server says after a change is compared with what was asked") {
+  Bench bench(R"([{"when": {"threads": "2"}, "set": {"n_ctx": 512}}])");
+  REQUIRE_EQ(bench.run(1).status, Status::kOk);
+  auto record = bench.run(2);
+  CHECK_EQ(record.status, Status::kConfigMismatch);
+  CHECK(record.cold);
+  CHECK(bench.servers().empty());
+}
+
+TEST_CASE("a server that was killed between two trials is replaced, and one that fails a probe is dropped") {
+  Bench bench(
+      R"([{"when": {"threads": "3"}, "set": {"behaviour": "crash-mid-probe", "after_requests": 1}}])");
+  REQUIRE_EQ(bench.run(1).status, Status::kOk);
+  auto first = bench.servers();
+  REQUIRE_EQ(first.size(), 1);
+  ::kill(first[0], SIGKILL);
+  auto record = bench.run(2);
+  CHECK_EQ(record.status, Status::kOk);
+  CHECK(record.cold);
+
+  bench.study.probes.speed = true;
+  bench.study.probes.speed_options.n_prompt = 32;
+  bench.study.probes.speed_options.n_gen = 8;
+  CHECK_EQ(bench.run(3).status, Status::kRunCrash);
+  CHECK(bench.servers().empty());
+}
+
+TEST_CASE("each trial on a kept server has a memory trace of its own") {
+  Bench bench(R"([{"when": {"ctx_size": "8192"}, "set": {"allocate_mib": 256}}])");
+  auto large = bench.run(1, 8192), small = bench.run(1, 1024);
+  REQUIRE_EQ(large.status, Status::kOk);
+  REQUIRE_EQ(small.status, Status::kOk);
+  CHECK_FALSE(small.cold);
+  CHECK(large.metrics.values.at("rss_gib") > 0.25);
+  CHECK(small.metrics.values.at("rss_gib") < 0.2);
+}
+
+TEST_CASE("the user's stop ends a kept server too") {
+  Bench bench;
+  REQUIRE_EQ(bench.run(1).status, Status::kOk);
+  REQUIRE_EQ(bench.servers().size(), 1);
+  study::set_interrupted(SIGINT);
+  auto record = bench.run(2);
+  study::set_interrupted(0);
+  CHECK_EQ(record.status, Status::kInterrupted);
+  CHECK(bench.servers().empty());
+}
+
+TEST_CASE("a kept server dies with its driver") {
+  Bench bench;
+  int pipe_ends[2];
+  REQUIRE_EQ(::pipe(pipe_ends), 0);
+  pid_t driver = ::fork();
+  if (driver == 0) {
+    auto record = bench.run(1);
+    auto servers = bench.servers();
+    pid_t server = record.status == Status::kOk && servers.size() == 1 ? servers[0] : 0;
+    [[maybe_unused]] ssize_t n = ::write(pipe_ends[1], &server, sizeof server);
+    for (;;) {
+      ::pause();
+    }
+  }
+  pid_t server = 0;
+  ::close(pipe_ends[1]);
+  CHECK_EQ(::read(pipe_ends[0], &server, sizeof server), static_cast<ssize_t>(sizeof server));
+  ::close(pipe_ends[0]);
+  bool lived = server > 0 && ::kill(server, 0) == 0;
+  ::kill(driver, SIGKILL);
+  ::waitpid(driver, nullptr, 0);
+  REQUIRE(lived);
+  CHECK(dies_soon(server));
+}
