@@ -64,14 +64,15 @@ base::Error status_error(const std::string& url, int status, std::string_view bo
 
 using TakeEvent = bool (*)(std::string_view, double, Generation&);
 
-// Sends a streaming request and feeds its events to `take` until the answer is complete.
+// Sends a streaming request and feeds its events to `take` until the answer is complete, or over its budget.
 base::Result<Generation> stream(const Endpoint& endpoint, std::string_view path, const Json& body,
-                                TakeEvent take) {
+                                TakeEvent take, BudgetWatch* watch) {
   os::HttpRequest request = post(endpoint, path, body);
   Generation generation;
   os::SseParser parser;
   std::string bad;  // what was wrong with the stream itself
   bool stalled = false;
+  std::string over;  // which budget it has used up
   auto start = Clock::now();
   auto last_token = start;
   request.on_data = [&](std::string_view bytes) {
@@ -93,7 +94,10 @@ base::Result<Generation> stream(const Endpoint& endpoint, std::string_view path,
     } else if (endpoint.stall_timeout_s > 0 && ms_since(last_token) > endpoint.stall_timeout_s * 1000) {
       stalled = true;  // pings keep the connection busy, yet nothing is said
     }
-    return bad.empty() && !stalled && !generation.finish_reason.starts_with("error");
+    if (watch != nullptr && generation.finish_reason.empty()) {
+      over = watch->over(generation, ms);
+    }
+    return bad.empty() && !stalled && over.empty() && !generation.finish_reason.starts_with("error");
   };
   auto response = os::http(request);
   if (!response) {
@@ -111,6 +115,9 @@ base::Result<Generation> stream(const Endpoint& endpoint, std::string_view path,
   if (generation.finish_reason.starts_with("error: ")) {
     return base::error(request.url, "HTTP 500: " + generation.finish_reason.substr(7), "");
   }
+  if (!over.empty()) {
+    generation.finish_reason = over;
+  }
   if (generation.finish_reason.empty()) {
     return base::error(request.url, "the stream ended before the answer was complete",
                        "the server's log may say why");
@@ -120,8 +127,14 @@ base::Result<Generation> stream(const Endpoint& endpoint, std::string_view path,
 }
 
 // The fields that every request shares: greedy, repeatable, nothing from a cache.
-Json common_fields() {
-  return {{"temperature", 0}, {"seed", 1}, {"stream", true}, {"cache_prompt", false}};
+Json common_fields(const Endpoint& endpoint, bool cache_prompt) {
+  Json body = {{"temperature", 0}, {"seed", 1}, {"stream", true}};
+  if (endpoint.native) {
+    body["cache_prompt"] = cache_prompt;
+  } else if (!endpoint.model.empty()) {
+    body["model"] = endpoint.model;
+  }
+  return body;
 }
 
 // A stream's own error event; the words travel in finish_reason, for stream() to report.
@@ -220,6 +233,9 @@ bool take_completion_event(std::string_view data, double ms, Generation& generat
     return true;
   }
   generation.content += base::json_get<std::string>(*event, "content", "");
+  if (member(*event, "prompt_progress") != nullptr) {
+    return true;  // still reading the prompt
+  }
   if (!base::json_get(*event, "stop", false)) {
     take_token(ms, generation);  // also one whose text is held back
     return true;
@@ -235,33 +251,82 @@ bool take_completion_event(std::string_view data, double ms, Generation& generat
   return true;
 }
 
+BudgetWatch::BudgetWatch(const Budget& budget, double timeout_s)
+    : budget_(budget), limit_ms_(1000 * (budget.max_answer_s > 0 ? budget.max_answer_s : 0.9 * timeout_s)) {}
+
+std::string_view BudgetWatch::over(const Generation& generation, double ms) {
+  constexpr std::string_view kOpen = "<think>", kClose = "</think>";
+  if (limit_ms_ > 0 && ms > limit_ms_) {
+    return "time_limit";
+  }
+  const std::string& content = generation.content;
+  if (!answering_) {
+    // Some servers leave the thinking in the content; its first characters may be half of the opening tag.
+    size_t start = content.find_first_not_of(" \t\r\n");
+    std::string_view text =
+        start == std::string::npos ? std::string_view() : std::string_view(content).substr(start);
+    bool inside = text.empty() || text.substr(0, kOpen.size()) == kOpen.substr(0, text.size());
+    answering_ = inside ? text.find(kClose) != std::string_view::npos : true;
+    if (!answering_) {
+      thinking_ = generation.token_ms.size();
+    }
+  }
+  if (budget_.max_thinking_tokens > 0 && thinking_ > static_cast<size_t>(budget_.max_thinking_tokens)) {
+    return "thinking_limit";
+  }
+  // The server's own limit holds for both together.
+  size_t answered = generation.token_ms.size() - thinking_;
+  return answered > static_cast<size_t>(budget_.max_tokens) ? "length" : "";
+}
+
 base::Result<Generation> chat(const Endpoint& endpoint, const std::vector<ChatMessage>& messages,
-                              int max_tokens) {
-  AR_CHECK(max_tokens > 0, "an unbounded request");
-  Json body = common_fields();
+                              const Budget& budget) {
+  AR_CHECK(budget.max_tokens > 0 && budget.max_thinking_tokens >= 0, "an unbounded request");
+  Json body = common_fields(endpoint, false);
   body["messages"] = Json::array();
   for (const ChatMessage& message : messages) {
     body["messages"].push_back({{"role", message.role}, {"content", message.content}});
   }
-  body["max_tokens"] = max_tokens;
+  body["max_tokens"] = budget.max_tokens + budget.max_thinking_tokens;
   body["stream_options"] = {{"include_usage", true}};
-  // Thinking off: the template's switch, and a budget of none for models that always think.
-  body["chat_template_kwargs"] = {{"enable_thinking", false}};
-  body["reasoning_budget_tokens"] = 0;
-  return stream(endpoint, "/v1/chat/completions", body, take_chat_event);
+  // The template's switch, and a budget for models that always think.
+  body["chat_template_kwargs"] = {{"enable_thinking", budget.max_thinking_tokens > 0}};
+  if (endpoint.native) {
+    body["reasoning_budget_tokens"] = budget.max_thinking_tokens;
+  }
+  BudgetWatch watch(budget, endpoint.timeout_s);
+  return stream(endpoint, "/v1/chat/completions", body, take_chat_event, &watch);
+}
+
+base::Result<Generation> chat(const Endpoint& endpoint, const std::vector<ChatMessage>& messages,
+                              int max_tokens) {
+  Budget budget;
+  budget.max_tokens = max_tokens;
+  return chat(endpoint, messages, budget);
 }
 
 base::Result<Generation> complete(const Endpoint& endpoint, std::string_view prompt, int n_predict,
-                                  bool ignore_eos) {
+                                  bool ignore_eos, bool cache_prompt) {
   AR_CHECK(n_predict > 0, "an unbounded request");
-  Json body = common_fields();
+  if (!endpoint.native) {
+    // No watch: what a server sends beyond its limit is for the caller to see.
+    Json body = common_fields(endpoint, false);
+    body["messages"] = Json::array({{{"role", "user"}, {"content", prompt}}});
+    body["max_tokens"] = n_predict;
+    body["stream_options"] = {{"include_usage", true}};
+    return stream(endpoint, "/v1/chat/completions", body, take_chat_event, nullptr);
+  }
+  Json body = common_fields(endpoint, cache_prompt);
   body["prompt"] = prompt;
   body["n_predict"] = n_predict;
   body["ignore_eos"] = ignore_eos;
-  return stream(endpoint, "/completion", body, take_completion_event);
+  return stream(endpoint, "/completion", body, take_completion_event, nullptr);
 }
 
 base::Result<int> count_tokens(const Endpoint& endpoint, std::string_view text) {
+  if (!endpoint.native) {
+    return static_cast<int>(text.size() / 4);
+  }
   os::HttpRequest request = post(endpoint, "/tokenize", {{"content", text}});
   auto response = os::http(request);
   if (!response) {

@@ -1,5 +1,6 @@
 #pragma once
-// How a probe talks to the server under test: llama-server's native /completion and the OpenAI chat route.
+// How a probe talks to the server under test: llama-server's native /completion and the OpenAI chat route, or
+// the latter alone.
 
 #include <atomic>
 #include <functional>
@@ -24,11 +25,20 @@ struct Endpoint {
   std::string model;  // the name such a server wants in each request; "" = not sent
 };
 
+// What one chat answer may cost. Whatever goes over it is ended by us: the stream is closed.
+struct Budget {
+  int max_tokens = 64;  // of the answer
+  int max_thinking_tokens =
+      0;  // beside them; 0 = thinking is switched off, and what still comes counts as answer
+  double max_answer_s = 0;  // from the request on; 0 = nine tenths of the endpoint's timeout_s
+};
+
 // One streamed generation, timed on our own clock.
 struct Generation {
-  std::string content;           // the answer
-  std::string reasoning;         // thinking, kept apart (reasoning_content, or <think>..</think> cut out)
-  std::string finish_reason;     // "stop", "length"
+  std::string content;    // the answer
+  std::string reasoning;  // thinking, kept apart (reasoning_content, or <think>..</think> cut out)
+  // "stop", "length"; by our own hand "thinking_limit", "time_limit": it was still at it when its budget ended
+  std::string finish_reason;
   double ttft_ms = 0;            // request sent -> first reasoning or content token
   double total_ms = 0;           // request sent -> last token
   std::vector<double> token_ms;  // arrival of each content or reasoning event since the request was sent
@@ -44,16 +54,20 @@ struct ChatMessage {
 // "HTTP 400: <the server's message>", "the stream ended before the answer was complete", "an event that is no
 // JSON". A server that is dead or hung shows as kRefused, kClosed, kTimedOut, kNoData.
 
-// POST /v1/chat/completions, streamed, temperature 0, fixed seed, cache_prompt false, thinking off where the
-// server knows how. max_tokens always bounds it; thinking beyond max_tokens counts as finish_reason "length".
+// POST /v1/chat/completions, streamed, temperature 0, fixed seed, cache_prompt false. A server that says nothing
+// at all is an Error (a hang or a time-out); one that goes on and on is a Generation whose finish_reason says so.
 base::Result<Generation> chat(const Endpoint& endpoint, const std::vector<ChatMessage>& messages,
-                              int max_tokens);
+                              const Budget& budget);
+base::Result<Generation> chat(const Endpoint& endpoint, const std::vector<ChatMessage>& messages,
+                              int max_tokens);  // the budget's other fields at their defaults
 
 // POST /completion (raw prompt), streamed, same rules; ignore_eos so that exactly n_predict tokens come.
+// cache_prompt: the server may keep what it has read of the same prompt (only where that is no measurement of
+// prefill). Not native: the chat route, which may end earlier.
 base::Result<Generation> complete(const Endpoint& endpoint, std::string_view prompt, int n_predict,
-                                  bool ignore_eos);
+                                  bool ignore_eos, bool cache_prompt = false);
 
-// POST /tokenize; number of tokens.
+// POST /tokenize; number of tokens. Not native: an estimate, four characters each.
 base::Result<int> count_tokens(const Endpoint& endpoint, std::string_view text);
 // A text of about `tokens` tokens: text(n) gives n units of it (sentences, say), each longer than the last.
 // Counts with /tokenize, at most six times; four characters a token where the server has no /tokenize. Never
@@ -69,6 +83,19 @@ void split_thinking(std::string& content, std::string& reasoning);
 // object.
 bool take_chat_event(std::string_view data, double ms, Generation& generation);
 bool take_completion_event(std::string_view data, double ms, Generation& generation);
+// Watches a stream of one answer: over() is the finish_reason to end it with, "" while it may go on. Called once
+// after each piece of the stream.
+class BudgetWatch {
+ public:
+  BudgetWatch(const Budget& budget, double timeout_s);
+  std::string_view over(const Generation& generation, double ms);
+
+ private:
+  Budget budget_;
+  double limit_ms_;
+  size_t thinking_ = 0;  // tokens so far
+  bool answering_ = false;
+};
 // The answer begins by declining ("I'm sorry, but", "I cannot", ...).
 bool is_refusal(std::string_view answer);
 // `text` cut to at most max_bytes at a character border.

@@ -88,7 +88,8 @@ base::Result<NeedleRow> run_cell(const Endpoint& endpoint, const NeedleOptions& 
     return text.failure();
   }
   row.expected = make_needle_prompt(options.seed, cell, 1, depth).expected;
-  auto generation = chat(endpoint, {{"user", *text}}, options.max_tokens);
+  auto generation = chat(endpoint, {{"user", *text}},
+                         Budget{options.max_tokens, options.max_thinking_tokens, options.max_answer_s});
   if (generation) {
     row.verdict = score_needle(row.expected, *generation);
     row.answer = clip(generation->content, 200);
@@ -98,6 +99,7 @@ base::Result<NeedleRow> run_cell(const Endpoint& endpoint, const NeedleOptions& 
   if (is_fatal(generation.failure())) {
     return generation.failure();
   }
+  row.prompt_tokens = -1;  // not one token came
   row.verdict = os::http_fault(generation.failure()) == os::HttpFault::kStatus ? NeedleVerdict::kError
                                                                                : NeedleVerdict::kTimedOut;
   row.answer = clip(generation.failure().what, 200);
@@ -146,9 +148,10 @@ NeedleVerdict score_needle(std::string_view expected, const Generation& generati
   if (is_refusal(generation.content)) {
     return NeedleVerdict::kRefused;
   }
-  return generation.finish_reason == "length" && normal_form(generation.content).empty()
-             ? NeedleVerdict::kTimedOut
-             : NeedleVerdict::kWrong;
+  const std::string& reason = generation.finish_reason;
+  bool silent = reason == "length" && normal_form(generation.content).empty();
+  return silent || reason == "thinking_limit" || reason == "time_limit" ? NeedleVerdict::kTimedOut
+                                                                        : NeedleVerdict::kWrong;
 }
 
 base::Result<NeedleResult> run_needle(const Endpoint& endpoint, const NeedleOptions& options) {
@@ -161,12 +164,15 @@ base::Result<NeedleResult> run_needle(const Endpoint& endpoint, const NeedleOpti
         if (!row) {
           return row.failure();
         }
-        bool hung = row->verdict == NeedleVerdict::kTimedOut && row->prompt_tokens == 0;
+        bool hung = row->verdict == NeedleVerdict::kTimedOut && row->prompt_tokens < 0;
+        row->prompt_tokens = std::max(0, row->prompt_tokens);
         silent = hung ? silent + 1 : 0;
         if (silent == 2) {
           return base::error(endpoint.base_url, row->answer, "the server has stopped answering");
         }
         found += row->verdict == NeedleVerdict::kFound ? 1 : 0;
+        result.refused += row->verdict == NeedleVerdict::kRefused ? 1 : 0;
+        result.timed_out += row->verdict == NeedleVerdict::kTimedOut ? 1 : 0;
         result.rows.push_back(std::move(*row));
       }
     }
@@ -177,7 +183,10 @@ base::Result<NeedleResult> run_needle(const Endpoint& endpoint, const NeedleOpti
 }
 
 base::Json to_json(const NeedleResult& result) {
-  Json json = {{"recall", result.recall}, {"rows", Json::array()}};
+  Json json = {{"recall", result.recall},
+               {"refused", result.refused},
+               {"timed_out", result.timed_out},
+               {"rows", Json::array()}};
   for (const NeedleRow& row : result.rows) {
     json["rows"].push_back({{"length", row.length},
                             {"depth", row.depth},

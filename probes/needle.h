@@ -16,6 +16,8 @@ struct NeedleOptions {
   int per_cell = 1;
   uint64_t seed = 1;  // which codes and which filler
   int max_tokens = 64;
+  int max_thinking_tokens = 0;  // as Budget
+  double max_answer_s = 0;
 };
 enum class NeedleVerdict { kFound, kWrong, kRefused, kTimedOut, kError };
 std::string_view to_string(NeedleVerdict verdict);
@@ -29,10 +31,12 @@ struct NeedleRow {
 struct NeedleResult {
   std::vector<NeedleRow> rows;
   double recall = 0;  // found / rows
+  int refused = 0, timed_out = 0;
 };
 
 // kFound: the expected words or digits are in the answer, punctuation and case aside, a number as a whole
-// only. kTimedOut: its tokens ended before it said anything that counts as an answer (endless thinking).
+// only. kTimedOut: its tokens or its time ended before it said anything that counts as an answer (endless
+// thinking).
 NeedleVerdict score_needle(std::string_view expected, const Generation& generation);
 // The prompt of one cell, with `sentences` sentences of filler; pure. The fact stands after depth x
 // sentences.

@@ -13,11 +13,9 @@ namespace {
 
 using base::Json;
 
-constexpr std::pair<Verdict, std::string_view> kVerdicts[] = {{Verdict::kPass, "pass"},
-                                                              {Verdict::kMiss, "miss"},
-                                                              {Verdict::kRefused, "refused"},
-                                                              {Verdict::kCutOff, "cut_off"},
-                                                              {Verdict::kError, "error"}};
+constexpr std::pair<Verdict, std::string_view> kVerdicts[] = {
+    {Verdict::kPass, "pass"},      {Verdict::kMiss, "miss"},          {Verdict::kRefused, "refused"},
+    {Verdict::kCutOff, "cut_off"}, {Verdict::kTimedOut, "timed_out"}, {Verdict::kError, "error"}};
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -167,7 +165,18 @@ Verdict score_answer(const QualityItem& item, const Generation& generation) {
   if (hit && std::none_of(item.none_of.begin(), item.none_of.end(), has)) {
     return Verdict::kPass;
   }
-  return !hit && generation.finish_reason == "length" ? Verdict::kCutOff : Verdict::kMiss;
+  if (!hit && generation.finish_reason == "time_limit") {
+    return Verdict::kTimedOut;
+  }
+  bool cut = generation.finish_reason == "length" || generation.finish_reason == "thinking_limit";
+  return !hit && cut ? Verdict::kCutOff : Verdict::kMiss;
+}
+
+bool ran_away(const Generation& generation) {
+  const std::string& reason = generation.finish_reason;
+  bool silent = generation.content.find_first_not_of(" \t\r\n") == std::string::npos;
+  return reason == "thinking_limit" || reason == "time_limit" ||
+         (reason == "length" && silent && !generation.reasoning.empty());
 }
 
 QualityResult score_quality(const std::vector<QualityItem>& items,
@@ -181,16 +190,29 @@ QualityResult score_quality(const std::vector<QualityItem>& items,
     answer.answer = clip(generations[i].content, 400);
     answer.total_ms = generations[i].total_ms;
     result.passed += answer.verdict == Verdict::kPass ? 1 : 0;
+    result.refused += answer.verdict == Verdict::kRefused ? 1 : 0;
+    result.runaway += answer.verdict != Verdict::kPass && ran_away(generations[i]) ? 1 : 0;
     result.items.push_back(std::move(answer));
   }
   result.score = items.empty() ? 0 : static_cast<double>(result.passed) / static_cast<double>(items.size());
   return result;
 }
 
-base::Result<QualityResult> run_quality(const Endpoint& endpoint, const std::vector<QualityItem>& items) {
+base::Result<QualityResult> run_quality(const Endpoint& endpoint, const std::vector<QualityItem>& items,
+                                        const QualityOptions& options) {
   std::vector<Generation> generations;
+  int runaways = 0;
   for (const QualityItem& item : items) {
-    auto generation = chat(endpoint, {{"user", item.prompt}}, item.max_tokens);
+    if (runaways >= kRunawaysInARow) {
+      Generation unasked;
+      unasked.finish_reason = "time_limit";
+      unasked.content = fmt::format("(not asked: {} answers in a row never came to an end)", runaways);
+      generations.push_back(std::move(unasked));
+      continue;
+    }
+    Budget budget{item.max_tokens, options.max_thinking_tokens, options.max_answer_s};
+    auto generation = chat(endpoint, {{"user", item.prompt}}, budget);
+    runaways = generation && ran_away(*generation) ? runaways + 1 : 0;
     if (!generation) {
       if (os::http_fault(generation.failure()) != os::HttpFault::kStatus) {
         return generation.failure();
@@ -208,6 +230,8 @@ base::Result<QualityResult> run_quality(const Endpoint& endpoint, const std::vec
 
 base::Json to_json(const QualityResult& result) {
   Json json = {{"score", result.score}, {"passed", result.passed}, {"n", result.items.size()}};
+  json["refused"] = result.refused;
+  json["runaway"] = result.runaway;
   json["items"] = Json::array();
   for (const QualityAnswer& item : result.items) {
     json["items"].push_back({{"id", item.id},

@@ -66,7 +66,16 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.status = base::json_get<std::string>(end, "status", "");
   row.reason = base::json_get<std::string>(end, "reason", "");
   row.params_hash = base::json_get<std::string>(end, "params_hash", "");
+  row.rationale = base::json_get<std::string>(end, "rationale", "");
   row.params = part(end, "params");
+  row.quality_items = part(end, "quality_items");
+  row.hw = part(end, "hw");
+  row.memory = part(end, "memory");
+  row.curve_anomaly = base::json_get<std::string>(part(end, "curve"), "anomaly", "");
+  row.drift = base::json_get<double>(end, "drift", 1);
+  row.noise = base::json_get<double>(end, "noise", 0);
+  row.disturbed = base::json_get<int>(part(end, "speed"), "disturbed", 0);
+  row.cited = base::json_get<int>(end, "cited_trial_id", 0) > 0;
   row.metrics = part(end, "metrics");
   row.change = change_from_default(axes, row.params);
   row.argv = strings(end, "argv");
@@ -120,7 +129,12 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       Row row = read_row(out.axes, record);
       ended.insert(row.params_hash);
       out.total_s += row.t_total_s;
-      (row.phase == "confirm" ? out.confirmations : out.trials).push_back(std::move(row));
+      std::vector<Row>& group = row.status == "skipped_predicted" ? out.skipped
+                                : row.phase == "confirm"          ? out.confirmations
+                                : row.phase == "anchor"           ? out.anchors
+                                : row.phase == "final"            ? out.finals
+                                                                  : out.trials;
+      group.push_back(std::move(row));
     }
   }
   for (const std::string& hash : started) {

@@ -12,8 +12,15 @@ namespace report {
 
 struct Row {
   int trial_id = 0, attempt = 1;
-  std::string phase, status, reason, params_hash;
+  std::string phase, status, reason, params_hash, rationale;
   base::Json params, metrics;
+  base::Json quality_items;  // {id: passed}
+  base::Json hw, memory;     // as in the record
+  std::string curve_anomaly;
+  double drift = 1;    // speeds were divided by this before they were judged
+  double noise = 0;    // relative, of the last objective entry; 0 = unknown
+  int disturbed = 0;   // speed samples during which pages had to be read
+  bool cited = false;  // quality and needle are another trial's
   std::string change;  // what differs from the default: "cache_type_k=q8_0 n_batch=512", "default"
   std::vector<double> objective;
   std::vector<std::string> violations;
@@ -33,8 +40,11 @@ struct AxisInfo {
 struct Digest {
   base::Json header;
   std::vector<AxisInfo> axes;
-  std::vector<Row> trials;         // ended ones, in order; confirmation apart
+  std::vector<Row> trials;         // ended ones, in order; what follows apart
+  std::vector<Row> anchors;        // the default again, to see noise and drift
+  std::vector<Row> finals;         // the best few again, before confirmation
   std::vector<Row> confirmations;  // ended confirmation launches
+  std::vector<Row> skipped;        // never launched: predicted to run out of memory
   int interrupted = 0;             // starts whose configuration never reached an end
   // Into trials. The best is feasible, and the default where confirmation showed that it stands; `rejected`
   // is then what had looked better.

@@ -4,6 +4,7 @@
 
 #include "src/base/units.h"
 #include "src/report/digest.h"
+#include "src/report/findings.h"
 #include "src/report/sections.h"
 
 namespace report {
@@ -41,11 +42,16 @@ std::string joined(const base::Json& list, std::string_view separator) {
 void head_section(const Page& page, std::string& out) {
   const base::Json& header = page.digest.header;
   size_t trials = page.digest.trials.size();
+  size_t again = page.digest.anchors.size() + page.digest.finals.size();
+  std::string more;
+  if (again > 0) {
+    more += fmt::format(", {} repeated", again);
+  }
+  if (!page.digest.confirmations.empty()) {
+    more += fmt::format(" and {} confirmation launches", page.digest.confirmations.size());
+  }
   out += page.paint(Ink::kBold, fmt::format("Study {}", text_of(header, "study"))) +
-         fmt::format("  {} trial{}{} in {}\n", trials, trials == 1 ? "" : "s",
-                     page.digest.confirmations.empty()
-                         ? ""
-                         : fmt::format(" and {} confirmation launches", page.digest.confirmations.size()),
+         fmt::format("  {} trial{}{} in {}\n", trials, trials == 1 ? "" : "s", more,
                      base::format_duration(page.digest.total_s));
   const base::Json& model = part(header, "model");
   std::string name = text_of(model, "name");
@@ -144,6 +150,36 @@ void failure_section(const Page& page, std::string& out) {
   }
 }
 
+void findings_section(const Page& page, std::string& out) {
+  struct Group {
+    Finding::Kind kind;
+    const char* title;
+    Ink ink;
+  };
+  constexpr Group kGroups[] = {{Finding::Kind::kFree, "Costs nothing", Ink::kGreen},
+                               {Finding::Kind::kCost, "Costs something", Ink::kPlain},
+                               {Finding::Kind::kAnomaly, "Anomalies", Ink::kRed},
+                               {Finding::Kind::kMemory, "Memory", Ink::kPlain}};
+  std::vector<Finding> all = findings(page.digest);
+  for (const Group& group : kGroups) {
+    bool first = true;
+    for (const Finding& finding : all) {
+      if (finding.kind != group.kind) {
+        continue;
+      }
+      if (first) {
+        heading(page, out, group.title);
+      }
+      first = false;
+      const char* bullet = "  - ";
+      for (const std::string& line : wrap(printable(finding.text), page.width - 4)) {
+        out += bullet + page.paint(group.ink, line) + "\n";
+        bullet = "    ";
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::string render(const base::Json& header, std::span<const base::Json> records,
@@ -157,8 +193,14 @@ std::string render(const base::Json& header, std::span<const base::Json> records
   }
   heading(page, out, "Verdict");
   out += verdict_section(page);
+  findings_section(page, out);
   heading(page, out, "Trials");
   out += trials_section(page);
+  std::string repeats = repeats_section(page);
+  if (!repeats.empty()) {
+    heading(page, out, "Launched again (decode, tokens per second)");
+    out += repeats;
+  }
   failure_section(page, out);
   std::string axes = axes_section(page);
   if (!axes.empty()) {

@@ -44,10 +44,6 @@ std::string numbers(const Row& row) {
   return out;
 }
 
-std::string ratio_text(double ratio) {
-  return fmt::format("{:+.1f}%", (ratio - 1) * 100);
-}
-
 // Rows that differ from the default in this axis alone, by value; the default itself included.
 const Row* row_with(const Digest& digest, const AxisInfo& axis, const base::Json& value) {
   const Row* baseline = digest.baseline();
@@ -98,6 +94,10 @@ std::string rate(const std::optional<double>& value) {
     return "-";
   }
   return *value >= 1000 ? fmt::format("{:.0f}", *value) : fmt::format("{:.1f}", *value);
+}
+
+std::string ratio_text(double ratio) {
+  return fmt::format("{:+.1f}%", (ratio - 1) * 100);
 }
 
 std::string percent(const std::optional<double>& share) {
@@ -232,6 +232,38 @@ std::string axes_section(const Page& page) {
     }
     if (measured > 0) {
       out += "  " + page.paint(Ink::kBold, axis.name) + "\n" + lines;
+    }
+  }
+  return out;
+}
+
+std::string repeats_section(const Page& page) {
+  struct Group {
+    const char* label;
+    const std::vector<Row>& rows;
+  };
+  const Group groups[] = {
+      {"anchor", page.digest.anchors}, {"final", page.digest.finals}, {"confirm", page.digest.confirmations}};
+  std::string out;
+  for (const Group& group : groups) {
+    std::vector<std::string> changes;
+    for (const Row& row : group.rows) {
+      if (std::find(changes.begin(), changes.end(), row.change) == changes.end()) {
+        changes.push_back(row.change);
+      }
+    }
+    for (const std::string& change : changes) {
+      std::string values;
+      for (const Row& row : group.rows) {
+        if (row.change == change) {
+          values += (values.empty() ? "" : " ") + (row.ok ? rate(row.metric("decode_tps")) : row.status);
+        }
+      }
+      std::string label = "  " + pad_right(group.label, 8);
+      for (const std::string& line : wrap(printable(change + ": " + values), page.width - 10)) {
+        out += label + line + "\n";
+        label = std::string(10, ' ');
+      }
     }
   }
   return out;

@@ -19,6 +19,7 @@ struct Page {
 std::string verdict_section(const Page& page);
 std::string trials_section(const Page& page);
 std::string axes_section(const Page& page);
+std::string repeats_section(const Page& page);  // "" when nothing was launched again
 std::string best_section(const Page& page);
 
 // A word of a POSIX shell command, quoted where needed.
@@ -27,5 +28,6 @@ std::string shell_word(std::string_view word);
 // "123.4", "45678", "-" when absent: four significant digits for a column of speeds.
 std::string rate(const std::optional<double>& value);
 std::string percent(const std::optional<double>& share);
+std::string ratio_text(double ratio);  // 0.983 -> "-1.7%"
 
 }  // namespace report

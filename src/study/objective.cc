@@ -22,6 +22,8 @@ constexpr MetricInfo kMetrics[] = {
     {"decode_tps_at_half_context", "half_context", "decode_tps with half of ctx_size filled"},
     {"quality", "quality", "share of the suite's items answered"},
     {"needle_recall", "needle", "share of the planted facts found"},
+    {"curve_base_ms", "curve", "milliseconds per token without any context, from the curve over depths"},
+    {"curve_ms_per_1k", "curve", "milliseconds that each 1,000 tokens of context add to a token"},
     {"min_headroom_gib", "memory", "least memory left on the host, in GiB"},
     {"rss_gib", "memory", "resident memory of the server, in GiB"},
     {"kv_mib", "memory", "KV cache as the server says it is, in MiB (tbq-server)"},
@@ -99,7 +101,20 @@ const TrialMetrics* find_reference(const Study& study, const TrialMetrics& trial
   return default_trial;
 }
 
-// "" when at most the margin of the reference's passed items is lost.
+// Of the items on which two configurations differ, the chance that as many or more were lost as were, if losing and
+// winning one were equally likely: the exact one-sided sign test (McNemar's, without its approximation).
+double sign_test(size_t lost, size_t gained) {
+  size_t n = lost + gained;
+  double p = 0;
+  for (size_t i = lost; i <= n; ++i) {
+    p += std::exp(std::lgamma(n + 1.0) - std::lgamma(i + 1.0) -
+                  std::lgamma(static_cast<double>(n - i) + 1.0) - static_cast<double>(n) * std::log(2.0));
+  }
+  return std::min(1.0, p);
+}
+
+// "" when at most the margin of the reference's passed items is lost, whatever was gained. The margin decides, so
+// that the same answers always judge the same; the sign test says how much chance there may be in it.
 std::string quality_violation(const Study& study, const TrialMetrics& trial,
                               const TrialMetrics* default_trial, std::span<const TrialMetrics> others,
                               const std::string& type) {
@@ -111,6 +126,7 @@ std::string quality_violation(const Study& study, const TrialMetrics& trial,
     return fmt::format("quality not_worse_than {}: no {} reference was measured", type, type);
   }
   int passed = 0;
+  size_t gained = 0;
   std::vector<std::string> lost;
   for (const auto& [id, good] : reference->quality_items) {
     auto mine = trial.quality_items.find(id);
@@ -118,6 +134,7 @@ std::string quality_violation(const Study& study, const TrialMetrics& trial,
     if (good && (mine == trial.quality_items.end() || !mine->second)) {
       lost.push_back(id);
     }
+    gained += !good && mine != trial.quality_items.end() && mine->second ? 1 : 0;
   }
   if (passed == 0) {
     return fmt::format("quality not_worse_than {}: the reference answered no item itself", type);
@@ -127,13 +144,17 @@ std::string quality_violation(const Study& study, const TrialMetrics& trial,
     return "";
   }
   size_t count = lost.size();
+  double p = sign_test(count, gained);
   if (count > kItemsNamed) {
     lost.resize(kItemsNamed);
     lost.emplace_back("...");
   }
   return fmt::format(
-      "quality not_worse_than {}: {} of the {} items the reference answered are lost, {} allowed ({})", type,
-      count, passed, allowed, fmt::join(lost, ", "));
+      "quality not_worse_than {}: {} of the {} items the reference answered are lost, {} allowed{} ({}; sign "
+      "test "
+      "p = {:.2g})",
+      type, count, passed, allowed, gained > 0 ? fmt::format(", {} others gained", gained) : "",
+      fmt::join(lost, ", "), p);
 }
 
 }  // namespace

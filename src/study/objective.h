@@ -14,7 +14,7 @@
 namespace study {
 
 // One row per metric a space file may name; `probe` is what measures it: quality, speed, needle,
-// half_context, memory, load.
+// half_context, curve, memory, load.
 struct MetricInfo {
   std::string_view name, probe, meaning;
 };

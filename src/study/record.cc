@@ -82,6 +82,7 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
   end["speed_half_context"] = record.speed_half_context;
   end["quality"] = record.quality;
   end["needle"] = record.needle;
+  end["curve"] = record.curve;
   base::Json metrics = base::Json::object();
   for (const auto& [name, value] : record.metrics.values) {
     metrics[name] = optional_number(value);

@@ -29,7 +29,7 @@ struct TrialRecord {
   std::string log_path, log_tail;     // the tail for failures only
   std::vector<std::string> argv;      // as launched, secrets redacted
   base::Json effective;               // what the server says it runs with; null when it never did
-  base::Json speed, speed_half_context, quality, needle;  // null when not measured
+  base::Json speed, speed_half_context, quality, needle, curve;  // null when not measured
   base::Json memory, hw;
   std::optional<double> t_load_s, t_warmup_s, t_measure_s;  // absent: that stage was not reached
   double t_total_s = 0;

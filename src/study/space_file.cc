@@ -214,6 +214,8 @@ class StudyReader {
       off("remove probes.speed: off");
     } else if (probe == "needle" && !probes.needle) {
       off("remove probes.needle: off");
+    } else if (probe == "curve" && probes.curve.depths.empty()) {
+      off("give it depths: probes: {curve: {depths: [1000, 4000, 16000, 32000]}}");
     }
   }
 

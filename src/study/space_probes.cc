@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "src/os/files.h"
 
@@ -23,6 +24,7 @@ class ProbesReader {
                      {{"quality", [&](const YamlNode& value) { read_quality(value); }},
                       {"speed", [&](const YamlNode& value) { read_speed(value); }},
                       {"needle", [&](const YamlNode& value) { read_needle(value); }},
+                      {"curve", [&](const YamlNode& value) { read_curve(value); }},
                       {"memory",
                        [&](const YamlNode& value) {
                          reader_.read_map(value, "probes.memory",
@@ -58,6 +60,53 @@ class ProbesReader {
     };
   }
 
+  std::function<void(const YamlNode&)> seconds_into(double& into, std::string name) {
+    return [this, &into, name = std::move(name)](const YamlNode& value) {
+      reader_.timeout_s(value, into, name);
+    };
+  }
+
+  std::function<void(const YamlNode&)> number_into(double& into, std::string name, double unit) {
+    return [this, &into, name = std::move(name), unit](const YamlNode& value) {
+      if (auto number = reader_.number(value, name, 0, 1e9)) {
+        into = *number * unit;
+      }
+    };
+  }
+
+  // `off` is what it is without this section.
+  void read_curve(const YamlNode& at) {
+    bool on = true;
+    if (switched_off(at, on)) {
+      return;
+    }
+    probes::CurveInputs& inputs = options_.curve_inputs;
+    auto depths = [&](const YamlNode& value) {
+      std::set<int> ascending;
+      for (const YamlNode* item : reader_.list(value, "probes.curve.depths")) {
+        if (auto depth = reader_.whole(*item, "probes.curve.depths", 32, 1 << 24)) {
+          ascending.insert(static_cast<int>(*depth));
+        }
+      }
+      options_.curve.depths.assign(ascending.begin(), ascending.end());
+      if (ascending.size() < 3) {
+        reader_.fail(value, "probes.curve.depths wants three different depths or more",
+                     "write depths: [1000, 4000, 16000, 32000]");
+      }
+    };
+    reader_.read_map(
+        at, "probes.curve",
+        {{"depths", depths},
+         {"active_gib", number_into(inputs.weight_bytes, "probes.curve.active_gib", 1 << 30)},
+         {"kv_kib_per_token",
+          number_into(inputs.kv_bytes_per_token, "probes.curve.kv_kib_per_token", 1 << 10)},
+         {"bandwidth_gb_s", number_into(inputs.device_bytes_per_s, "probes.curve.bandwidth_gb_s", 1e9)}});
+    if (at.kind == YamlNode::Kind::kMap && at.find("depths") == nullptr) {
+      reader_.fail(at, "probes.curve has no depths",
+                   "add depths: [1000, 4000, 16000, 32000], or leave it out");
+    }
+  }
+
   void read_quality(const YamlNode& at) {
     if (switched_off(at, options_.quality)) {
       return;
@@ -65,6 +114,9 @@ class ProbesReader {
     reader_.read_map(
         at, "probes.quality",
         {{"suite", [&](const YamlNode& value) { read_suite(value); }},
+         {"max_thinking_tokens", whole_into(options_.quality_options.max_thinking_tokens,
+                                            "probes.quality.max_thinking_tokens", 0, 1 << 20)},
+         {"max_answer", seconds_into(options_.quality_options.max_answer_s, "probes.quality.max_answer")},
          {"margin", [&](const YamlNode& value) {
             options_.quality_margin =
                 reader_.number(value, "probes.quality.margin", 0, 1).value_or(options_.quality_margin);
@@ -129,14 +181,18 @@ class ProbesReader {
         }
       }
     };
-    reader_.read_map(at, "probes.needle",
-                     {{"lengths", lengths},
-                      {"depths", depths},
-                      {"per_cell", whole_into(needle.per_cell, "probes.needle.per_cell", 1, 1000)},
-                      {"seed", [&](const YamlNode& value) {
-                         needle.seed = static_cast<uint64_t>(
-                             reader_.whole(value, "probes.needle.seed", 0, INT64_MAX).value_or(1));
-                       }}});
+    reader_.read_map(
+        at, "probes.needle",
+        {{"lengths", lengths},
+         {"depths", depths},
+         {"per_cell", whole_into(needle.per_cell, "probes.needle.per_cell", 1, 1000)},
+         {"max_thinking_tokens",
+          whole_into(needle.max_thinking_tokens, "probes.needle.max_thinking_tokens", 0, 1 << 20)},
+         {"max_answer", seconds_into(needle.max_answer_s, "probes.needle.max_answer")},
+         {"seed", [&](const YamlNode& value) {
+            needle.seed =
+                static_cast<uint64_t>(reader_.whole(value, "probes.needle.seed", 0, INT64_MAX).value_or(1));
+          }}});
   }
 
   SpaceReader& reader_;

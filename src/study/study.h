@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "probes/curve.h"
 #include "probes/needle.h"
 #include "probes/quality.h"
 #include "probes/speed.h"
@@ -54,8 +55,11 @@ struct ProbeOptions {
   std::string quality_suite;  // path of the suite
   std::vector<probes::QualityItem> quality_items;
   double quality_margin = 0.05;  // "not worse" = at most this share of items lost
+  probes::QualityOptions quality_options;
   probes::SpeedOptions speed_options;
   probes::NeedleOptions needle_options;
+  probes::CurveOptions curve;  // off without depths; its speed is speed_options
+  probes::CurveInputs curve_inputs;
   double request_timeout_s = 120, stall_timeout_s = 60;
   double min_headroom_gib = 0.25;  // the guard's floor
 };

@@ -224,3 +224,64 @@ TEST_CASE("filler does not repeat for 720 sentences") {
     CHECK(std::isupper(static_cast<unsigned char>(sentence[0])));
   }
 }
+
+TEST_CASE("speed: clocks that go backwards, canned timings, tokens nobody asked for, disturbed samples") {
+  SpeedOptions options;
+  options.n_gen = 64;
+  auto has = [](const SpeedResult& result, const char* part) {
+    CAPTURE(result.implausible);
+    return result.implausible.find(part) != std::string::npos;
+  };
+  SpeedSample back = sample(24);
+  back.backwards = true;
+  CHECK(has(score_speed({sample(24), back}, options), "clock went backwards"));
+  SpeedSample negative = sample(24);
+  negative.timings["predicted_ms"] = -3.0;
+  CHECK(has(score_speed({negative}, options), "clock went backwards"));
+  CHECK(has(score_speed({sample(24, 66)}, options), "66 tokens came where 64 were asked for"));
+  SpeedSample chatty = sample(24);
+  chatty.events = 80;
+  CHECK(has(score_speed({chatty}, options), "80 tokens came"));
+
+  // Timings that are the same each time, over three samples whose tokens took 2.6, 2.6 and 3.9 s.
+  std::vector<SpeedSample> canned = {sample(24), sample(24), sample(24)};
+  CHECK(score_speed(canned, options).implausible == "");  // the clock agrees: a very even server
+  canned[2].total_ms += 1300;
+  canned[2].decode_tps = 16;
+  CHECK(has(score_speed(canned, options), "same to the last digit"));
+  canned[2].timings["predicted_ms"] = 3925.001;
+  CHECK(score_speed(canned, options).implausible == "");
+
+  SpeedSample disturbed = sample(10);
+  disturbed.faults = 7;
+  SpeedResult mixed = score_speed({sample(24), disturbed, sample(26)}, options);
+  CHECK(mixed.decode_tps == doctest::Approx(25));
+  CHECK(mixed.disturbed == 1);
+  SpeedResult all = score_speed({disturbed, disturbed}, options);
+  CHECK(all.decode_tps == doctest::Approx(10));
+  CHECK(all.disturbed == 2);
+
+  SpeedSample kept = sample(24);
+  kept.kept_prompt = true;
+  kept.timings["cache_n"] = 500;
+  SpeedResult depth = score_speed({kept, kept}, options);
+  CHECK(depth.implausible == "");
+  CHECK(depth.decode_tps == doctest::Approx(24));
+  CHECK(depth.prefill_tps == 0);
+}
+
+TEST_CASE("verdicts on answers that were ended by us") {
+  QualityItem item{"a", "", "?", {}, {"yes"}, {}, 64};
+  CHECK(score_answer(item, answer("", "thinking_limit")) == Verdict::kCutOff);
+  CHECK(score_answer(item, answer("well", "time_limit")) == Verdict::kTimedOut);
+  CHECK(score_answer(item, answer("yes, and", "time_limit")) == Verdict::kPass);
+  CHECK(score_needle("48213", answer("It", "time_limit")) == NeedleVerdict::kTimedOut);
+  CHECK(score_needle("48213", answer("It is 48213, and", "time_limit")) == NeedleVerdict::kFound);
+  CHECK_FALSE(ran_away(answer("a long answer", "length")));
+  CHECK(ran_away(answer("well", "time_limit")));
+  Generation thinking = answer("", "length");
+  CHECK_FALSE(ran_away(thinking));
+  thinking.reasoning = "hm";
+  CHECK(ran_away(thinking));
+  CHECK(to_string(Verdict::kTimedOut) == "timed_out");
+}

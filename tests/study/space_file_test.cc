@@ -420,3 +420,26 @@ TEST_CASE("a literal secret is refused, however it is spelled, and not repeated"
   CHECK_EQ(s.backend.env.at("HF_TOKEN"), "from-the-environment");
   CHECK_EQ(s.backend.args[1], "from-the-environment");
 }
+
+TEST_CASE("probes have budgets for thinking and answers, and a curve over depths") {
+  std::string text =
+      std::string(kMinimal) +
+      "probes: {needle: {max_thinking_tokens: 300, max_answer: 40s}, curve: {depths: [4000, 1000, "
+      "2000], active_gib: 4, kv_kib_per_token: 56, bandwidth_gb_s: 273}}\n";
+  Study s = good(text);
+  CHECK_EQ(s.probes.needle_options.max_thinking_tokens, 300);
+  CHECK_EQ(s.probes.needle_options.max_answer_s, 40);
+  CHECK_EQ(s.probes.curve.depths, std::vector<int>{1000, 2000, 4000});
+  CHECK_EQ(s.probes.curve_inputs.weight_bytes, 4.0 * (1 << 30));
+  CHECK_EQ(s.probes.curve_inputs.kv_bytes_per_token, 56 * 1024.0);
+  CHECK_EQ(s.probes.curve_inputs.device_bytes_per_s, 273e9);
+  CHECK(good(kMinimal).probes.curve.depths.empty());
+  CHECK(good(std::string(kMinimal) + "probes: {curve: off}\n").probes.curve.depths.empty());
+  auto fault = [](const std::string& curve) {
+    return errors_of(std::string(kMinimal) + "probes: {curve: " + curve + "}\n");
+  };
+  CHECK(mentions(fault("{}"), "probes.curve has no depths"));
+  CHECK(mentions(fault("{depths: [1000, 1000, 2000]}"), "three different depths or more"));
+  CHECK(mentions(fault("{depths: [1, 1000, 2000]}"), "out of range"));
+  CHECK(mentions(fault("{depths: [1000, 2000, 3000], active_gb: 4}"), "active_gb"));
+}

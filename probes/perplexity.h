@@ -1,0 +1,59 @@
+#pragma once
+// Perplexity of one configuration against another (a quantized KV cache against f16), paired token by token on the
+// same text. Scoring only: llama-server's API gives probabilities of generated tokens, none of a prompt's, so the
+// losses come from files that an evaluation program writes, and no study measures this over HTTP.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/base/error.h"
+#include "src/base/json.h"
+
+namespace probes {
+
+// What a model said of one token of the text.
+struct TokenLoss {
+  int token = 0;   // its id: two runs are of the same text only where these agree
+  double nll = 0;  // -ln of its probability, >= 0
+  int top = -1;    // the id it would have chosen; -1 = not given
+  double kl = -1;  // KL divergence from the reference's distribution in nats; -1 = not given
+};
+
+// One JSON object per line: {"token": id, "nll": x, "top": id?, "kl": x?}. `where` is the path in messages.
+base::Result<std::vector<TokenLoss>> parse_losses(std::string_view text, const std::string& where);
+
+struct PerplexityOptions {
+  double margin = 0.02;  // of perplexity: more than this is worse
+  double confidence = 0.95;
+  int block = 64;  // tokens that are drawn together: losses of neighbours depend on each other
+  int resamples = 2000;
+  uint64_t seed = 1;
+};
+// kPass: the upper bound of the interval is under the margin. kFail: its lower bound is over it.
+enum class PerplexityVerdict { kPass, kFail, kUndecided };
+std::string_view to_string(PerplexityVerdict verdict);
+
+struct PerplexityResult {
+  size_t tokens = 0;
+  double ppl_base = 0, ppl_test = 0;
+  double ratio = 0, low = 0, high = 0;  // ppl_test / ppl_base and its interval
+  PerplexityVerdict verdict = PerplexityVerdict::kUndecided;
+  // Of kUndecided: about how many tokens an interval that does not contain the margin takes; 0 = no number would do
+  // (the difference is the margin).
+  size_t tokens_needed = 0;
+  double kl_mean = -1;   // nats; -1 = not given for each token
+  double same_top = -1;  // share of tokens with the same first choice; -1 = not given
+};
+
+// Pure and repeatable. The Error: lists of different texts or lengths, fewer tokens than four blocks, a loss that is
+// no number of 0 or more.
+base::Result<PerplexityResult> score_perplexity(std::span<const TokenLoss> base_losses,
+                                                std::span<const TokenLoss> test_losses,
+                                                const PerplexityOptions& options);
+base::Json to_json(const PerplexityResult& result);
+
+}  // namespace probes

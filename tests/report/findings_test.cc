@@ -1,0 +1,239 @@
+// Findings of a report, out of literal journal records.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <sstream>
+
+#include "src/report/findings.h"
+#include "src/report/report.h"
+#include "src/report/text.h"
+
+using base::Json;
+
+namespace {
+
+Json header() {
+  return {{"type", "study"},
+          {"study", "box"},
+          {"axes",
+           Json::array({{{"name", "cache_type_k"},
+                         {"values", {"f16", "q8_0", "q4_0", "tbq4_0", "tbq3_0"}},
+                         {"default", "f16"}},
+                        {{"name", "cache_type_v"},
+                         {"values", {"f16", "q8_0", "q4_0", "tbq4_0", "tbq3_0"}},
+                         {"default", "f16"}},
+                        {{"name", "ctx_size"}, {"values", {16384, 32768, 65536, 98304}}, {"default", 16384}},
+                        {{"name", "numa"}, {"values", {"disabled", "isolate"}}, {"default", "disabled"}},
+                        {{"name", "n_threads"}, {"values", {5, 10}}, {"default", 10}}})}};
+}
+
+struct Point {
+  const char *k = "f16", *v = "f16";
+  int ctx = 16384;
+  double decode = 24;
+  int wrong = 0;  // of 45 items
+  const char* numa = "disabled";
+  int threads = 10;
+};
+
+Json trial(int id, const Point& point) {
+  Json items = Json::object();
+  for (int i = 0; i < 45; ++i) {
+    items[fmt::format("i{}", i)] = i >= point.wrong;
+  }
+  Json params = {{"cache_type_k", point.k},
+                 {"cache_type_v", point.v},
+                 {"ctx_size", point.ctx},
+                 {"numa", point.numa},
+                 {"n_threads", point.threads}};
+  return {{"type", "trial_end"},
+          {"trial_id", id},
+          {"phase", id == 1 ? "default" : "sweep"},
+          {"rationale", "a point of the sweep"},
+          {"params", params},
+          {"params_hash", params.dump()},
+          {"status", "ok"},
+          {"feasible", true},
+          {"objective", {point.ctx, point.decode}},
+          {"metrics",
+           {{"decode_tps", point.decode}, {"prefill_tps", 400.0}, {"quality", 1.0}, {"needle_recall", 1.0}}},
+          {"quality_items", items},
+          {"noise", 0.004},
+          {"drift", 1.0},
+          {"t_total_s", 10.0}};
+}
+
+Json failed(int id, const Point& point, const char* status) {
+  Json record = trial(id, point);
+  for (const char* key : {"metrics", "quality_items", "objective"}) {
+    record.erase(key);
+  }
+  record["status"] = status;
+  record["reason"] = "because";
+  record["feasible"] = false;
+  return record;
+}
+
+std::vector<std::string> texts(const std::vector<Json>& records, report::Finding::Kind kind) {
+  std::vector<std::string> out;
+  report::Digest contents = report::digest(header(), records);
+  for (const report::Finding& finding : report::findings(contents)) {
+    if (finding.kind == kind) {
+      out.push_back(finding.text);
+    }
+  }
+  return out;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) {
+    out += line + "\n";
+  }
+  return out;
+}
+
+bool has(const std::string& text, const std::string& piece) {
+  return text.find(piece) != std::string::npos;
+}
+
+using Kind = report::Finding::Kind;
+
+}  // namespace
+
+TEST_CASE("4-bit KV that loses nothing is named as free, one that loses answers is not") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q4_0", .v = "q4_0", .decode = 23.9}),
+                               trial(3, {.k = "tbq4_0", .v = "tbq3_0", .ctx = 98304, .decode = 23.5}),
+                               trial(4, {.k = "tbq3_0", .decode = 24.1, .wrong = 15}),
+                               trial(5, {.v = "q8_0", .decode = 20})};
+  std::string free = joined(texts(records, Kind::kFree)), cost = joined(texts(records, Kind::kCost));
+  CAPTURE(free);
+  CAPTURE(cost);
+  CHECK(has(
+      free,
+      "q4_0 keys and values: quality unchanged (45 of 45 items), needle recall 100%, decode -0.4% (within "
+      "noise), KV memory 1/3.6: free"));
+  CHECK(has(free, "tbq4_0 keys with tbq3_0 values: quality unchanged"));
+  CHECK(has(free, "KV memory 1/4.4: free"));
+  CHECK(has(cost, "tbq3_0 keys with f16 values: 15 of the 45 items f16/f16 answers are lost"));
+  CHECK(has(
+      cost,
+      "f16 keys with q8_0 values: quality unchanged (45 of 45 items), needle recall 100%, decode -16.7%"));
+  CHECK_FALSE(has(free, "tbq3_0 keys with f16"));
+  // One measured KV size is worth more than the table.
+  records[0]["metrics"]["kv_mib"] = 4000;
+  records[1]["metrics"]["kv_mib"] = 2000;
+  CHECK(has(joined(texts(records, Kind::kFree)),
+            "q4_0 keys and values: quality unchanged (45 of 45 items), needle "
+            "recall 100%, decode -0.4% (within noise), KV memory 1/2.0: free"));
+  // Recall lost, quality not measured: neither is free.
+  records[1]["metrics"]["needle_recall"] = 0.5;
+  CHECK(has(joined(texts(records, Kind::kCost)),
+            "q4_0 keys and values: quality unchanged (45 of 45 items), needle "
+            "recall falls to 50%"));
+  records[1].erase("quality_items");
+  CHECK_FALSE(has(joined(texts(records, Kind::kFree)), "q4_0 keys and values"));
+  CHECK_FALSE(has(joined(texts(records, Kind::kCost)), "q4_0 keys and values"));
+}
+
+TEST_CASE("a mixed pair that is far slower than the others is an anomaly, a slow axis value is not") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q8_0", .decode = 23.8}),
+                               trial(3, {.k = "q8_0", .v = "q4_0", .decode = 9}),
+                               trial(4, {.decode = 11, .threads = 5})};
+  std::string text = joined(texts(records, Kind::kAnomaly));
+  CAPTURE(text);
+  CHECK(
+      has(text,
+          "cache_type_k q8_0 with cache_type_v q4_0 decodes at 0.38 of what other pairs do (9.0 against 23.9 "
+          "tok/s, trial 3): a mixed pair off the fast path?"));
+  CHECK(texts(records, Kind::kAnomaly).size() == 1);
+  // The same pair with other axes changed, whose effect is known: 9 of an expected 11 is no anomaly of the pair.
+  records[2] = trial(3, {.k = "q8_0", .v = "q4_0", .decode = 9, .threads = 5});
+  CHECK(texts(records, Kind::kAnomaly).empty());
+  // At another context size: found all the same.
+  records[2] = trial(3, {.k = "q8_0", .v = "q4_0", .ctx = 65536, .decode = 9});
+  CHECK(texts(records, Kind::kAnomaly).size() == 1);
+  // Nothing to compare with: nothing is said.
+  CHECK(texts({failed(1, {}, "oom"), records[2]}, Kind::kAnomaly).empty());
+}
+
+TEST_CASE("axes without effect are named together") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.decode = 24.2, .numa = "isolate"}),
+                               trial(3, {.decode = 18, .threads = 5})};
+  std::string text = joined(texts(records, Kind::kFree));
+  CHECK(has(text, "no effect on decode or prefill by itself (decode within 0.8%): numa\n"));
+  records[1]["metrics"]["prefill_tps"] = 300.0;
+  CHECK(texts(records, Kind::kFree).empty());
+}
+
+TEST_CASE("drift, heat, throttling, faults, swap, curves and lies are anomalies") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.numa = "isolate"}), trial(3, {.threads = 5}),
+                               failed(4, {.k = "q8_0"}, "implausible")};
+  CHECK(texts({records[0], records[1]}, Kind::kAnomaly).empty());
+  records[1]["drift"] = 0.92;
+  records[1]["hw"] = {{"throttled", true},
+                      {"throttling", {"the CPU was held back 12 times"}},
+                      {"after", {{"temperature_c", 97.0}}}};
+  records[2]["speed"] = {{"disturbed", 2}};
+  records[2]["memory"] = {{"swap_used_before", 0}, {"swap_used_max", 1ULL << 30}};
+  records[2]["curve"] = {{"anomaly", "attention not memory-bound: each 1,000 tokens add 6.2 ms"}};
+  std::string text = joined(texts(records, Kind::kAnomaly));
+  CAPTURE(text);
+  CHECK(has(text, "the machine drifted: at trial 2 its speeds were -8.0% of those at the start"));
+  CHECK(has(text, "the hardware was throttled during trial 2: the CPU was held back 12 times"));
+  CHECK(has(text, "97 degrees Celsius at trial 2"));
+  CHECK(has(text, "pages had to be read back while trial 3 was timed"));
+  CHECK(has(text, "trial 3 made the host swap"));
+  CHECK(has(text, "trial 3 (n_threads=5): attention not memory-bound"));
+  CHECK(has(text, "trial 4 (cache_type_k=q8_0) gave numbers that cannot be true: because"));
+}
+
+TEST_CASE("where memory ends is said for each pair, predictions and audits apart") {
+  Json skipped = failed(5, {.ctx = 98304}, "skipped_predicted");
+  Json audit = failed(6, {.k = "q8_0", .v = "q8_0", .ctx = 65536}, "oom");
+  audit["rationale"] = "audit: predicted to fail";
+  std::vector<Json> records = {trial(1, {}),
+                               failed(2, {.ctx = 32768}, "oom"),
+                               trial(3, {.k = "q8_0", .v = "q8_0", .ctx = 32768}),
+                               trial(4, {.k = "tbq4_0", .v = "tbq3_0", .ctx = 98304}),
+                               skipped,
+                               audit};
+  std::string text = joined(texts(records, Kind::kMemory));
+  CAPTURE(text);
+  CHECK(has(text, "KV tbq4_0/tbq3_0: 98304 tokens of context fit\n"));
+  CHECK(has(text, "KV q8_0/q8_0: 32768 tokens of context fit, 65536 ran out of memory\n"));
+  CHECK(has(text, "KV f16/f16: 16384 tokens of context fit, 32768 ran out of memory\n"));
+  CHECK(has(text,
+            "1 configuration was not launched: predicted to run out of memory (ctx_size=98304: because)"));
+  CHECK(has(text, "a prediction was audited: trial 6"));
+  records[5] = trial(6, {.k = "q8_0", .v = "q8_0", .ctx = 65536});
+  records[5]["rationale"] = "audit";
+  CHECK(has(joined(texts(records, Kind::kAnomaly)), "a prediction was wrong: trial 6"));
+  CHECK(texts({trial(1, {})}, Kind::kMemory).empty());
+}
+
+TEST_CASE("findings and repeated launches stand in the report") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q4_0", .v = "q4_0", .decode = 23.9}),
+                               trial(3, {.k = "q8_0", .v = "q4_0", .decode = 9}),
+                               failed(4, {.ctx = 98304}, "skipped_predicted")};
+  for (int i = 0; i < 3; ++i) {
+    Json anchor = trial(10 + i, {.decode = 24.0 + i});
+    anchor["phase"] = "anchor";
+    records.push_back(anchor);
+  }
+  Json final_launch = trial(2, {.k = "q4_0", .v = "q4_0", .decode = 25.5});
+  final_launch["phase"] = "final";
+  records.push_back(final_launch);
+  std::string text = report::render(header(), records, {});
+  CAPTURE(text);
+  CHECK(has(text, "3 trials, 4 repeated"));
+  CHECK(has(text, "\nCosts nothing\n  - q4_0 keys and values: quality unchanged"));
+  CHECK(has(text, "\nAnomalies\n  - cache_type_k q8_0 with cache_type_v q4_0"));
+  CHECK(has(text, "  anchor  default: 24.0 25.0 26.0\n"));
+  CHECK(has(text, "  final   cache_type_k=q4_0 cache_type_v=q4_0: 25.5\n"));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    CAPTURE(line);
+    CHECK(report::display_width(line) <= 100);
+  }
+}
