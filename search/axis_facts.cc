@@ -11,13 +11,14 @@ enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits };
 struct AxisFact {
   std::string_view name;
   Memory memory;
+  std::string_view partner = "";
 };
 
 // In order of importance for speed, memory and quality of a served model: the KV cache decides what fits,
 // batch sizes decide compute buffers and prefill, threads decide CPU decode.
 constexpr AxisFact kFacts[] = {
-    {"cache_type_k", Memory::kGrowsWithKvBits},
-    {"cache_type_v", Memory::kGrowsWithKvBits},
+    {"cache_type_k", Memory::kGrowsWithKvBits, "cache_type_v"},
+    {"cache_type_v", Memory::kGrowsWithKvBits, "cache_type_k"},
     {"ctx_size", Memory::kGrowsWithNumber},
     {"n_ubatch", Memory::kGrowsWithNumber},
     {"n_threads", Memory::kNone},
@@ -74,6 +75,11 @@ std::optional<double> memory_demand(std::string_view axis_name, const Value& val
   }
   const auto* real = std::get_if<double>(&value);
   return real != nullptr && *real > 0 ? std::optional<double>(*real) : std::nullopt;
+}
+
+std::string_view partner_of(std::string_view axis_name) {
+  const AxisFact* fact = find_fact(axis_name);
+  return fact != nullptr ? fact->partner : "";
 }
 
 bool needs_at_least(const Space& space, const Config& config, const Config& smaller) {

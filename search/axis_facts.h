@@ -17,6 +17,10 @@ int importance_rank(std::string_view axis_name);
 std::optional<double> memory_demand(std::string_view axis_name, const Value& value);
 bool takes_memory(std::string_view axis_name);
 
+// The axis whose value meets this one's in the same kernel, so that a pair may be slow where each value alone is
+// not; "" for none.
+std::string_view partner_of(std::string_view axis_name);
+
 // True when `config` needs at least the memory of `smaller`: equal on every axis that takes no memory, and no
 // less on each that does. If `smaller` ran out of memory, so will `config`.
 bool needs_at_least(const Space& space, const Config& config, const Config& smaller);

@@ -23,13 +23,19 @@ class Grid final : public Strategy {
   }
 
   void tell(const Config& config, const Outcome& outcome) override {
+    int reprieves = history_.reprieves();
     history_.tell(config, outcome);
+    if (history_.reprieves() > reprieves) {
+      // Points passed over may be open again; a resumed study starts from the first one, too.
+      next_ = 0;
+      exhausted_ = false;
+    }
     if (pending_ && !history_.worth_trying(pending_->config)) {
       pending_.reset();
     }
   }
 
-  bool done() const override { return exhausted_ || history_.distinct() >= limits_.max_trials; }
+  bool done() const override { return exhausted_ || history_.used_up(limits_); }
 
  private:
   void advance() {

@@ -1,49 +1,80 @@
 #pragma once
 // What a strategy has been told, and what follows from it: which configurations are worth proposing at all.
+// Repeats of one configuration are pooled; forecasts (Outcome::predicted) are kept apart from what ran.
 
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
+#include "search/frontier.h"
 #include "search/strategy.h"
 
 namespace search {
+
+// One outcome for several of the same configuration. Objectives are means weighted by 1 / noise^2 (plain ones
+// when a noise is not known) over the launches that were measured; feasible when more than half of those
+// were. A failed launch beside measured ones adds nothing.
+Outcome pooled(const std::vector<Outcome>& outcomes);
 
 class History {
  public:
   explicit History(const Space& space) : space_(space), default_(space.default_config()) {}
 
   struct Entry {
-    Config config;  // canonical
-    Outcome outcome;
+    Config config;    // canonical
+    Outcome outcome;  // pooled
   };
 
   void tell(const Config& config, const Outcome& outcome);
 
-  // Every tell in order, repeats of one configuration included.
+  // One per configuration that was really launched, in the order of the first launches.
   const std::vector<Entry>& entries() const { return entries_; }
-  // The last outcome told for this configuration, or nullptr.
+  int launched() const { return static_cast<int>(entries_.size()); }
+  // What it came to, or nullptr: never launched.
   const Outcome* find(const Config& canonical) const;
-  int distinct() const { return static_cast<int>(last_.size()); }  // configurations told
-  bool told(const Config& canonical) const { return last_.contains(key_of(canonical)); }
+  bool ran_out_of_memory(const Config& canonical) const;
 
-  // True when an out-of-memory trial shows that this configuration would end the same way.
-  bool must_run_out_of_memory(const Config& canonical) const;
-  // Not told, no constraint violated, not doomed.
-  bool worth_trying(const Config& canonical) const;
+  const Frontier& frontier() const { return frontier_; }
+  bool doomed(const Config& canonical) const { return frontier_.dooms(space_, canonical); }
+  // How often a failure has left the frontier.
+  int reprieves() const { return reprieves_; }
 
-  // The best feasible entry (best_of), or nullptr.
-  const Entry* best() const;
+  // Neither launched nor forecast, a forecast of the frontier that no longer holds left aside; no constraint
+  // broken.
+  bool open(const Config& canonical) const;
+  // open, and not doomed.
+  bool worth_trying(const Config& canonical) const { return open(canonical) && !doomed(canonical); }
+
+  // Trials enough for `limits`, or so many forecasts that nearly nothing of this space fits.
+  bool used_up(const Limits& limits) const;
+
+  // A doomed configuration that deserves a launch by now, one per kSkipsPerAudit forecasts: of those skipped
+  // the nearest to what failed. nullptr when none is due.
+  static constexpr int kSkipsPerAudit = 6;
+  const Config* due_audit() const;
 
   const Space& space() const { return space_; }
   const Config& default_config() const { return default_; }
 
  private:
+  struct Skip {
+    Config config;
+    bool by_frontier = false;  // it was doomed when the forecast was told
+    bool refused = false;      // somebody else forecast it again when it was to be audited
+  };
+
+  void forecast(const Config& config, const std::string& key);
+
   Space space_;  // a copy: a strategy outlives whatever it was made from
   Config default_;
   std::vector<Entry> entries_;
-  std::vector<Config> out_of_memory_;
-  std::unordered_map<std::string, size_t> last_;  // key -> index of its last entry
+  std::vector<std::vector<Outcome>> told_;         // of each entry
+  std::unordered_map<std::string, size_t> index_;  // key -> entry
+  Frontier frontier_;
+  std::vector<Skip> skips_;
+  std::unordered_map<std::string, size_t> skip_index_;
+  int forecasts_ = 0, audits_ = 0, reprieves_ = 0;
 };
 
 }  // namespace search

@@ -29,11 +29,11 @@ class Random final : public Strategy {
     computed_ = false;
   }
 
-  bool done() const override { return history_.distinct() >= limits_.max_trials || (computed_ && !pending_); }
+  bool done() const override { return history_.used_up(limits_) || (computed_ && !pending_); }
 
  private:
   std::optional<Proposal> compute() const {
-    if (history_.distinct() >= limits_.max_trials) {
+    if (history_.used_up(limits_)) {
       return std::nullopt;
     }
     if (history_.worth_trying(history_.default_config())) {
@@ -41,7 +41,7 @@ class Random final : public Strategy {
     }
     // A function of the seed and of how much is known, so that a resumed study goes on alike.
     const Space& space = history_.space();
-    Rng rng(seed_, static_cast<uint64_t>(history_.distinct()));
+    Rng rng(seed_, static_cast<uint64_t>(history_.launched()));
     for (int draw = 0; draw < kDraws; ++draw) {
       Config config;
       for (const Axis& axis : space.axes) {

@@ -48,8 +48,10 @@ struct Limits {
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  // The next configuration: canonical, no constraint violated, never one already told and never one that an
-  // out-of-memory trial dooms; nullopt when the strategy has finished.
+  // The next configuration: canonical, no constraint violated, never one already told. One that an
+  // out-of-memory trial dooms comes only with Proposal::doomed (once: to be told as predicted), or as an audit
+  // of such a forecast ("audit" in the rationale), or when what doomed it was shown to be bad luck. nullopt when
+  // the strategy has finished.
   // Asking again without a tell repeats the proposal.
   virtual std::optional<Proposal> ask() = 0;
   // Configurations need not come from ask (a resumed journal, a plugin): all are learnt from.

@@ -1,8 +1,10 @@
 #pragma once
-// The default strategy. Phase 1: the default, then each axis by itself from the default, likely important
-// axes first, in at most half of the trials. Phase 2: the winners of the axes together; where larger values
-// failed for lack of memory, those with the leanest values that did no harm; then steps on one or two axes
-// from the best point, biased to what mattered, until kPatience trials in a row gain nothing.
+// The default strategy. Phase 1, in at most half of the trials: the default, then each axis by itself from the
+// default (axes tied by a constraint move along), likely important axes first, those that a running server
+// changes before the others; some pairs of KV types. Phase 2: the winners of the axes together; where larger
+// values failed for lack of memory, those with the leanest values; then steps on one or two axes from the
+// incumbent (incumbent.h), biased to what mattered, until kPatience new points in a row gain nothing beyond
+// noise. What the frontier of memory failures dooms is proposed as such, and one in so many audited.
 
 #include "search/strategy.h"
 
