@@ -4,217 +4,78 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
+#include <cmath>
 #include <thread>
 
 #include "src/base/check.h"
-#include "src/base/log.h"
-#include "src/base/stats.h"
 #include "src/base/units.h"
 #include "src/os/proc.h"
 #include "src/study/interrupt.h"
+#include "src/study/loop_state.h"
 #include "src/study/plan.h"
+#include "src/study/racing.h"
 
 namespace study {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-// What the fresh launches of one configuration came to.
-struct FreshLaunches {
-  std::vector<double> values;  // last objective entry
-  int missed = 0;              // launches in which a limit did not hold
-  void add(const Judgement& judgement) {
-    values.push_back(judgement.objective.back());
-    missed += judgement.feasible ? 0 : 1;
-  }
-};
-
-struct Candidate {
-  search::Config config;
-  search::Outcome outcome;
-  int trial_id = 0;
-};
-
-class Loop {
- public:
-  Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
-       const LoopOptions& options, std::string study_id, std::string boot_id)
-      : study_(study),
-        journal_(journal),
-        runner_(runner),
-        observer_(observer),
-        options_(options),
-        study_id_(std::move(study_id)),
-        boot_id_(std::move(boot_id)),
-        start_(Clock::now()) {
-    const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
-    AR_CHECK(info != nullptr, "the space file's strategy is checked when it is read");
-    search::Limits limits;
-    limits.max_trials = options.max_trials;
-    limits.expected_trials = expected_trials(study);
-    strategy_ = info->make(study.space, study.search.seed, limits);
-    default_config_ = study.space.canonical(study.space.default_config());
-  }
-
-  base::Result<void> replay(const JournalContent& past);
-  base::Result<LoopResult> run();
-
- private:
-  double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  bool out_of_time(double needed_s) const;
-  // Waits for the floor; false when it was not reached in time. True, too, when the user stops: ask next.
-  bool memory_is_back() const;
-  std::string memory_reason() const;
-  double typical_trial_s() const { return trial_s_.empty() ? 0 : base::median(trial_s_); }
-  double confirmation_s() const;
-
-  TrialRequest request_for(search::Proposal proposal);
-  // The record of one trial, journalled and learnt from.
-  base::Result<TrialRecord> trial(const TrialRequest& request);
-  void learn(const TrialRequest& request, const TrialRecord& record);
-  // Takes a trial among those that may win; whether it is the best now.
-  bool rank(Candidate candidate);
-  const TrialMetrics* default_metrics() const;
-  TrialMetrics with_known_answers(TrialMetrics metrics) const;
-  base::Result<LoopResult> conclude(EndReason end, std::string reason);
-  base::Result<LoopResult> confirm(LoopResult result);
-  base::Result<LoopResult> finish(LoopResult result, const Comparison* comparison);
-
-  const Study& study_;
-  Journal& journal_;
-  TrialRunner& runner_;
-  LoopObserver& observer_;
-  const LoopOptions& options_;
-  std::string study_id_, boot_id_;
-  Clock::time_point start_;
-  std::unique_ptr<search::Strategy> strategy_;
-  search::Config default_config_;
-  search::Outcome default_outcome_;
-
-  std::vector<TrialMetrics> finished_;  // trials that ran to their end, confirmation left out
-  std::vector<double> trial_s_;
-  std::map<std::string, int> last_attempt_;         // by params_hash
-  std::map<std::string, int> interrupted_id_;       // trial_id to take up again
-  std::map<std::string, FreshLaunches> confirmed_;  // by params_hash
-  int last_id_ = 0, ended_ = 0;
-  std::vector<Candidate> feasible_;
-  Candidate best_;
-  bool have_best_ = false;
-};
-
-const TrialMetrics* Loop::default_metrics() const {
-  for (const TrialMetrics& trial : finished_) {
-    if (trial.config == default_config_) {
-      return &trial;
-    }
-  }
-  return nullptr;
+double steady_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// A confirmation launch measures speed; what depends on the configuration alone is cited from its first
-// trial.
-TrialMetrics Loop::with_known_answers(TrialMetrics metrics) const {
-  for (const TrialMetrics& trial : finished_) {
-    if (trial.config == metrics.config) {
-      metrics.values.insert(trial.values.begin(), trial.values.end());  // keeps what was measured now
-      metrics.quality_items.insert(trial.quality_items.begin(), trial.quality_items.end());
-      break;
-    }
-  }
-  return metrics;
+bool speed_only(std::string_view phase) {
+  return phase == kAnchorPhase || phase == kFinalPhase || phase == kConfirmPhase;
 }
 
-base::Result<void> Loop::replay(const JournalContent& past) {
-  last_id_ = past.last_trial_id();
-  for (const base::Json* start : past.of_type("trial_start")) {
-    int& last = last_attempt_[base::json_get<std::string>(*start, "params_hash", "")];
-    last = std::max(last, base::json_get<int>(*start, "attempt", 0));
+}  // namespace
+
+Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
+           const LoopOptions& options, std::string study_id, std::string boot_id)
+    : study_(study),
+      journal_(journal),
+      runner_(runner),
+      observer_(observer),
+      options_(options),
+      study_id_(std::move(study_id)),
+      boot_id_(std::move(boot_id)),
+      now_s_(options.now_s ? options.now_s : std::function<double()>(steady_s)),
+      start_s_(now_s_()) {
+  const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
+  AR_CHECK(info != nullptr, "the space file's strategy is checked when it is read");
+  search::Limits limits;
+  limits.max_trials = options.max_trials;
+  limits.expected_trials = expected_trials(study);
+  if (options.anchor_every > 0) {
+    // Anchors take their share: the plan must fit what is left.
+    int room = limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials)
+                                          : limits.max_trials;
+    limits.expected_trials = std::max(1, room - room / (options.anchor_every + 1));
   }
-  std::vector<base::Json> ends;
-  for (const base::Json* end : past.of_type("trial_end")) {
-    ends.push_back(*end);
-  }
-  for (const base::Json* start : past.interrupted()) {
-    std::string hash = base::json_get<std::string>(*start, "params_hash", "");
-    if (base::json_get<int>(*start, "attempt", 0) < last_attempt_[hash]) {
-      continue;  // taken up again already
-    }
-    bool rebooted = base::json_get<std::string>(*start, "boot_id", "") != boot_id_;
-    if (!rebooted) {
-      interrupted_id_[hash] = base::json_get<int>(*start, "trial_id", 0);
-      continue;
-    }
-    base::Json end = host_crash_end(*start);
-    observer_.note(
-        fmt::format("trial {}: the machine went down while it ran; it counts as out of memory and is "
-                    "not run again",
-                    base::json_get<int>(*start, "trial_id", 0)));
-    if (auto written = journal_.append(end); !written) {
-      return written.failure();
-    }
-    ends.push_back(std::move(end));
-  }
-  int strangers = 0;
-  for (const base::Json& end : ends) {
-    auto config = search::from_json(study_.space, end.value("params", base::Json::object()));
-    if (!config) {
-      return base::error(
-          fmt::format("{}: trial {}", journal_.path(), base::json_get<int>(end, "trial_id", 0)),
-          config.failure().to_string(), "the journal does not fit its own space; start a new study");
-    }
-    Judgement judgement = judgement_of(end);
-    std::string hash = base::json_get<std::string>(end, "params_hash", "");
-    auto metrics = metrics_of(study_.space, end);
-    if (base::json_get<std::string>(end, "phase", "") == kConfirmPhase) {
-      if (metrics && !judgement.objective.empty()) {
-        confirmed_[hash].add(judgement);
-      }
-      continue;
-    }
-    // Asking first keeps the strategy's random numbers where they were.
-    auto proposal = strategy_->ask();
-    strangers += !proposal || proposal->config != *config ? 1 : 0;
-    search::Outcome outcome = outcome_of_end(study_, end);
-    strategy_->tell(*config, outcome);
-    ++ended_;
-    trial_s_.push_back(base::json_get<double>(end, "t_total_s", 0));
-    if (metrics) {
-      finished_.push_back(std::move(*metrics));
-    }
-    if (*config == default_config_) {
-      default_outcome_ = outcome;
-    }
-    rank({*config, outcome, base::json_get<int>(end, "trial_id", 0)});
-  }
-  if (strangers > 0) {
-    observer_.note(
-        fmt::format("{} recorded trials are not what this version's {} would have asked for; they are "
-                    "learnt from all the same",
-                    strangers, study_.search.strategy));
-  }
-  return {};
+  limits.in_place = options.in_place;
+  strategy_ = info->make(study.space, study.search.seed, limits);
+  default_config_ = study.space.canonical(study.space.default_config());
+  default_key_ = key_of(default_config_);
 }
 
-bool Loop::out_of_time(double needed_s) const {
-  double limit = options_.budget_s > 0 ? options_.budget_s : options_.deadline_s;
+double Loop::elapsed_s() const {
+  return now_s_() - start_s_;
+}
+
+double Loop::limit_s() const {
   if (options_.budget_s > 0 && options_.deadline_s > 0) {
-    limit = std::min(options_.budget_s, options_.deadline_s);
+    return std::min(options_.budget_s, options_.deadline_s);
   }
-  return limit > 0 && elapsed_s() + needed_s > limit;
+  return options_.budget_s > 0 ? options_.budget_s : options_.deadline_s;
 }
 
-// Confirmation launches measure speed only; a quarter of the limit at most is kept for them.
-double Loop::confirmation_s() const {
-  double limit = options_.budget_s > 0 ? options_.budget_s : options_.deadline_s;
-  return std::min(2.0 * options_.confirm_launches * typical_trial_s(), limit / 4);
-}
-
-bool Loop::memory_is_back() const {
-  auto start = Clock::now();
-  while (options_.min_headroom_bytes > 0 && os::read_meminfo().available < options_.min_headroom_bytes) {
-    if (interrupted() ||
-        std::chrono::duration<double>(Clock::now() - start).count() > options_.memory_wait_s) {
+bool Loop::memory_is_back() {
+  auto below = [&] { return os::read_meminfo().available < options_.min_headroom_bytes; };
+  if (options_.min_headroom_bytes == 0 || !below()) {
+    return true;
+  }
+  runner_.release();  // a server kept for the next trial is what may hold it
+  double start = now_s_();
+  while (below()) {
+    if (interrupted() || now_s_() - start > options_.memory_wait_s) {
       return interrupted();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
@@ -227,9 +88,24 @@ std::string Loop::memory_reason() const {
                      base::format_bytes(options_.min_headroom_bytes), options_.memory_wait_s);
 }
 
+uint64_t Loop::key_of(const search::Config& config) const {
+  return std::stoull(params_hash(search::to_json(study_.space, config)), nullptr, 16);
+}
+
+double Loop::sigma() const {
+  bool noisy = !study_.objective.maximize.empty() && depends_on_speed(study_.objective.maximize.back());
+  return noisy ? noise_.relative_se(repeats()) : 0;
+}
+
+LoopResult Loop::stopped_by_user() {
+  runner_.release();
+  return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+}
+
 TrialRequest Loop::request_for(search::Proposal proposal) {
   TrialRequest request;
   request.params_hash = params_hash(search::to_json(study_.space, proposal.config));
+  request.speed_only = speed_only(proposal.phase);
   request.proposal = std::move(proposal);
   request.proposer = study_.search.strategy;
   request.attempt = ++last_attempt_[request.params_hash];
@@ -243,16 +119,64 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
   return request;
 }
 
+std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetrics& so_far) const {
+  const std::string& phase = request.proposal.phase;
+  if (phase == "default" || request.proposal.config == default_config_ || speed_only(phase)) {
+    return std::nullopt;
+  }
+  TrialMetrics level = slowed(so_far, drift_.factor);
+  double error = noise_.relative_se(repeats());
+  if (auto broken = broken_limit(study_, level, default_metrics(), references_, error)) {
+    return broken;
+  }
+  // A sweep's effect is wanted even where it loses.
+  const Ranked* leader = phase == "perturb" ? ranking_.leader(sigma(), default_key_) : nullptr;
+  return leader == nullptr
+             ? std::nullopt
+             : cannot_win(study_, level, default_metrics(), leader->objective, leader->launches, error);
+}
+
+void Loop::judge_record(const TrialRequest& request, TrialRecord& record) const {
+  record.drift = drift_.factor;
+  record.censored = record.censored || ended_early(record.status);
+  record.noise = sigma();
+  if (record.status != Status::kOk) {
+    return;
+  }
+  TrialMetrics whole = slowed(record.metrics, drift_.factor);
+  if (request.speed_only) {
+    whole = answers_.complete(std::stoull(request.params_hash, nullptr, 16), std::move(whole));
+  }
+  record.judgement = judge(study_, whole, default_metrics(), references_);
+}
+
+TrialRecord Loop::skipped(const TrialRequest& request, std::string why) const {
+  TrialRecord record;
+  record.status = Status::kSkippedPredicted;
+  record.reason = std::move(why);
+  record.cold = request.cold;
+  return record;
+}
+
 base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
-  auto plan = runner_.plan(request);
+  std::string cannot = request.proposal.doomed;
+  if (cannot.empty() && options_.cannot_fit && !request.speed_only) {
+    cannot = options_.cannot_fit(request.proposal.config);
+  }
+  base::Result<LaunchPlan> plan = cannot.empty() ? runner_.plan(request) : LaunchPlan();
   std::vector<std::string> argv = plan ? redacted(plan->argv) : std::vector<std::string>();
   auto started = journal_.append(trial_start(study_id_, study_.space, request, argv, boot_id_));
   if (!started) {
     return started.failure();
   }
   TrialRecord record;
-  if (plan) {
-    record = runner_.run(request, *plan, {});
+  if (!cannot.empty()) {
+    record = skipped(request, std::move(cannot));
+  } else if (plan) {
+    TrialContext context;
+    context.known = &numerics_;
+    context.gate = [&](const TrialMetrics& so_far) { return gate(request, so_far); };
+    record = runner_.run(request, *plan, context);
   } else {
     record.status = Status::kLoadCrash;
     record.reason = "could not be launched: " + plan.failure().to_string();
@@ -260,57 +184,180 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   if (record.status == Status::kInterrupted) {
     return record;  // no end: it runs again
   }
-  if (record.status == Status::kOk) {
-    record.judgement = judge(study_, with_known_answers(record.metrics), default_metrics(), finished_);
-  }
+  judge_record(request, record);
   auto ended = journal_.append(trial_end(study_id_, study_.space, request, record));
   if (!ended) {
     return ended.failure();
   }
+  EndedTrial learnt;
+  learnt.phase = request.proposal.phase;
+  learnt.config = request.proposal.config;
+  learnt.key = std::stoull(request.params_hash, nullptr, 16);
+  learnt.trial_id = request.trial_id;
+  learnt.parent_id = request.parent_id;
+  learnt.cold_required = request.cold;
+  learnt.status = record.status;
+  learnt.judgement = record.judgement;
+  learnt.drift = record.drift;
+  learnt.times = {record.cold, request.speed_only,
+                  record.cold ? record.t_load_s.value_or(0) : record.t_reconfigure_s.value_or(0),
+                  record.t_measure_s.value_or(0), record.t_total_s};
+  learnt.numerics_key = record.numerics_key;
+  learnt.cited = record.cited_trial_id > 0;
+  learnt.quality = &record.quality;
+  learnt.needle = &record.needle;
+  if (record.status == Status::kOk || ended_early(record.status)) {
+    learnt.metrics = record.metrics;
+    learnt.metrics->config = request.proposal.config;
+    learnt.outcome = outcome_of(study_, record.judgement, *learnt.metrics);
+    learnt.outcome.noise = record.noise;
+  } else {
+    learnt.outcome.out_of_memory = means_out_of_memory(record.status);
+    learnt.outcome.predicted = record.status == Status::kSkippedPredicted;
+  }
+  bool leads = learn(learnt);
+  observer_.trial_ended(request, record, leads);
   return record;
 }
 
-bool Loop::rank(Candidate candidate) {
-  if (!candidate.outcome.feasible) {
-    return false;
+// What a launch says of noise, drift and the default's speed.
+void Loop::learn_speed(const EndedTrial& trial) {
+  if (trial.status != Status::kOk || !trial.metrics || trial.phase == kConfirmPhase) {
+    return;  // confirmation is judged by its own scatter, and planned before it begins
   }
-  int trial_id = candidate.trial_id;
-  feasible_.push_back(std::move(candidate));
-  std::vector<const search::Outcome*> outcomes;
-  for (const Candidate& each : feasible_) {
-    outcomes.push_back(&each.outcome);
+  auto value = [&](const char* name) {
+    auto found = trial.metrics->values.find(name);
+    return found != trial.metrics->values.end() ? found->second : 0;
+  };
+  noise_.add_samples(value("decode_tps"), value("decode_tps_mad"),
+                     static_cast<int>(value("decode_tps_samples")));
+  auto level = speed_level(study_, *trial.metrics);
+  double judged = trial.judgement.objective.empty() ? 0 : trial.judgement.objective.back();
+  noise_.add_launch(trial.key, sigma() > 0 && judged > 0 ? judged : level.value_or(0) / trial.drift);
+  if (trial.key != default_key_) {
+    return;
   }
-  best_ = feasible_[*search::best_of(outcomes, search::kObjectiveTolerance)];
-  have_best_ = true;
-  return best_.trial_id == trial_id;
+  if (!have_default_) {
+    have_default_ = true;
+    default_metrics_ = *trial.metrics;
+  }
+  const TrialMetrics steady = slowed(*trial.metrics, trial.drift);
+  for (const char* name : {"decode_tps", "prefill_tps", "decode_tps_at_half_context", "ttft_ms"}) {
+    auto seen = steady.values.find(name);
+    if (seen != steady.values.end() && seen->second > 0) {
+      auto& [sum, n] = default_speeds_[name];
+      sum += std::log(seen->second);
+      default_metrics_.values[name] = std::exp(sum / ++n);
+    }
+  }
+  if (level) {
+    default_levels_.push_back(*level);
+    Drift now = drift_of(default_levels_);
+    if (now.flagged && !drift_.flagged) {
+      observer_.note(fmt::format("the machine drifts: the default now runs at {:.2f} of its first speed; speeds are "
+                                 "judged with that taken out",
+                                 now.factor));
+    }
+    drift_ = now;
+  }
 }
 
-void Loop::learn(const TrialRequest& request, const TrialRecord& record) {
-  search::Outcome outcome;
-  if (record.status == Status::kOk) {
-    outcome = outcome_of(study_, record.judgement, record.metrics);
-    finished_.push_back(record.metrics);
+bool Loop::learn(const EndedTrial& trial) {
+  if (trial.status != Status::kSkippedPredicted) {
+    pace_.learn(trial.times);
   }
-  outcome.out_of_memory = outcome.out_of_memory || means_out_of_memory(record.status);
-  strategy_->tell(request.proposal.config, outcome);
-  ++ended_;
-  trial_s_.push_back(record.t_total_s);
-  if (request.proposal.config == default_config_) {
-    default_outcome_ = outcome;
+  learn_speed(trial);
+  bool launched = trial.status == Status::kOk && !trial.judgement.objective.empty();
+  double value = launched ? trial.judgement.objective.back() : 0;
+  if (trial.phase == kConfirmPhase) {
+    if (launched) {
+      Series& series = series_[trial.parent_id];
+      bool winner = trial.key != default_key_;
+      if (!trial.cold_required) {
+        series.in_place.push_back({winner, value});
+      } else {
+        (winner ? series.winner : series.baseline).push_back(value);
+      }
+      series.winner_launches += winner ? 1 : 0;
+      series.missed += winner && !trial.judgement.feasible ? 1 : 0;
+    }
+    return false;
   }
-  bool new_best = rank({request.proposal.config, outcome, request.trial_id});
-  observer_.trial_ended(request, record, new_best);
+  if (trial.phase == kAnchorPhase || trial.phase == kFinalPhase) {
+    bool anchor = trial.phase == kAnchorPhase;
+    ended_ += anchor ? 1 : 0;
+    since_anchor_ = anchor ? 0 : since_anchor_;
+    if (launched) {
+      ranking_.add_launch(trial.key, value, trial.judgement.feasible, !anchor);
+    } else if (!anchor) {
+      ranking_.add_failure(trial.key);
+    }
+  } else {
+    strategy_->tell(trial.config, trial.outcome);
+    if (trial.status == Status::kSkippedPredicted) {
+      return false;
+    }
+    ++ended_;
+    ++since_anchor_;
+    default_ok_ |= trial.key == default_key_ && trial.status == Status::kOk;
+    if (trial.metrics && trial.status == Status::kOk) {
+      answers_.add(trial.key, *trial.metrics);
+      if (is_reference(study_, *trial.metrics)) {
+        references_.push_back(*trial.metrics);
+      }
+      if (!trial.numerics_key.empty() && !trial.cited && !numerics_.contains(trial.numerics_key)) {
+        NumericsResult& known = numerics_[trial.numerics_key];
+        known.trial_id = trial.trial_id;
+        known.quality = trial.quality != nullptr ? *trial.quality : base::Json(nullptr);
+        known.needle = trial.needle != nullptr ? *trial.needle : base::Json(nullptr);
+        for (const char* name : {"quality", "needle_recall", "perplexity"}) {
+          if (auto found = trial.metrics->values.find(name); found != trial.metrics->values.end()) {
+            known.values[name] = found->second;
+          }
+        }
+        known.quality_items = trial.metrics->quality_items;
+      }
+    }
+    if (trial.outcome.feasible) {
+      ranking_.add(trial.key, trial.config, trial.trial_id, trial.outcome.objective);
+    }
+  }
+  const Ranked* leader = ranking_.leader(sigma(), default_key_);
+  int id = leader == nullptr ? 0 : leader->trial_id;
+  bool changed = id != leader_id_;
+  leader_id_ = id;
+  return changed && id == trial.trial_id;
+}
+
+base::Result<bool> Loop::next_trial() {
+  std::optional<search::Proposal> proposal;
+  if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
+    proposal = search::Proposal{default_config_, std::string(kAnchorPhase),
+                                "the default again, to see noise and drift"};
+  } else {
+    proposal = strategy_->ask();
+  }
+  if (!proposal) {
+    return false;
+  }
+  TrialRequest request = request_for(std::move(*proposal));
+  observer_.trial_started(ended_ + 1, options_.max_trials, request);
+  auto record = trial(request);
+  if (!record) {
+    return record.failure();
+  }
+  return true;
 }
 
 base::Result<LoopResult> Loop::run() {
   while (true) {
     if (interrupted()) {
-      return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+      return stopped_by_user();
     }
     if (ended_ >= options_.max_trials) {
       return conclude(EndReason::kFinished, fmt::format("{} trials were run", ended_));
     }
-    if (out_of_time(typical_trial_s() + (have_best_ ? confirmation_s() : 0))) {
+    if (out_of_time(pace_.search_trial_s() + (leader_id_ > 0 ? kept_s() : 0))) {
       return conclude(EndReason::kBudget, "the time is used up");
     }
     if (!memory_is_back()) {
@@ -319,142 +366,16 @@ base::Result<LoopResult> Loop::run() {
     if (interrupted()) {
       continue;
     }
-    auto proposal = strategy_->ask();
-    if (!proposal) {
+    auto ran = next_trial();
+    if (!ran) {
+      return ran.failure();
+    }
+    if (!*ran) {
       return conclude(EndReason::kFinished,
                       "the search has stopped: no step from the best point has gained anything");
     }
-    TrialRequest request = request_for(std::move(*proposal));
-    observer_.trial_started(ended_ + 1, options_.max_trials, request);
-    auto record = trial(request);
-    if (!record) {
-      return record.failure();
-    }
-    if (record->status != Status::kInterrupted) {
-      learn(request, *record);
-    }
   }
 }
-
-base::Result<LoopResult> Loop::conclude(EndReason end, std::string reason) {
-  LoopResult result{end, Verdict::kUnconfirmed, std::move(reason)};
-  if (!have_best_) {
-    result.verdict = Verdict::kNoFeasible;
-    return finish(result, nullptr);
-  }
-  if (best_.config == default_config_) {
-    result.verdict = Verdict::kDefaultStands;
-    return finish(result, nullptr);
-  }
-  if (!default_outcome_.feasible) {
-    // Nothing to compare with: the default does not hold the limits at all, the winner does.
-    return finish(result, nullptr);
-  }
-  if (options_.confirm_launches == 0 || end == EndReason::kMemory) {
-    return finish(result, nullptr);
-  }
-  return confirm(result);
-}
-
-base::Result<LoopResult> Loop::confirm(LoopResult result) {
-  auto hash_of = [&](const search::Config& config) {
-    return params_hash(search::to_json(study_.space, config));
-  };
-  FreshLaunches& winner = confirmed_[hash_of(best_.config)];
-  FreshLaunches& baseline = confirmed_[hash_of(default_config_)];
-  auto wanted = static_cast<size_t>(options_.confirm_launches);
-  bool failed = false;
-  for (int step = 0; !failed && (winner.values.size() < wanted || baseline.values.size() < wanted); ++step) {
-    bool hard_limit = result.end == EndReason::kBudget || options_.budget_s > 0 || options_.deadline_s > 0;
-    bool memory = memory_is_back();
-    if (interrupted()) {
-      return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
-    }
-    if (!memory) {
-      result.end = EndReason::kMemory;
-      result.reason = memory_reason();
-      break;
-    }
-    if (hard_limit && out_of_time(0)) {
-      break;
-    }
-    // D W W D D W ...: neither arm always comes first.
-    bool default_turn = (step + 1) / 2 % 2 == 0;
-    default_turn = winner.values.size() >= wanted || (default_turn && baseline.values.size() < wanted);
-    search::Proposal proposal;
-    proposal.config = default_turn ? default_config_ : best_.config;
-    proposal.phase = kConfirmPhase;
-    proposal.rationale = default_turn
-                             ? "confirm: the default, launched afresh"
-                             : fmt::format("confirm: the winner (trial {}), launched afresh", best_.trial_id);
-    TrialRequest request = request_for(std::move(proposal));
-    observer_.trial_started(ended_, options_.max_trials, request);
-    auto record = trial(request);
-    if (!record) {
-      return record.failure();
-    }
-    if (record->status == Status::kInterrupted) {
-      continue;
-    }
-    observer_.trial_ended(request, *record, false);
-    failed = record->status != Status::kOk || record->judgement.objective.empty();
-    if (!failed) {
-      (default_turn ? baseline : winner).add(record->judgement);
-    }
-  }
-  Comparison comparison = compare_pairs(winner.values, baseline.values);
-  comparison.missed = winner.missed;
-  const auto& best = best_.outcome.objective;
-  const auto& first = default_outcome_.objective;
-  // An earlier entry of the objective that differs (a context size) is decided by the configuration itself,
-  // once the winner has shown again that it runs.
-  for (size_t i = 0; i + 1 < std::min(best.size(), first.size()) && comparison.decided_by.empty(); ++i) {
-    if (best[i] > first[i] * (1 + search::kObjectiveTolerance)) {
-      comparison.decided_by = study_.objective.maximize[i].text();
-    }
-  }
-  if (failed) {
-    result.reason += "; a confirmation launch failed";
-  } else if (2 * winner.missed > static_cast<int>(winner.values.size())) {
-    // Not the default either: it is better only where the limits do not matter.
-    result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
-                                 winner.missed, winner.values.size());
-  } else if (comparison.pairs >= 3 && (comparison.low > 1 || !comparison.decided_by.empty())) {
-    result.verdict = Verdict::kConfirmed;
-  } else if (comparison.pairs >= 3) {
-    result.verdict = Verdict::kDefaultStands;
-  }
-  return finish(result, &comparison);
-}
-
-base::Result<LoopResult> Loop::finish(LoopResult result, const Comparison* comparison) {
-  base::Json end = {{"type", "study_end"},
-                    {"schema_version", kSchemaVersion},
-                    {"study_id", study_id_},
-                    {"ended", utc_now()},
-                    {"finished", result.end == EndReason::kFinished},
-                    {"reason", result.reason},
-                    {"verdict", to_string(result.verdict)},
-                    {"best_trial_id", have_best_ ? base::Json(best_.trial_id) : base::Json(nullptr)},
-                    {"confirmation", nullptr}};
-  if (comparison != nullptr && comparison->pairs > 0) {
-    end["confirmation"] = {
-        {"pairs", comparison->pairs}, {"ratio", comparison->ratio}, {"missed", comparison->missed}};
-    if (!comparison->decided_by.empty()) {
-      end["confirmation"]["decided_by"] = comparison->decided_by;
-    }
-    if (comparison->pairs > 1) {
-      end["confirmation"]["ratio_low"] = comparison->low;
-      end["confirmation"]["ratio_high"] = comparison->high;
-    }
-  }
-  if (auto written = journal_.append(end); !written) {
-    return written.failure();
-  }
-  return result;
-}
-
-}  // namespace
 
 base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past, Journal& journal,
                                   TrialRunner& runner, LoopObserver& observer, const LoopOptions& options,
@@ -462,9 +383,12 @@ base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past
   Loop loop(study, journal, runner, observer, options,
             base::json_get<std::string>(past.header, "study_id", ""), boot_id);
   if (auto replayed = loop.replay(past); !replayed) {
+    runner.release();
     return replayed.failure();
   }
-  return loop.run();
+  auto result = loop.run();
+  runner.release();
+  return result;
 }
 
 }  // namespace study

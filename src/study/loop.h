@@ -9,31 +9,34 @@
 
 #include "src/study/journal.h"
 #include "src/study/trial.h"
+#include "src/study/verdict.h"
 
 namespace study {
-
-enum class Verdict {
-  kConfirmed,      // the winner beats the default in fresh launches
-  kDefaultStands,  // the default is the best, or nothing beats it beyond noise
-  kUnconfirmed,    // a better one was seen, but not launched often enough to be sure
-  kNoFeasible,     // no trial held every limit
-};
-std::string_view to_string(Verdict verdict);
 
 enum class EndReason { kFinished, kBudget, kInterrupted, kMemory };
 
 struct LoopOptions {
-  int max_trials = 60;                // ended trials of the whole study, confirmation not counted
+  int max_trials = 60;                // ended trials of the whole study; finals, confirmation, skips not counted
   double budget_s = 0;                // wall time of this session; 0 = none
   double deadline_s = 0;              // seconds from now ("until"); 0 = none
-  int confirm_launches = 3;           // fresh launches of winner and default each; 0 = no confirmation
+  // Fresh launches of winner and default each: at least so many, up to kMostPairs where noise asks for it; under
+  // three exactly so many (never confirmed); 0 = neither finals nor confirmation.
+  int confirm_launches = 3;
   uint64_t min_headroom_bytes = 0;    // no launch below this much available memory
   double memory_wait_s = 60;          // how long to wait for it
   int anchor_every = 8;               // the default again after so many trials; 0 = never
   std::vector<std::string> in_place;  // axes a running server changes; see search::Limits
   // Why this configuration cannot fit into memory, "" when it may: asked before each launch. May be empty.
   std::function<std::string(const search::Config&)> cannot_fit;
+  // Seconds on a clock that only goes forward; empty = the steady clock. For tests.
+  std::function<double()> now_s;
 };
+
+// A confirmation has at most so many cold pairs or ABBA blocks, and in place at least so many blocks and cold
+// launches of each.
+inline constexpr int kMostPairs = 12, kLeastPairs = 3, kLeastBlocks = 6, kColdLaunches = 2;
+// The finals: so many contenders, each launched so often.
+inline constexpr int kFinalists = 4, kFinalLaunches = 3;
 
 // What somebody watching is told. `k` counts ended trials, the running one included.
 class LoopObserver {
@@ -56,14 +59,5 @@ struct LoopResult {
 base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past, Journal& journal,
                                   TrialRunner& runner, LoopObserver& observer, const LoopOptions& options,
                                   const std::string& boot_id);
-
-// Verdict of fresh pairs of one objective entry: t-interval (95%) of their log-ratios. Pure.
-struct Comparison {
-  double ratio = 1, low = 1, high = 1;  // winner / default: geometric mean and its interval
-  int pairs = 0;
-  int missed = 0;          // fresh launches of the winner in which a limit did not hold
-  std::string decided_by;  // the earlier objective entry that already tells them apart, if one does
-};
-Comparison compare_pairs(const std::vector<double>& winner, const std::vector<double>& baseline);
 
 }  // namespace study

@@ -249,19 +249,100 @@ search::Outcome outcome_of(const Study& study, const Judgement& judgement, const
   outcome.out_of_memory = breaks_memory_limit(study, trial);
   outcome.feasible = judgement.feasible;
   outcome.objective = judgement.objective;
-  if (study.objective.maximize.empty() || study.objective.maximize.back().text() != "decode_tps") {
-    return outcome;
-  }
-  auto measured = [&](const char* name) {
-    auto found = trial.values.find(name);
-    return found != trial.values.end() && std::isfinite(found->second) ? found->second : 0;
-  };
-  double speed = measured("decode_tps"), spread = measured("decode_tps_mad");
-  double samples = std::max(1.0, measured("decode_tps_samples"));
-  if (speed > 0 && spread > 0) {
-    outcome.noise = spread / speed / std::sqrt(samples);
-  }
   return outcome;
+}
+
+std::optional<double> entry_value(const Study& study, const search::Expression& expression,
+                                  const TrialMetrics& trial, const TrialMetrics* default_trial) {
+  auto value = expression.evaluate(lookup_of(study, trial, default_trial));
+  if (!value) {
+    return std::nullopt;
+  }
+  double number = std::numeric_limits<double>::quiet_NaN();
+  if (const auto* real = std::get_if<double>(&*value)) {
+    number = *real;
+  } else if (const auto* whole = std::get_if<int64_t>(&*value)) {
+    number = static_cast<double>(*whole);
+  }
+  return std::isfinite(number) ? std::optional(number) : std::nullopt;
+}
+
+std::optional<bool> limit_holds(const Study& study, const search::Expression& limit,
+                                const TrialMetrics& trial, const TrialMetrics* default_trial) {
+  auto value = limit.evaluate(lookup_of(study, trial, default_trial));
+  const bool* holds = value ? std::get_if<bool>(&*value) : nullptr;
+  return holds == nullptr ? std::nullopt : std::optional(*holds);
+}
+
+std::string broken_limit_text(const Study& study, const search::Expression& limit, const TrialMetrics& trial,
+                              const TrialMetrics* default_trial) {
+  return fmt::format("{} does not hold ({})", limit.text(),
+                     numbers_in(limit, lookup_of(study, trial, default_trial)));
+}
+
+std::string broken_quality(const Study& study, const TrialMetrics& trial, const TrialMetrics* default_trial,
+                           std::span<const TrialMetrics> others) {
+  for (const std::string& type : study.objective.quality_not_worse_than) {
+    std::string violation = quality_violation(study, trial, default_trial, others, type);
+    if (!violation.empty()) {
+      return violation;
+    }
+  }
+  return "";
+}
+
+bool is_reference(const Study& study, const TrialMetrics& trial) {
+  return !trial.quality_items.empty() &&
+         std::any_of(study.objective.quality_not_worse_than.begin(),
+                     study.objective.quality_not_worse_than.end(), [&](const std::string& type) {
+                       return same_but_cache_types(study, trial.config, trial.config, type);
+                     });
+}
+
+namespace {
+
+// Larger is better or smaller is: what noise and drift act on.
+constexpr std::string_view kSpeeds[] = {"decode_tps", "prefill_tps", "decode_tps_at_half_context"};
+constexpr std::string_view kTimes[] = {"ttft_ms"};
+
+bool is_timed(std::string_view name) {
+  return std::find(std::begin(kSpeeds), std::end(kSpeeds), name) != std::end(kSpeeds) ||
+         std::find(std::begin(kTimes), std::end(kTimes), name) != std::end(kTimes);
+}
+
+}  // namespace
+
+TrialMetrics slowed(TrialMetrics trial, double factor) {
+  for (std::string_view name : kSpeeds) {
+    if (auto at = trial.values.find(std::string(name)); at != trial.values.end()) {
+      at->second /= factor;
+    }
+  }
+  if (auto spread = trial.values.find("decode_tps_mad"); spread != trial.values.end()) {
+    spread->second /= factor;
+  }
+  for (std::string_view name : kTimes) {
+    if (auto at = trial.values.find(std::string(name)); at != trial.values.end()) {
+      at->second *= factor;
+    }
+  }
+  return trial;
+}
+
+bool depends_on_speed(const search::Expression& expression) {
+  auto names = expression.names();
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return is_timed(name); });
+}
+
+std::optional<double> speed_level(const Study& study, const TrialMetrics& trial) {
+  std::string name = "decode_tps";
+  if (!study.objective.maximize.empty()) {
+    const std::string& last = study.objective.maximize.back().text();
+    name = std::find(std::begin(kSpeeds), std::end(kSpeeds), last) != std::end(kSpeeds) ? last : name;
+  }
+  auto found = trial.values.find(name);
+  bool known = found != trial.values.end() && std::isfinite(found->second) && found->second > 0;
+  return known ? std::optional(found->second) : std::nullopt;
 }
 
 }  // namespace study

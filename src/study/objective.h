@@ -3,6 +3,7 @@
 // which do not. Pure. A metric that was not measured makes a trial infeasible and says so; it is never a 0.
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,8 +43,29 @@ struct Judgement {
 Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetrics* default_trial,
                 std::span<const TrialMetrics> others);
 
-// For Strategy::tell: ok, with the judgement's objective. Its noise is known where the last entry to maximise is
-// decode_tps itself: its MAD (scaled to a sigma) over its median and the root of its samples' number.
+// For Strategy::tell: ok, with the judgement's objective. Its noise is the loop's to fill in.
 search::Outcome outcome_of(const Study& study, const Judgement& judgement, const TrialMetrics& trial);
+
+// One entry to maximise; nullopt where part of it was not measured (yet).
+std::optional<double> entry_value(const Study& study, const search::Expression& expression,
+                                  const TrialMetrics& trial, const TrialMetrics* default_trial);
+// One limit; nullopt where it cannot be told (yet).
+std::optional<bool> limit_holds(const Study& study, const search::Expression& limit,
+                                const TrialMetrics& trial, const TrialMetrics* default_trial);
+// "decode_tps >= 10 does not hold (decode_tps 9)"
+std::string broken_limit_text(const Study& study, const search::Expression& limit, const TrialMetrics& trial,
+                              const TrialMetrics* default_trial);
+// Of "quality not_worse_than T": "" where it holds; for a trial whose quality was measured.
+std::string broken_quality(const Study& study, const TrialMetrics& trial, const TrialMetrics* default_trial,
+                           std::span<const TrialMetrics> others);
+// Whether the trial can be the reference of "quality not_worse_than T": judge() needs no others.
+bool is_reference(const Study& study, const TrialMetrics& trial);
+
+// The same trial on a machine `factor` times as slow: speeds divided, times to the first token multiplied.
+TrialMetrics slowed(TrialMetrics trial, double factor);
+bool depends_on_speed(const search::Expression& expression);
+// The speed that tells how fast the machine is: the objective's last entry where it is a speed itself, else
+// decode_tps; nullopt when not measured.
+std::optional<double> speed_level(const Study& study, const TrialMetrics& trial);
 
 }  // namespace study

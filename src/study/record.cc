@@ -22,10 +22,11 @@ base::Json head(const char* type, const std::string& study_id, const search::Spa
           {"study_id", study_id},
           {"trial_id", request.trial_id},
           {"attempt", request.attempt},
-          {"parent_id", nullptr},
+          {"parent_id", request.parent_id > 0 ? base::Json(request.parent_id) : base::Json(nullptr)},
           {"phase", request.proposal.phase},
           {"proposer", request.proposer},
           {"rationale", request.proposal.rationale},
+          {"cold_required", request.cold},
           {"params", search::to_json(space, request.proposal.config)},
           {"params_hash", request.params_hash}};
 }
@@ -76,6 +77,8 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
   end["noise"] = record.noise;
   if (!ok) {
     end["feasible"] = false;
+  }
+  if (!ok && !ended_early(record.status)) {
     return end;
   }
   end["speed"] = record.speed;
@@ -93,6 +96,9 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
     items[id] = passed;
   }
   end["quality_items"] = items;
+  if (!ok) {
+    return end;
+  }
   base::Json objective = base::Json::array();
   for (double value : record.judgement.objective) {
     objective.push_back(optional_number(value));
@@ -116,8 +122,13 @@ base::Json host_crash_end(const base::Json& start) {
   return end;
 }
 
+bool ended_early(Status status) {
+  return status == Status::kPruned || status == Status::kQualityFail;
+}
+
 std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end) {
-  if (base::json_get<std::string>(end, "status", "") != to_string(Status::kOk)) {
+  auto status = parse_status(base::json_get<std::string>(end, "status", ""));
+  if (!status || (*status != Status::kOk && !ended_early(*status))) {
     return std::nullopt;
   }
   auto config = search::from_json(space, end.value("params", base::Json::object()));
@@ -161,11 +172,14 @@ Judgement judgement_of(const base::Json& end) {
 
 search::Outcome outcome_of_end(const Study& study, const base::Json& end) {
   auto status = parse_status(base::json_get<std::string>(end, "status", ""));
-  if (auto metrics = metrics_of(study.space, end)) {
-    return outcome_of(study, judgement_of(end), *metrics);
-  }
   search::Outcome outcome;
+  if (auto metrics = metrics_of(study.space, end)) {
+    outcome = outcome_of(study, judgement_of(end), *metrics);
+    outcome.noise = base::json_get<double>(end, "noise", 0);
+    return outcome;
+  }
   outcome.out_of_memory = status && means_out_of_memory(*status);
+  outcome.predicted = status && *status == Status::kSkippedPredicted;
   return outcome;
 }
 

@@ -15,6 +15,7 @@ namespace study {
 
 struct TrialRequest {
   int trial_id = 0, attempt = 1;
+  int parent_id = 0;  // confirm: the trial whose configuration is being confirmed; 0 = none
   search::Proposal proposal;
   std::string proposer;     // the strategy's name
   std::string params_hash;  // of the canonical configuration
@@ -40,7 +41,7 @@ struct TrialRecord {
   bool censored = false;                  // ended early: what was measured says less than a whole trial
   double drift = 1;      // speeds were divided by this before they were judged; filled by the loop
   double noise = 0;      // Outcome::noise, filled by the loop
-  TrialMetrics metrics;  // of a trial that is ok
+  TrialMetrics metrics;  // of a trial that is ok; of one ended early (pruned, quality_fail) what was measured
   Judgement judgement;   // likewise; filled by the loop
 };
 
@@ -53,7 +54,9 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
 // The end of a trial that the machine did not survive, from its start.
 base::Json host_crash_end(const base::Json& start);
 
-// Back from a trial_end. nullopt unless it is ok and its parameters fit the space.
+// Ended early by the loop's own judgement: it ran, and what it measured stays.
+bool ended_early(Status status);
+// Back from a trial_end. nullopt unless it is ok or was ended early, and its parameters fit the space.
 std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end);
 Judgement judgement_of(const base::Json& end);
 // What the strategy was told, or would have been.

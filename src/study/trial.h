@@ -83,7 +83,7 @@ class ServerTrialRunner : public TrialRunner {
   std::unique_ptr<Instance> instance_;
 };
 
-// The phase of confirmation launches: speed only, everything else is known.
-inline constexpr std::string_view kConfirmPhase = "confirm";
+// The loop's own phases: speed only, everything else is known. The strategy is not told of them.
+inline constexpr std::string_view kAnchorPhase = "anchor", kFinalPhase = "final", kConfirmPhase = "confirm";
 
 }  // namespace study

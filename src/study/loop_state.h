@@ -1,0 +1,130 @@
+#pragma once
+// What the loop knows while a study runs. Shared by loop.cc (ask, trial, tell), replay.cc (the same from a journal)
+// and confirmation.cc (finals and confirmation); nothing else includes it.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "src/study/answers.h"
+#include "src/study/loop.h"
+#include "src/study/noise.h"
+#include "src/study/pace.h"
+#include "src/study/ranking.h"
+
+namespace study {
+
+// A trial that has ended, as far as the loop learns from it: the same from a live record and from the journal.
+struct EndedTrial {
+  std::string phase;
+  search::Config config;
+  uint64_t key = 0;  // of the configuration
+  int trial_id = 0, parent_id = 0;
+  bool cold_required = false;
+  Status status = Status::kOk;
+  std::optional<TrialMetrics> metrics;  // as measured
+  Judgement judgement;                  // drift taken out
+  search::Outcome outcome;              // what the strategy is told
+  double drift = 1;
+  TrialTimes times;
+  std::string numerics_key;
+  bool cited = false;
+  const base::Json *quality = nullptr, *needle = nullptr;
+};
+
+// The fresh launches that confirm one winner.
+struct Series {
+  std::vector<InPlaceLaunch> in_place;
+  std::vector<double> winner, baseline;  // cold
+  int winner_launches = 0, missed = 0;   // any of the winner's; those in which a limit did not hold
+};
+
+class Loop {
+ public:
+  Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
+       const LoopOptions& options, std::string study_id, std::string boot_id);
+
+  base::Result<void> replay(const JournalContent& past);
+  base::Result<LoopResult> run();
+
+ private:
+  // loop.cc
+  double elapsed_s() const;
+  double limit_s() const;  // of this session; 0 = none
+  bool out_of_time(double needed_s) const { return limit_s() > 0 && elapsed_s() + needed_s > limit_s(); }
+  // Waits for the floor; false when it was not reached in time. True, too, when the user stops: ask next.
+  bool memory_is_back();
+  std::string memory_reason() const;
+  uint64_t key_of(const search::Config& config) const;
+  TrialRequest request_for(search::Proposal proposal);
+  // The next trial: an anchor where one is due, else what the strategy asks for. False: the strategy has finished.
+  base::Result<bool> next_trial();
+  // Runs, judges, journals and learns. The record's status is kInterrupted when the user stopped it.
+  base::Result<TrialRecord> trial(const TrialRequest& request);
+  TrialRecord skipped(const TrialRequest& request, std::string why) const;
+  std::optional<Failure> gate(const TrialRequest& request, const TrialMetrics& so_far) const;
+  void judge_record(const TrialRequest& request, TrialRecord& record) const;
+  // Whether it leads now.
+  bool learn(const EndedTrial& trial);
+  void learn_speed(const EndedTrial& trial);
+  const TrialMetrics* default_metrics() const { return have_default_ ? &default_metrics_ : nullptr; }
+  int repeats() const { return study_.probes.speed_options.repeats; }
+  // Relative standard error of one launch of the objective's last entry.
+  double sigma() const;
+  LoopResult stopped_by_user();
+
+  // replay.cc
+  base::Result<void> replay_end(const base::Json& end, int& strangers);
+
+  // confirmation.cc
+  double final_s() const;         // what finals and confirmation will probably take
+  double confirmation_s() const;  // likewise, at least
+  double kept_s() const;
+  base::Result<LoopResult> conclude(EndReason end, std::string reason);
+  // False: stopped by the user.
+  base::Result<bool> run_finals(LoopResult& result);
+  base::Result<LoopResult> confirm(LoopResult result);
+  // One launch of a confirmation; false when nothing more is to be launched.
+  base::Result<bool> confirm_once(LoopResult& result, bool default_turn, bool cold, double needed_s,
+                                  bool& failed);
+  std::string decided_by(const Ranked& winner) const;
+  bool same_process(const search::Config& winner) const;
+  base::Result<LoopResult> finish(LoopResult result, const Comparison* comparison);
+
+  const Study& study_;
+  Journal& journal_;
+  TrialRunner& runner_;
+  LoopObserver& observer_;
+  const LoopOptions& options_;
+  std::string study_id_, boot_id_;
+  std::function<double()> now_s_;
+  double start_s_;
+  std::unique_ptr<search::Strategy> strategy_;
+  search::Config default_config_;
+  uint64_t default_key_ = 0;
+
+  // The default: its first trial, its speeds the mean over its launches.
+  bool have_default_ = false, default_ok_ = false;
+  TrialMetrics default_metrics_;
+  std::vector<double> default_levels_;  // speed_level of each of its launches, as measured
+  std::map<std::string, std::pair<double, int>> default_speeds_;  // sum of logs and number, drift taken out
+  Drift drift_;
+
+  KnownAnswers answers_;
+  std::vector<TrialMetrics> references_;  // of "quality not_worse_than"
+  std::map<std::string, NumericsResult> numerics_;
+  Noise noise_;
+  Pace pace_;
+  Ranking ranking_;
+  int leader_id_ = 0;  // trial that leads, 0 = none
+
+  std::unordered_map<std::string, int> last_attempt_;    // by params_hash
+  std::unordered_map<std::string, int> interrupted_id_;  // trial_id to take up again
+  std::map<int, Series> series_;                         // by the winner's trial_id
+  int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
+};
+
+}  // namespace study

@@ -1,0 +1,54 @@
+#pragma once
+// Which configurations may win: each feasible one with all its launches. Pure. The best of many noisy values is too
+// good to be true, so the contenders are launched again before one of them goes into the confirmation.
+
+#include <cstdint>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "search/space.h"
+
+namespace study {
+
+struct Ranked {
+  uint64_t key = 0;  // of the configuration
+  search::Config config;
+  int trial_id = 0;               // its first trial
+  std::vector<double> objective;  // the last entry is the mean over launches
+  int launches = 0;
+  int tries = 0;    // launches, failed ones included
+  int missed = 0;   // of these, those in which a limit did not hold or that failed
+  int finals = 0;   // launches of phase "final" among them
+  double sum = 0;   // of the last entry
+  bool stands() const { return 2 * missed <= tries; }
+};
+
+class Ranking {
+ public:
+  // A configuration that ran feasibly in the search. Once per configuration; later ones are launches.
+  void add(uint64_t key, const search::Config& config, int trial_id, const std::vector<double>& objective);
+  // A further launch of one that is there (others are ignored): its last objective entry.
+  void add_launch(uint64_t key, double value, bool feasible, bool final_launch);
+
+  // A final launch that failed: counts as one in which the limits did not hold.
+  void add_failure(uint64_t key);
+
+  // Who leads: entry by entry those within search::kObjectiveTolerance of the best stay; by the last entry the
+  // highest mean wins, each mean lowered by its own standard error (`sigma`, relative, of one launch), so that one
+  // lucky launch does not beat three good ones. The default leads only with the highest plain mean: whoever looks
+  // better is worth a confirmation. Nullptr when nothing stands.
+  const Ranked* leader(double sigma, uint64_t default_key) const;
+  // The few that the best cannot be told apart from: `but` (the default) left out, whoever was launched in the
+  // finals already kept, within two sigma of the highest mean, at most `at_most`.
+  std::vector<const Ranked*> contenders(double sigma, uint64_t but, size_t at_most) const;
+  const Ranked* find(uint64_t key) const;
+
+ private:
+  std::vector<size_t> tied_before_last() const;
+
+  std::vector<Ranked> entries_;
+  std::unordered_map<uint64_t, size_t> index_;
+};
+
+}  // namespace study
