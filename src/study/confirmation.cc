@@ -242,7 +242,8 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
     // D W W D D W ...: neither arm always comes first.
     size_t step = series.winner.size() + series.baseline.size();
     bool default_turn = (step + 1) / 2 % 2 == 0;
-    default_turn = series.winner.size() >= cold_pairs || (default_turn && series.baseline.size() < cold_pairs);
+    default_turn =
+        series.winner.size() >= cold_pairs || (default_turn && series.baseline.size() < cold_pairs);
     if (auto ran = once(default_turn, true, (step % 2 == 0 ? 2 : 1) * cold_s); !ran) {
       return ran.failure();
     }
@@ -277,8 +278,9 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
     result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
                                  series.missed, series.winner_launches);
   } else if (enough && !agree && decided.empty()) {
-    result.reason += fmt::format("; in place the winner is at {:.3f} of the default, launched afresh at {:.3f}",
-                                 comparison.ratio, cold.ratio);
+    result.reason +=
+        fmt::format("; in place the winner is at {:.3f} of the default, launched afresh at {:.3f}",
+                    comparison.ratio, cold.ratio);
   } else if (enough && (comparison.low > 1 || !decided.empty())) {
     result.verdict = Verdict::kConfirmed;
   } else if (enough) {

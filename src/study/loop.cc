@@ -46,8 +46,8 @@ Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserv
   limits.expected_trials = expected_trials(study);
   if (options.anchor_every > 0) {
     // Anchors take their share: the plan must fit what is left.
-    int room = limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials)
-                                          : limits.max_trials;
+    int room =
+        limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials) : limits.max_trials;
     limits.expected_trials = std::max(1, room - room / (options.anchor_every + 1));
   }
   limits.in_place = options.in_place;
@@ -254,9 +254,10 @@ void Loop::learn_speed(const EndedTrial& trial) {
     default_levels_.push_back(*level);
     Drift now = drift_of(default_levels_);
     if (now.flagged && !drift_.flagged) {
-      observer_.note(fmt::format("the machine drifts: the default now runs at {:.2f} of its first speed; speeds are "
-                                 "judged with that taken out",
-                                 now.factor));
+      observer_.note(
+          fmt::format("the machine drifts: the default now runs at {:.2f} of its first speed; speeds are "
+                      "judged with that taken out",
+                      now.factor));
     }
     drift_ = now;
   }

@@ -99,8 +99,8 @@ Drift drift_of(std::span<const double> anchors) {
     squares += step * step / 2;
   }
   double prior = Noise::kPriorSigma * Noise::kPriorSigma;
-  double variance =
-      (Noise::kPriorFreedom * prior + squares) / (Noise::kPriorFreedom + static_cast<double>(known.size() - 1));
+  double variance = (Noise::kPriorFreedom * prior + squares) /
+                    (Noise::kPriorFreedom + static_cast<double>(known.size() - 1));
   double error = std::sqrt(2 * variance / static_cast<double>(each));
   double change = now - then;
   if (std::fabs(change) < kLeastDrift || std::fabs(change) < kFlagSigmas * error) {

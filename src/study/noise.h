@@ -44,9 +44,9 @@ class Noise {
   double within_variance() const;    // of one sample; 0 while unknown
 
   std::map<uint64_t, Launches> by_config_;
-  double squares_ = 0, freedom_ = 0;                 // pooled over configurations
-  double within_squares_ = 0, within_freedom_ = 0;   // likewise, over samples
-  double samples_ = 0, sampled_launches_ = 0;        // for the usual number of samples
+  double squares_ = 0, freedom_ = 0;                // pooled over configurations
+  double within_squares_ = 0, within_freedom_ = 0;  // likewise, over samples
+  double samples_ = 0, sampled_launches_ = 0;       // for the usual number of samples
 };
 
 // Whether the machine got slower or faster, judged by the default's launches in the order they ran.

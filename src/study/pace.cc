@@ -63,7 +63,8 @@ double Pace::speed_trial_s(bool cold) const {
     double start = cold ? cautious(load_) - typical(reconfigure_) : typical(reconfigure_) - typical(load_);
     return std::max(typical(other) * 0.1, cautious(other) + (cold || !reconfigure_.empty() ? start : 0));
   }
-  return rest_.empty() ? cautious(totals_) : (cold ? cautious(load_) : typical(reconfigure_)) + cautious(rest_);
+  return rest_.empty() ? cautious(totals_)
+                       : (cold ? cautious(load_) : typical(reconfigure_)) + cautious(rest_);
 }
 
 double reserve_s(double finals, double confirmation, double least, double limit) {

@@ -25,10 +25,10 @@ class Pace {
   double speed_trial_s(bool cold) const;
 
  private:
-  std::vector<double> totals_;                          // of search trials
-  std::vector<double> cold_, in_place_;                 // totals of speed-only trials
-  std::vector<double> load_, reconfigure_;              // of any trial
-  std::vector<double> rest_;                            // whole trials without load: an upper bound
+  std::vector<double> totals_;              // of search trials
+  std::vector<double> cold_, in_place_;     // totals of speed-only trials
+  std::vector<double> load_, reconfigure_;  // of any trial
+  std::vector<double> rest_;                // whole trials without load: an upper bound
 };
 
 // What stays for finals and confirmation. `finals` and `confirmation` in seconds as wished for, `least` what a

@@ -112,8 +112,8 @@ void Progress::trial_started(int k, int planned, const TrialRequest& request) {
   running_ = true;
   trial_start_ = Clock::now();
   doing_ = "starting";
-  bool confirming = request.proposal.phase == kConfirmPhase;
-  label_ = confirming ? fmt::format("confirm {}", change_of(request.proposal.config))
+  bool confirming = request.speed_only;
+  label_ = confirming ? fmt::format("{} {}", request.proposal.phase, change_of(request.proposal.config))
                       : fmt::format("{} {}/{} {}", request.proposal.phase, k, planned,
                                     change_of(request.proposal.config));
   if (live_) {
@@ -131,7 +131,7 @@ void Progress::trial_ended(const TrialRequest& request, const TrialRecord& recor
   running_ = false;
   report::Paint paint(live_);
   bool ok = record.status == Status::kOk;
-  bool confirming = request.proposal.phase == kConfirmPhase;
+  bool confirming = request.speed_only;
   std::string result = ok ? measured(record.metrics)
                           : paint(report::Ink::kRed, std::string(to_string(record.status))) + ": " +
                                 report::printable(record.reason);

@@ -17,10 +17,10 @@ struct Ranked {
   int trial_id = 0;               // its first trial
   std::vector<double> objective;  // the last entry is the mean over launches
   int launches = 0;
-  int tries = 0;    // launches, failed ones included
-  int missed = 0;   // of these, those in which a limit did not hold or that failed
-  int finals = 0;   // launches of phase "final" among them
-  double sum = 0;   // of the last entry
+  int tries = 0;   // launches, failed ones included
+  int missed = 0;  // of these, those in which a limit did not hold or that failed
+  int finals = 0;  // launches of phase "final" among them
+  double sum = 0;  // of the last entry
   bool stands() const { return 2 * missed <= tries; }
 };
 

@@ -45,9 +45,9 @@ EndedTrial ended_of(const Study& study, const base::Json& end, search::Config co
 base::Result<void> Loop::replay_end(const base::Json& end, int& strangers) {
   auto config = search::from_json(study_.space, end.value("params", base::Json::object()));
   if (!config) {
-    return base::error(
-        fmt::format("{}: trial {}", journal_.path(), base::json_get<int>(end, "trial_id", 0)),
-        config.failure().to_string(), "the journal does not fit its own space; start a new study");
+    return base::error(fmt::format("{}: trial {}", journal_.path(), base::json_get<int>(end, "trial_id", 0)),
+                       config.failure().to_string(),
+                       "the journal does not fit its own space; start a new study");
   }
   EndedTrial trial = ended_of(study_, end, std::move(*config));
   trial.key = key_of(trial.config);

@@ -29,6 +29,11 @@ class SearchReader {
             options_.budget_s = reader_.duration_s(value, "search.budget").value_or(0);
           }},
          {"until", [&](const YamlNode& value) { read_until(value); }},
+         {"anchor_every",
+          [&](const YamlNode& value) {
+            options_.anchor_every = static_cast<int>(
+                reader_.whole(value, "search.anchor_every", 0, 100000).value_or(options_.anchor_every));
+          }},
          {"max_trials", [&](const YamlNode& value) {
             options_.max_trials = static_cast<int>(
                 reader_.whole(value, "search.max_trials", 1, 100000).value_or(options_.max_trials));

@@ -24,7 +24,7 @@ struct Comparison {
   int cold_pairs = 0;                   // beside the blocks
   double cold_ratio = 1;                // likewise
   int missed = 0;                       // fresh launches of the winner in which a limit did not hold
-  std::string decided_by;               // the earlier objective entry that already tells them apart, if one does
+  std::string decided_by;  // the earlier objective entry that already tells them apart, if one does
 };
 Comparison compare_logs(const std::vector<double>& log_ratios);
 // Pairs by position; a value that is not positive is no measurement.
