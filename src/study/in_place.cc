@@ -55,16 +55,16 @@ bool depends_on_numerics_alone(const base::Json& needle, int64_t n_ctx) {
 
 std::vector<std::string> in_place_axes(const Study& study, const ServerProgram& program) {
   std::vector<std::string> axes;
-  if (program.kind == BackendKind::kUrl) {
-    return program.reconfigurable;  // it says so itself, and preflight has held the axes against it
+  std::vector<std::string> known = program.reconfigurable;
+  if (program.kind == BackendKind::kTbqServer && program.flags.has(kOffSwitch) &&
+      !contains(study.backend.args, kOffSwitch)) {
+    known.assign(kBundledAxes.begin(), kBundledAxes.end());
   }
-  if (study.backend.reuse == Reuse::kNever || program.kind != BackendKind::kTbqServer ||
-      !program.flags.has(kOffSwitch) || contains(study.backend.args, kOffSwitch)) {
+  if (study.backend.reuse == Reuse::kNever) {
     return axes;
   }
   for (const search::Axis& axis : study.space.axes) {
-    bool known = std::find(kBundledAxes.begin(), kBundledAxes.end(), axis.name) != kBundledAxes.end();
-    if (known && !study.bindings.contains(axis.name)) {
+    if (contains(known, axis.name) && !study.bindings.contains(axis.name)) {
       axes.push_back(axis.name);
     }
   }

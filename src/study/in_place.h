@@ -13,7 +13,7 @@
 namespace study {
 
 // The axes of the study that this program will change in place, as far as it says so before it runs: the bundled
-// server with its /reconfigure switch in --help. Empty where that is not known yet, and with `reuse: never`.
+// server with its /reconfigure switch in --help, and one that was running before us. Empty where that is not known yet, and with `reuse: never`.
 std::vector<std::string> in_place_axes(const Study& study, const ServerProgram& program);
 // The same from a study's header, as it was when the study began: a resumed search must plan as before.
 std::vector<std::string> recorded_in_place_axes(const base::Json& header);

@@ -194,7 +194,9 @@ std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config
     case Instance::Change::kFailed:
       break;
   }
-  return Failure{Status::kConfigMismatch, "the running server: " + change.why};
+  // Why it cannot be is told in words only; lack of memory tells the search something.
+  return Failure{classify_exit({}, {}, change.why, Status::kConfigMismatch).status,
+                 "the running server: " + change.why};
 }
 
 // What is measured in full, or ended early by the loop itself, leaves a server that is as good as before.

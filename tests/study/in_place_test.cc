@@ -42,6 +42,10 @@ TEST_CASE("what the bundled server changes in place is known from its --help") {
   foreign.kind = study::BackendKind::kLlamaServer;
   CHECK(study::in_place_axes(study, foreign).empty());
 
+  foreign.kind = study::BackendKind::kUrl;
+  foreign.reconfigurable = {"flash_attn", "n_batch"};  // as the running server says
+  CHECK_EQ(study::in_place_axes(study, foreign), Names{"flash_attn"});
+
   study::Study bound = make_study();
   bound.bindings["n_threads"] = {"--my-threads", ""};  // not what the server calls by that name
   CHECK_EQ(study::in_place_axes(bound, tbq_server(true)), Names{"flash_attn"});
