@@ -139,7 +139,7 @@ void overhead(const Options& options, bench::Report& report) {
   for (const char* reuse : {"never", "auto"}) {
     e2e::Process process;
     std::string space = space_of(process, options.trials,
-                                 R"({"decode_tps": 2000, "numerics": true, "reconfigure": ["n_threads"]})",
+                                 R"({"decode_tps": 200, "numerics": true, "reconfigure": ["n_threads"]})",
                                  std::string("  load_timeout: 20s\n  reuse: ") + reuse + "\n");
     bench::run_driver(
         process, {"run", "--space", space, "--out", process.path("j.jsonl"), "--confirm", "0", "--quiet"},
@@ -180,7 +180,7 @@ double cpu_s(pid_t pid) {
 bool waiting(const Options& options, bench::Report& report) {
   e2e::Process process;
   std::string space =
-      space_of(process, 1, fmt::format(R"({{"decode_tps": 2000, "load_s": {}}})", options.wait_s + 10),
+      space_of(process, 1, fmt::format(R"({{"decode_tps": 200, "load_s": {}}})", options.wait_s + 10),
                fmt::format("  load_timeout: {:.0f}s\n", options.wait_s + 60));
   if (!process.spawn({e2e::program("autoresearch"), "run", "--space", space, "--out", process.path("j.jsonl"),
                       "--confirm", "0", "--quiet"})) {

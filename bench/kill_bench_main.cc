@@ -21,7 +21,7 @@ std::string fake_space(e2e::Process& process, bool reuse) {
   return process.scripted_space(
       "  cache_type_k: {values: [f16, q8_0, q4_0], default: f16}\n"
       "  n_ubatch: {values: [128, 256], default: 128}\n",
-      R"({"decode_tps": 2000, "load_s": 0.1, "numerics": true, "reconfigure": ["cache_type_k", "n_ubatch"]})",
+      R"({"decode_tps": 200, "load_s": 0.1, "numerics": true, "reconfigure": ["cache_type_k", "n_ubatch"]})",
       "objective: {maximize: [decode_tps]}\nsearch: {strategy: grid, max_trials: 6}\n",
       "  quality: {suite: suite.json, margin: 0.05}\n"
       "  speed: {n_prompt: 64, n_gen: 16, repeats: 2, warmups: 0}\n"

@@ -23,10 +23,10 @@ void one_study(const Options& options, double gain, int seed, Tally& tally) {
   e2e::Process process;
   // Slow enough for a clock on a busy host, so that the noise is the script's.
   std::string scenario = fmt::format(
-      R"({{"decode_tps": 400, "prefill_tps": 100000, "noise": 0.02, "launch_noise": {}, "seed": {},
+      R"({{"decode_tps": 200, "prefill_tps": 100000, "noise": 0.02, "launch_noise": {}, "seed": {},
            "launch_counter": "{}", "numerics": true, "reconfigure": ["n_threads", "n_ubatch", "n_batch"],
            "rules": [{{"when": {{"threads": "3"}}, "set": {{"decode_tps": {}}}}}]}})",
-      options.noise, seed, process.path("launches"), 400 * (1 + gain));
+      options.noise, seed, process.path("launches"), 200 * (1 + gain));
   std::string space = process.scripted_space(
       "  n_threads: {values: [1, 2, 3, 4], default: 1}\n  n_ubatch: {values: [128, 256, 512], default: 256}\n"
       "  n_batch: {values: [512, 1024, 2048], default: 1024}\n",

@@ -16,6 +16,7 @@ using e2e::Json;
 
 namespace {
 
+// Slow enough for a clock on a busy host: a burst of tokens would be implausible, not a fault of the script.
 constexpr const char* kGoal =
     "objective: {maximize: [decode_tps], subject_to: [quality >= 0.5]}\n"
     "search: {strategy: grid, max_trials: 40}\n";
@@ -124,7 +125,7 @@ TEST_CASE("every fault ends in its own status, and the study goes on") {
   }
   std::string space =
       driver.scripted_space("  fault: {values: [" + names + "], default: ok, env: FAKE_SERVER_BEHAVIOUR}\n",
-                            R"({"decode_tps": 2000, "port_file": ")" + driver.path("port") + "\"}", kGoal);
+                            R"({"decode_tps": 200, "port_file": ")" + driver.path("port") + "\"}", kGoal);
   Stranger stranger(driver.path("port"));
   e2e::Result result =
       driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
@@ -160,12 +161,12 @@ TEST_CASE("a server that is changed in place may fail in every way, and the stud
   // n_threads -> what the server does once it is asked to run so.
   const std::map<int, std::pair<std::string, std::string>> expected = {
       {1, {"{}", "ok"}},
-      {2, {R"({"decode_tps": 1900})", "ok"}},
+      {2, {R"({"decode_tps": 190})", "ok"}},
       {3, {R"({"reconfigure_behaviour": "refuse"})", "ok"}},
       {4, {R"({"reconfigure_behaviour": "fail"})", "ok"}},
       {5, {R"({"reconfigure_behaviour": "die"})", "ok"}},
       {6, {R"({"behaviour": "oom"})", "oom"}},
-      {7, {R"({"behaviour": "crash-mid-probe", "after_requests": 0})", "run_crash"}},
+      {7, {R"({"behaviour": "crash-mid-probe", "after_requests": 1})", "run_crash"}},
       {8, {R"({"behaviour": "healthy-but-dead"})", "hang"}},
       {9, {R"({"behaviour": "too-fast"})", "implausible"}},
       {10, {R"({"behaviour": "exit-during-load"})", "load_crash"}},
@@ -184,7 +185,7 @@ TEST_CASE("a server that is changed in place may fail in every way, and the stud
   e2e::Driver driver;
   std::string space = driver.scripted_space(
       "  n_threads: {values: [" + values + "], default: 1}\n  ctx_size: {values: [2048], default: 2048}\n",
-      R"({"decode_tps": 2000, "numerics": true, "reconfigure": ["n_threads", "ctx_size"], "rules": [)" +
+      R"({"decode_tps": 200, "numerics": true, "reconfigure": ["n_threads", "ctx_size"], "rules": [)" +
           rules + "]}",
       kGoal);
   e2e::Result result =
@@ -213,7 +214,7 @@ TEST_CASE("a file that can no longer grow stops the run; the journal is whole an
     return;
   }
   e2e::Driver driver;
-  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 2000, "load_s": 0.2})", kPlainGoal);
+  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 200, "load_s": 0.2})", kPlainGoal);
   auto former = ::signal(SIGXFSZ, SIG_IGN);  // inherited: write() fails instead, as on a full disk
   driver.start({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
   ::signal(SIGXFSZ, former);
@@ -247,7 +248,7 @@ TEST_CASE("a full disk stops the run with a clear error; with room again, resume
     return;
   }
   const std::string journal = driver.path("disk/j.jsonl"), filler = driver.path("disk/filler");
-  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 2000, "load_s": 0.2})", kPlainGoal);
+  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 200, "load_s": 0.2})", kPlainGoal);
   driver.start({"run", "--space", space, "--out", journal, "--confirm", "0"});
   wait_for_ends(driver, journal, 1);
   e2e::write(filler, std::string(100u << 20, 'x'));  // as much of it as there is room for
@@ -280,7 +281,7 @@ TEST_CASE("a results directory that cannot be written stops the run before the f
     MESSAGE("no directory can be made read-only here: skipped");
     return;
   }
-  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 2000})", kPlainGoal);
+  std::string space = driver.scripted_space(kFourAxis, R"({"decode_tps": 200})", kPlainGoal);
   e2e::Result result = driver.run({"run", "--space", space, "--out", results + "/j.jsonl"});
   CAPTURE(result.out);
   CAPTURE(result.err);
