@@ -13,20 +13,6 @@ namespace {
 
 constexpr int kTrials = 40;
 
-// The line that begins with `key` (blanks apart) becomes `line`; "" removes it. False: there is none.
-bool replace_line(std::string& text, const std::string& key, const std::string& line) {
-  for (size_t at = 0; at < text.size();) {
-    size_t end = std::min(text.find('\n', at), text.size());
-    size_t word = std::min(text.find_first_not_of(' ', at), end);
-    if (text.compare(word, key.size(), key) == 0) {
-      text.replace(at, end - at + (line.empty() ? 1 : 0), line);
-      return true;
-    }
-    at = end + 1;
-  }
-  return false;
-}
-
 // The axes and the objective as in the repository; program, suite and time-outs of this machine.
 std::string mission_space(const e2e::Driver& driver) {
   const std::string root = AR_SOURCE_DIR;
@@ -37,17 +23,17 @@ std::string mission_space(const e2e::Driver& driver) {
   (*script)["launch_counter"] = driver.path("launches");  // the same luck each time
   e2e::write(driver.path("box.json"), script->dump());
   std::string text = e2e::read(root + "/configs/minimax.yaml");
-  REQUIRE(replace_line(text, "kind:",
-                       "  kind: tbq-server\n  binary: " + e2e::program("fake-server") +
-                           "\n  args: [--scenario, " + driver.path("box.json") + "]"));
-  REQUIRE(replace_line(text, "load_timeout:", "  load_timeout: 30s"));
-  REQUIRE(replace_line(text, "load_estimate:", "  load_estimate: 100ms"));
-  REQUIRE(replace_line(text, "request_timeout:", "  request_timeout: 30s"));
-  REQUIRE(replace_line(text, "stall_timeout:", "  stall_timeout: 20s"));
-  REQUIRE(replace_line(text, "until:", ""));  // the night ends when the trials do
-  replace_line(text, "service:", "");         // nothing to stop here
-  replace_line(text, "load_stall:", "");      // must stay under load_timeout
-  REQUIRE(replace_line(
+  REQUIRE(e2e::replace_line(text, "kind:",
+                            "  kind: tbq-server\n  binary: " + e2e::program("fake-server") +
+                                "\n  args: [--scenario, " + driver.path("box.json") + "]"));
+  REQUIRE(e2e::replace_line(text, "load_timeout:", "  load_timeout: 30s"));
+  REQUIRE(e2e::replace_line(text, "load_estimate:", "  load_estimate: 100ms"));
+  REQUIRE(e2e::replace_line(text, "request_timeout:", "  request_timeout: 30s"));
+  REQUIRE(e2e::replace_line(text, "stall_timeout:", "  stall_timeout: 20s"));
+  REQUIRE(e2e::replace_line(text, "until:", ""));  // the night ends when the trials do
+  e2e::replace_line(text, "service:", "");         // nothing to stop here
+  e2e::replace_line(text, "load_stall:", "");      // must stay under load_timeout
+  REQUIRE(e2e::replace_line(
       text, "quality:", "  quality: {suite: " + root + "/configs/prompts/known-answer.json, margin: 0.05}"));
   e2e::write(driver.path("minimax.yaml"), text);
   return driver.path("minimax.yaml");

@@ -68,59 +68,6 @@ TEST_CASE("a scripted study finds what the script hides, and says how to serve i
   CHECK_EQ(driver.journal("j.jsonl").size(), records.size());
 }
 
-TEST_CASE("every fault ends in its own status, and the study goes on") {
-  if (!e2e::programs_exist()) {
-    return;
-  }
-  const std::map<std::string, std::string> expected = {
-      {"ok", "ok"},
-      {"hang-at-load", "load_timeout"},
-      {"503-forever", "load_timeout"},
-      {"exit-during-load", "load_crash"},
-      {"oom", "oom"},
-      {"crash-mid-probe", "run_crash"},
-      {"garbage-json", "run_crash"},
-      {"healthy-but-dead", "hang"},
-      {"ignore-sigterm", "ok"},
-      {"fork-away", "load_crash"},
-      {"wrong-model", "config_mismatch"},
-      {"too-fast", "implausible"},
-      {"cached", "implausible"},
-  };
-  e2e::Driver driver;
-  std::string names;
-  for (const auto& [name, status] : expected) {
-    names += (names.empty() ? "" : ", ") + name;
-  }
-  std::string space = driver.scripted_space(
-      "  fault: {values: [" + names + "], default: ok, env: FAKE_SERVER_BEHAVIOUR}\n",
-      R"({"decode_tps": 2000})",
-      "objective: {maximize: [decode_tps]}\nsearch: {strategy: grid, max_trials: 40}\n");
-  e2e::Result result =
-      driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
-  CAPTURE(result.out);
-  CAPTURE(result.err);
-  CHECK_EQ(result.code, 10);
-  CHECK(driver.all_gone(1));
-  std::map<std::string, std::string> seen;
-  for (const Json& end : driver.ends("j.jsonl")) {
-    std::string fault = end["params"]["fault"];
-    seen[fault] = end["status"].get<std::string>();
-    CAPTURE(fault);
-    CHECK_EQ(end.contains("metrics"), end["status"] == "ok");
-    if (end["status"] != "ok") {
-      CHECK_GT(end["reason"].get<std::string>().size(), 10);
-    }
-  }
-  CHECK_EQ(seen.size(), expected.size());
-  for (const auto& outcome : expected) {
-    const auto& fault = outcome.first;
-    const auto& status = outcome.second;
-    CAPTURE(fault);
-    CHECK_EQ(seen[fault], status);
-  }
-}
-
 TEST_CASE("an effective context smaller than asked is a mismatch, not a result") {
   if (!e2e::programs_exist()) {
     return;
