@@ -12,11 +12,11 @@
 namespace search {
 namespace {
 
-constexpr int kMaxLadder = 5;       // launches given to one axis that memory held back
-constexpr double kHarmless = 0.03;  // a loss below this is a price worth paying for memory
-constexpr double kDoubtful = 0.15;  // a loss below this may have missed its limit by noise
-constexpr int kSiblings = 3;        // more launches like one that missed a limit by little
-constexpr int kTrialsPerPair = 10;  // one pair check per so many trials
+constexpr int kMaxLadder = 5;           // launches given to one axis that memory held back
+constexpr double kHarmlessLoss = 0.03;  // a loss below this is a price worth paying for memory
+constexpr double kDoubtfulLoss = 0.15;  // a loss below this may have missed its limit by noise
+constexpr int kSiblings = 3;            // more launches like one that missed a limit by little
+constexpr int kTrialsPerPair = 10;      // one pair check per so many trials
 constexpr size_t kNoAxis = std::numeric_limits<size_t>::max();
 constexpr size_t kNoEntry = std::numeric_limits<size_t>::max();
 
@@ -35,7 +35,7 @@ std::optional<Proposal> propose(const History& history, const Config& config, co
 
 // What it may cost to save memory.
 enum class Price {
-  kHarmless,  // no more than kHarmless, seen by itself or in a pair
+  kHarmless,  // no more than kHarmlessLoss, seen by itself or in a pair
   kLater,     // anything in entries of the objective after the one that is to be won
   kUnknown,   // harmless, or not tried at all
   kDoubtful,  // as kLater, or a limit was missed by so little that noise may have done it
@@ -62,7 +62,7 @@ class Leaning {
   bool near_miss(const Outcome& outcome) const {
     return !usual_.objective.empty() && outcome.ok && !outcome.feasible && !outcome.out_of_memory &&
            !outcome.objective.empty() && outcome.objective.back() < usual_.objective.back() &&
-           outcome.objective.back() > usual_.objective.back() * (1 - kDoubtful);
+           outcome.objective.back() > usual_.objective.back() * (1 - kDoubtfulLoss);
   }
   // `config` with one axis changed that takes no memory and that lost nothing by itself, the best first.
   std::vector<Config> siblings(const Config& config) const;
@@ -79,7 +79,7 @@ class Leaning {
       return price == Price::kDoubtful && near_miss(outcome);
     }
     bool later_counts = price == Price::kLater || price == Price::kDoubtful;
-    return loss.relative >= -kHarmless || (later_counts && served_ != kNoEntry && loss.entry > served_);
+    return loss.relative >= -kHarmlessLoss || (later_counts && served_ != kNoEntry && loss.entry > served_);
   }
 
   bool acceptable(size_t axis, size_t value, Price price) const {
