@@ -118,6 +118,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   loop.max_trials = options.max_trials;
   loop.budget_s = options.budget_s;
   loop.confirm_launches = options.confirm_launches;
+  loop.anchor_every = study.search.anchor_every;
   loop.min_headroom_bytes = static_cast<uint64_t>(study.probes.min_headroom_gib * (1 << 30));
   if (!options.until.empty()) {
     auto left = seconds_to_clock(options.until);

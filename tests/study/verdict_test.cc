@@ -163,7 +163,17 @@ int count_of(study::Verdict verdict, double effect, bool reuse, int seeds) {
     box.seed = static_cast<uint64_t>(seed);
     box.effect = effect;
     box.reuse = reuse;
-    count += run.start(box).verdict == verdict ? 1 : 0;
+    study::Verdict found = run.start(box).verdict;
+    count += found == verdict ? 1 : 0;
+    if (found != verdict) {
+      std::string winner;
+      for (const base::Json* end : run.content.of_type("trial_end")) {
+        if ((*end)["trial_id"] == run.content.records.back()["best_trial_id"]) {
+          winner = (*end)["params"].dump();
+        }
+      }
+      MESSAGE("seed ", seed, ": ", run.content.records.back().dump(), " ", winner);
+    }
   }
   return count;
 }
