@@ -7,7 +7,7 @@
 namespace study {
 namespace {
 
-constexpr double kFlagSigmas = 3;
+constexpr double kFlagSigmas = 3.5;
 constexpr double kLeastDrift = 0.02;
 // A median's variance over a mean's, for a handful of normal samples (pi / 2 for many).
 constexpr double kMedianLoss = 1.4;

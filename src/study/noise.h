@@ -55,7 +55,7 @@ struct Drift {
   bool flagged = false;
 };
 // `anchors`: the same speed of each launch of the default so far, the first one included. The level of the last
-// launches against the first ones; flagged beyond three standard errors and 2%. Noise is taken from successive
+// launches against the first ones; flagged beyond 3.5 standard errors and 2%. Noise is taken from successive
 // differences, which a slow drift hardly touches. Fewer than three: never flagged.
 Drift drift_of(std::span<const double> anchors);
 
