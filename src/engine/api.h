@@ -55,8 +55,8 @@ MaybeError check_context(const std::vector<int>& prompt, int n_ctx);
 struct AnswerFacts {
   std::string model, id, fingerprint, prompt;  // id: "chatcmpl-..."; prompt: detokenized
   int64_t created = 0;                         // seconds since 1970
-  const Tokenizer* tokenizer = nullptr;        // for probabilities
   int index = 0, n_prompt = 0;
+  const Tokenizer* tokenizer = nullptr;  // for probabilities
 };
 
 base::Json timings_json(const Timings& timings);

@@ -63,15 +63,20 @@ Json timings_json(const Timings& t) {
   int steps = t.predicted_n - 1;
   bool some = steps > 0 && t.predicted_ms > 0;
   bool prompt = t.prompt_n > 0 && t.prompt_ms > 0;
-  return {{"cache_n", t.cache_n},
-          {"prompt_n", t.prompt_n},
-          {"prompt_ms", t.prompt_ms},
-          {"prompt_per_token_ms", prompt ? t.prompt_ms / t.prompt_n : 0.0},
-          {"prompt_per_second", prompt ? 1000.0 * t.prompt_n / t.prompt_ms : 0.0},
-          {"predicted_n", t.predicted_n},
-          {"predicted_ms", t.predicted_ms},
-          {"predicted_per_token_ms", some ? t.predicted_ms / steps : 0.0},
-          {"predicted_per_second", some ? 1000.0 * steps / t.predicted_ms : 0.0}};
+  Json out = {{"cache_n", t.cache_n},
+              {"prompt_n", t.prompt_n},
+              {"prompt_ms", t.prompt_ms},
+              {"prompt_per_token_ms", prompt ? t.prompt_ms / t.prompt_n : 0.0},
+              {"prompt_per_second", prompt ? 1000.0 * t.prompt_n / t.prompt_ms : 0.0},
+              {"predicted_n", t.predicted_n},
+              {"predicted_ms", t.predicted_ms},
+              {"predicted_per_token_ms", some ? t.predicted_ms / steps : 0.0},
+              {"predicted_per_second", some ? 1000.0 * steps / t.predicted_ms : 0.0}};
+  if (t.draft_n > 0) {
+    out["draft_n"] = t.draft_n;
+    out["draft_n_accepted"] = t.draft_n_accepted;
+  }
+  return out;
 }
 
 Json generation_settings(const CompletionRequest& request, uint32_t seed) {

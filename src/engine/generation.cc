@@ -70,6 +70,10 @@ void Slot::start(std::shared_ptr<Task> task) {
   evaluated_ = reused;
   has_new_line_ = false;
   text_begin_ = 0;
+  n_drafted_ = n_accepted_ = 0;
+  if (drafts_) {
+    drafts_->restart(prompt);
+  }
   token_begins_.clear();
   n_reused_ = static_cast<int>(reused);
   board_.update([&](ServingBoard::View& view) {
@@ -90,6 +94,11 @@ void Slot::step(const std::atomic<bool>& stopping) {
     return fail(503, kStopMessage);  // a client that went away does not read it
   }
   const std::vector<int>& prompt = task_->prompt_;
+  if (evaluated_ == prompt.size()) {
+    if (const std::span<const int> guessed = guess(); !guessed.empty()) {
+      return verify(guessed);
+    }
+  }
   bool prefill = evaluated_ < prompt.size();
   size_t n = std::min(prompt.size() - evaluated_, static_cast<size_t>(context_.info().n_batch));
   std::span<const int> tokens =
@@ -102,29 +111,89 @@ void Slot::step(const std::atomic<bool>& stopping) {
     return cancelled() ? fail(503, kStopMessage)
                        : fail(500, "Compute error: " + logits.failure().to_string());
   }
-  board_.update([](ServingBoard::View& view) {
-    ++view.totals.decodes;
-    ++view.totals.busy_slots;
-  });
+  count_evaluation(0);
   if (prefill) {
     evaluated_ += tokens.size();
     if (evaluated_ < prompt.size()) {
       return publish();
     }
   }
-  auto token = sampler_->sample(*logits);
+  if (const std::optional<int> token = sample(*logits)) {
+    accept(*token, *logits);
+  }
+}
+
+std::optional<int> Slot::sample(std::span<const float> logits) {
+  auto token = sampler_->sample(logits);
   if (!token) {
-    return fail(500, token.failure().to_string());
+    fail(500, token.failure().to_string());
+    return std::nullopt;
   }
   last_token_ = Clock::now();
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
   }
-  token_drawn(*token, *logits);
+  return *token;
 }
 
-void Slot::token_drawn(int token, std::span<const float> logits) {
+void Slot::count_evaluation(int n_guessed) {
+  board_.update([&](ServingBoard::View& view) {
+    ++view.totals.decodes;
+    ++view.totals.busy_slots;
+    view.totals.drafts += n_guessed > 0;
+    view.totals.draft_tokens += n_guessed;
+  });
+}
+
+// What may follow the last token: no more than the context, the ubatch and the request have room for.
+std::span<const int> Slot::guess() {
+  if (!drafts_) {
+    return {};
+  }
+  const ContextInfo& info = context_.info();
+  int room = std::min(info.n_ubatch - 1, info.n_ctx - static_cast<int>(cached_.size()) - 1);
+  if (task_->params_.n_predict >= 0) {
+    room = std::min(room, task_->params_.n_predict - static_cast<int>(result_.tokens.size()) - 1);
+  }
+  return drafts_->draft(room);
+}
+
+// Evaluates the guesses with the last token, then draws from each row in turn, exactly as without guesses,
+// until a token differs from its guess: rows do not depend on how many are computed together.
+void Slot::verify(std::span<const int> guessed) {
+  verified_.assign(1, result_.tokens.back());
+  verified_.insert(verified_.end(), guessed.begin(), guessed.end());
+  verify_logits_.clear();
+  if (auto done = context_.eval_all(seq_, verified_, verify_logits_); !done) {
+    return fail(500, "Compute error: " + done.failure().to_string());
+  }
+  const auto n_guessed = static_cast<int>(guessed.size());
+  n_drafted_ += n_guessed;
+  count_evaluation(n_guessed);
+  const size_t n_vocab = verify_logits_.size() / verified_.size();
+  for (size_t i = 0; i < verified_.size(); ++i) {
+    cached_.push_back(verified_[i]);
+    const auto row = std::span<const float>(verify_logits_).subspan(i * n_vocab, n_vocab);
+    const std::optional<int> token = sample(row);
+    if (!token) {
+      break;
+    }
+    const bool right = i + 1 < verified_.size() && *token == verified_[i + 1];
+    n_accepted_ += right;
+    board_.update([&](ServingBoard::View& view) { view.totals.accepted_tokens += right; });
+    accept(*token, row);
+    if (!right || !busy()) {
+      break;
+    }
+  }
+  context_.truncate(seq_, static_cast<int>(cached_.size()));  // the rows of wrong guesses
+}
+
+void Slot::accept(int token, std::span<const float> logits) {
   result_.tokens.push_back(token);
+  if (drafts_) {
+    drafts_->push(token);
+  }
   bool eog = tokenizer_.is_eog(token);
   const std::string piece = tokenizer_.piece(token, false);
   has_new_line_ = has_new_line_ || piece.find('\n') != std::string::npos;
@@ -234,6 +303,8 @@ void Slot::release() {
 Timings Slot::timings() const {
   Timings t;
   t.cache_n = n_reused_;
+  t.draft_n = n_drafted_;
+  t.draft_n_accepted = n_accepted_;
   t.prompt_n = static_cast<int>(evaluated_) - n_reused_;
   t.predicted_n = static_cast<int>(result_.tokens.size());
   if (t.predicted_n > 0) {
@@ -245,10 +316,10 @@ Timings Slot::timings() const {
 
 // ---- Generator ----
 
-Generator::Generator(std::unique_ptr<Context> context, const ContextOptions& options, Open open,
-                     const Tokenizer& tokenizer)
+Generator::Generator(std::unique_ptr<Context> context, const ContextOptions& options,
+                     const SpeculationOptions& speculation, Open open, const Tokenizer& tokenizer)
     : open_(std::move(open)), tokenizer_(tokenizer), options_(options) {
-  use(std::move(context));
+  use(std::move(context), speculation);
   thread_ = std::thread([this] { run(); });
 }
 
@@ -284,12 +355,13 @@ bool Generator::stopped_within(std::chrono::milliseconds timeout) {
   return changed_.wait_for(lock, timeout, [this] { return ended_; });
 }
 
-void Generator::use(std::unique_ptr<Context> context) {
+void Generator::use(std::unique_ptr<Context> context, const SpeculationOptions& speculation) {
   context_ = std::move(context);
   board_.update([](ServingBoard::View& view) { view.slots.assign(1, {}); });
-  slots_.emplace_back(*context_, tokenizer_, board_, 0);
+  slots_.emplace_back(*context_, speculation, tokenizer_, board_, 0);
   std::lock_guard lock(mutex_);
   info_ = context_->info();
+  speculation_ = speculation;
   paused_ = false;
   changed_.notify_all();
 }
@@ -299,13 +371,18 @@ bool Generator::paused() const {
   return paused_;
 }
 
+SpeculationOptions Generator::speculation() const {
+  std::lock_guard lock(mutex_);
+  return speculation_;
+}
+
 ContextInfo Generator::info() const {
   std::lock_guard lock(mutex_);
   return info_;
 }
 
-Reconfigured Generator::reconfigure(const ContextOptions& options, const std::function<bool()>& give_up,
-                                    std::string& why) {
+Reconfigured Generator::reconfigure(const ContextOptions& options, const SpeculationOptions& speculation,
+                                    const std::function<bool()>& give_up, std::string& why) {
   {
     std::unique_lock lock(mutex_);
     if (paused_) {
@@ -330,7 +407,7 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const std::fu
   auto opened = open_(options);
   if (opened) {
     options_ = options;
-    use(*std::move(opened));
+    use(*std::move(opened), speculation);
     return Reconfigured::kDone;
   }
   why = opened.failure().to_string();
@@ -339,7 +416,7 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const std::fu
     why += "; nor could the former configuration be opened again: " + former.failure().to_string();
     return Reconfigured::kLost;
   }
-  use(*std::move(former));
+  use(*std::move(former), this->speculation());
   return Reconfigured::kReverted;
 }
 

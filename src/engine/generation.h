@@ -18,6 +18,7 @@
 
 #include "src/engine/context.h"
 #include "src/engine/generation_types.h"
+#include "src/engine/ngram_draft.h"
 #include "src/engine/serving_board.h"
 #include "src/engine/text_output.h"
 #include "src/engine/tokenizer.h"
@@ -51,18 +52,27 @@ class Task {
 // One sequence of the context and the task on it. The engine thread's own.
 class Slot {
  public:
-  Slot(Context& context, const Tokenizer& tokenizer, ServingBoard& board, int seq)
-      : context_(context), tokenizer_(tokenizer), board_(board), seq_(seq) {}
+  Slot(Context& context, const SpeculationOptions& speculation, const Tokenizer& tokenizer,
+       ServingBoard& board, int seq)
+      : context_(context), tokenizer_(tokenizer), board_(board), seq_(seq) {
+    if (speculation.ngram) {
+      drafts_.emplace(speculation);
+    }
+  }
 
   bool busy() const { return task_ != nullptr; }
   void start(std::shared_ptr<Task> task);
-  // One batch of the prompt, or one token. `stopping` ends it as a cancelled client does.
+  // One batch of the prompt, or one token, or several that were guessed right. `stopping` ends it as a cancelled client does.
   void step(const std::atomic<bool>& stopping);
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  void token_drawn(int token, std::span<const float> logits);
+  std::span<const int> guess();
+  std::optional<int> sample(std::span<const float> logits);  // nothing: the task has failed
+  void count_evaluation(int n_guessed);
+  void verify(std::span<const int> guessed);
+  void accept(int token, std::span<const float> logits);
   void finish(StopType type, bool truncated);
   void fail(int status, std::string message);
   void release();
@@ -81,6 +91,10 @@ class Slot {
   GenerationResult result_;
   size_t evaluated_ = 0;  // prompt tokens in the cache
   int n_reused_ = 0;
+  std::optional<NgramDraft> drafts_;    // where speculation is on
+  int n_drafted_ = 0, n_accepted_ = 0;  // of this task
+  std::vector<int> verified_;           // the last token and the guesses after it
+  std::vector<float> verify_logits_;    // [verified_ x n_vocab]
   bool has_new_line_ = false;
   size_t text_begin_ = 0;             // of the next token, in all the text generated
   std::vector<size_t> token_begins_;  // of each token of result_.probs
@@ -97,8 +111,8 @@ class Generator {
   using Open = std::function<base::Result<std::unique_ptr<Context>>(const ContextOptions& options)>;
 
   // The tokenizer must outlive it. `options` are what `context` was opened with.
-  Generator(std::unique_ptr<Context> context, const ContextOptions& options, Open open,
-            const Tokenizer& tokenizer);
+  Generator(std::unique_ptr<Context> context, const ContextOptions& options,
+            const SpeculationOptions& speculation, Open open, const Tokenizer& tokenizer);
   ~Generator();  // stop(), then waits for the engine thread
 
   // The prompt is not empty, and its tokens are in range. While a reconfiguration runs, and for a prompt that
@@ -112,17 +126,18 @@ class Generator {
   // Takes no new tasks, lets the running and waiting ones finish, drops the context, and only then opens one
   // with other options: afterwards everything is as in a fresh process. Blocks; one call at a time; `give_up`
   // is asked every now and then while tasks finish. `why` is set for kReverted and kLost.
-  Reconfigured reconfigure(const ContextOptions& options, const std::function<bool()>& give_up,
-                           std::string& why);
+  Reconfigured reconfigure(const ContextOptions& options, const SpeculationOptions& speculation,
+                           const std::function<bool()>& give_up, std::string& why);
   // A reconfiguration is running (or was lost): submit() would refuse.
   bool paused() const;
 
   ServingBoard::View view(bool scrape = false) { return board_.view(scrape); }
+  SpeculationOptions speculation() const;
   ContextInfo info() const;  // the last context's while a new one is opened
 
  private:
   void run();
-  void use(std::unique_ptr<Context> context);
+  void use(std::unique_ptr<Context> context, const SpeculationOptions& speculation);
 
   const Open open_;
   const Tokenizer& tokenizer_;
@@ -136,6 +151,7 @@ class Generator {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Task>> waiting_;
   ContextInfo info_;
+  SpeculationOptions speculation_;
   std::atomic<bool> stopping_{false};
   bool idle_ = true;     // no slot is busy
   bool paused_ = false;  // no new tasks

@@ -34,6 +34,7 @@ struct Timings {
   double prompt_ms = 0;  // from the start of the prompt to the first token drawn
   int predicted_n = 0;
   double predicted_ms = 0;  // from the first token drawn to the last; at least 0.001 once there is one
+  int draft_n = 0, draft_n_accepted = 0;  // tokens guessed ahead and verified; those that were right
 };
 
 enum class StopType { kNone, kEos, kLimit, kWord };

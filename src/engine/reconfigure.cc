@@ -22,7 +22,20 @@ constexpr Axis kAxes[] = {
     {"n_threads_batch", "--threads-batch"},
     {"flash_attn", "--flash-attn"},
     {"parallel", "--parallel"},
+    {"n_draft", ""},  // several flags: set_draft()
 };
+
+// 0: no speculation; else guesses of exactly that many tokens.
+std::string set_draft(ServerOptions& options, const std::string& count, std::vector<std::string>& warnings) {
+  if (count == "0") {
+    return set_server_option(options, "--spec-type", "none", warnings);
+  }
+  std::string why = set_server_option(options, "--spec-type", "ngram-mod", warnings);
+  for (const char* flag : {"--spec-ngram-mod-n-min", "--spec-ngram-mod-n-max"}) {
+    why = why.empty() ? set_server_option(options, flag, count, warnings) : why;
+  }
+  return why;
+}
 
 }  // namespace
 
@@ -63,7 +76,9 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
                       key, value.type_name()));
     }
     const std::string text = value.is_string() ? value.get<std::string>() : base::dump_line(value);
-    if (std::string why = set_server_option(changed, axis->flag, text, warnings); !why.empty()) {
+    const std::string why = axis->flag.empty() ? set_draft(changed, text, warnings)
+                                               : set_server_option(changed, axis->flag, text, warnings);
+    if (!why.empty()) {
       return invalid_request(fmt::format("Field '{}': {}", key, why));
     }
   }

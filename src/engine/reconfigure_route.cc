@@ -40,7 +40,7 @@ void route_reconfigure(const RouteContext& context, const os::HttpIncoming& requ
   }
   std::string why;
   switch (generator.reconfigure(
-      changed.context, [&] { return reply.client_gone(); }, why)) {
+      changed.context, changed.speculation, [&] { return reply.client_gone(); }, why)) {
     case Reconfigured::kDone:
       tuning.options = std::move(changed);
       return reply_json(reply, {{"status", "ok"}, {"tbq", effective_settings(context)}});

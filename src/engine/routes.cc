@@ -110,7 +110,8 @@ void slots(const RouteContext& context, const os::HttpIncoming& request, os::Htt
   if (wants_free && std::ranges::all_of(view.slots, is_busy)) {
     return reply_error(reply, {503, "unavailable_error", "no slot available", {}});
   }
-  reply_json(reply, slots_json(view, context.loaded.generator->info().n_ctx, false));
+  reply_json(reply, slots_json(view, context.loaded.generator->info().n_ctx,
+                               context.loaded.generator->speculation().ngram));
 }
 
 void metrics(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
@@ -235,6 +236,7 @@ Json effective_settings(const RouteContext& context) {
               {"n_threads_batch", info.n_threads_batch},
               {"n_parallel", 1},
               {"n_gpu_layers", 0},
+              {"n_draft", context.loaded.generator->speculation().n_draft()},
               {"flash_attn", "on"},  // the only attention there is
               {"mmap", context.options.mmap},
               {"mlock", context.options.mlock},

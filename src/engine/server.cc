@@ -132,8 +132,8 @@ base::Result<void> Server::load() {
   if (stopping_) {
     return base::error("", "stopped while loading");
   }
-  loaded->generator =
-      std::make_unique<Generator>(std::move(*context), options_.context, std::move(open), loaded->tokenizer);
+  loaded->generator = std::make_unique<Generator>(std::move(*context), options_.context, options_.speculation,
+                                                  std::move(open), loaded->tokenizer);
   loaded_ = std::move(loaded);
   ready_ = loaded_.get();
   return {};

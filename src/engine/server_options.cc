@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -96,9 +97,15 @@ Why load_mode(Parse& p, std::string_view mode) {
   return "";
 }
 
+Why spec_type(std::string_view type, bool& ngram) {
+  ngram = type == "ngram-mod";
+  return one_of(type, {"none", "ngram-mod"});
+}
+
 constexpr int kMax = std::numeric_limits<int>::max();
 
-constexpr Flag kFlags[] = {
+// In two lists, since clang-format gives up on one so long.
+constexpr Flag kSetupFlags[] = {
     {"-h --help --usage", "", "", "", "", "print this and exit",
      [](Parse& p, std::string_view) { return p.options.help = true, Why(); }},
     {"--version", "", "", "", "", "print the version and exit",
@@ -194,11 +201,23 @@ constexpr Flag kFlags[] = {
      [](Parse& p, std::string_view v) { return p.options.mmap = v == "1", Why(); }},
     {"--mlock", "", "LLAMA_ARG_MLOCK", "", "off", "keep the model in memory",
      [](Parse& p, std::string_view v) { return p.options.mlock = v == "1", Why(); }},
+};
+
+constexpr Flag kBehaviourFlags[] = {
     {"--warmup", "--no-warmup", "", "", "on", "one token before the server is ready",
      [](Parse& p, std::string_view v) { return p.options.warmup = v == "1", Why(); }},
     {"--cache-prompt", "--no-cache-prompt", "LLAMA_ARG_CACHE_PROMPT", "", "on",
      "reuse the common prefix of successive prompts",
      [](Parse& p, std::string_view v) { return p.options.cache_prompt = v == "1", Why(); }},
+    {"--spec-type", "", "LLAMA_ARG_SPEC_TYPE", "TYPE", "none",
+     "none or ngram-mod: guess from what the sequence had before; answers stay the same",
+     [](Parse& p, std::string_view v) { return spec_type(v, p.options.speculation.ngram); }},
+    {"--spec-ngram-mod-n-min", "", "", "N", "48", "least tokens of a guess; over n-max: n-max",
+     [](Parse& p, std::string_view v) { return number(v, 0, 1024, p.options.speculation.n_min); }},
+    {"--spec-ngram-mod-n-max", "", "", "N", "64", "most tokens of a guess",
+     [](Parse& p, std::string_view v) { return number(v, 1, 1024, p.options.speculation.n_max); }},
+    {"--spec-ngram-mod-n-match", "", "", "N", "24", "tokens that must have come before in this order",
+     [](Parse& p, std::string_view v) { return number(v, 1, 1024, p.options.speculation.n_match); }},
     {"--slots", "--no-slots", "LLAMA_ARG_ENDPOINT_SLOTS", "", "on", "GET /slots: what each sequence does",
      [](Parse& p, std::string_view v) { return p.options.slots = v == "1", Why(); }},
     {"--metrics", "", "LLAMA_ARG_ENDPOINT_METRICS", "", "off", "GET /metrics: counters for Prometheus",
@@ -237,6 +256,13 @@ constexpr Flag kFlags[] = {
      "0 nothing, 1 errors, 2 warnings, 3 information, 4 and 5 more",
      [](Parse& p, std::string_view v) { return number(v, 0, 5, p.options.verbosity); }},
 };
+
+constexpr auto kFlags = [] {
+  std::array<Flag, std::size(kSetupFlags) + std::size(kBehaviourFlags)> all{};
+  std::copy(std::begin(kBehaviourFlags), std::end(kBehaviourFlags),
+            std::copy(std::begin(kSetupFlags), std::end(kSetupFlags), all.begin()));
+  return all;
+}();
 
 // llama-server had these; it names their successors, which this server lacks too.
 constexpr std::string_view kRemoved[] = {"--draft", "--draft-n", "--draft-max", "--draft-min",
@@ -376,7 +402,7 @@ base::Result<ParsedOptions> parse_server_options(const std::vector<std::string>&
             fmt::format("error while handling argument \"{}\": the argument has been removed. use "
                         "--spec-draft-n-max or --spec-ngram-mod-n-max",
                         name),
-            "those are llama-server's; this server does not speculate");
+            "of those, this server has --spec-ngram-mod-n-max, with --spec-type ngram-mod");
       }
       return base::error("", "invalid argument: " + args[i], did_you_mean(name));
     }

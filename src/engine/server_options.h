@@ -10,6 +10,7 @@
 
 #include "src/base/error.h"
 #include "src/engine/context.h"
+#include "src/engine/ngram_draft.h"
 #include "src/engine/sampler.h"
 
 namespace engine {
@@ -19,6 +20,7 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8080;  // 0: any free port, printed once bound
   ContextOptions context;
+  SpeculationOptions speculation;
   std::string flash_attn = "auto";  // on, off, auto
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
   bool slots = true, metrics = false;  // GET /slots and GET /metrics are served

@@ -15,9 +15,9 @@ TokenProbs token_probs(std::span<const float> logits, int token, int n_top) {
   for (const float logit : logits) {
     sum += std::exp(logit - max);
   }
-  const double log_sum = max + std::log(sum);
+  const double log_sum = std::log(sum);
   const auto entry = [&](int id) {
-    return TokenProbs::Entry{id, static_cast<float>(logits[static_cast<size_t>(id)] - log_sum)};
+    return TokenProbs::Entry{id, static_cast<float>(logits[static_cast<size_t>(id)] - max - log_sum)};
   };
   TokenProbs out;
   out.drawn = entry(token);

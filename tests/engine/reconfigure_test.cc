@@ -51,7 +51,8 @@ struct Rig {
     auto opened = open(first);
     REQUIRE(opened.ok());
     generator.emplace(
-        *std::move(opened), first, [this](const engine::ContextOptions& o) { return open(o); }, *tokenizer);
+        *std::move(opened), first, engine::SpeculationOptions{},
+        [this](const engine::ContextOptions& o) { return open(o); }, *tokenizer);
   }
 
   base::Result<std::unique_ptr<engine::Context>> open(const engine::ContextOptions& o) {
@@ -65,7 +66,7 @@ struct Rig {
     return opened;
   }
 
-  Reconfigured change(const engine::ContextOptions& to) { return generator->reconfigure(to, never, why); }
+  Reconfigured change(const engine::ContextOptions& to) { return generator->reconfigure(to, {}, never, why); }
 
   std::shared_ptr<engine::Task> submit(int n_predict, int prompt_tokens = 3) {
     engine::GenerationParams params;
@@ -251,7 +252,7 @@ TEST_CASE("a caller that gives up while requests run changes nothing") {
   REQUIRE(running->wait(std::chrono::seconds(60)).has_value());
   const engine::Context* before = rig.context;
   CHECK(rig.generator->reconfigure(
-            options(512, "q8_0", "q8_0"), [] { return true; }, rig.why) == Reconfigured::kGivenUp);
+            options(512, "q8_0", "q8_0"), {}, [] { return true; }, rig.why) == Reconfigured::kGivenUp);
   CHECK(finish(*rig.submit(2)).result.tokens.size() == 2);
   CHECK(finish(*running).result.tokens.size() == 300);
   CHECK(rig.context == before);
@@ -291,7 +292,7 @@ TEST_CASE("stop() ends a reconfiguration that waits") {
 TEST_CASE("POST /reconfigure: what /props says, what is refused, and answers like a cold server's") {
   HttpRig rig;
   const Json before = rig.props();
-  CHECK(before["reconfigure"].size() == 9);
+  CHECK(before["reconfigure"].size() == 10);
   CHECK(before["numerics_key"].get<std::string>().size() == 16);
   const auto changed = rig.change(R"({"ctx_size":2048,"n_threads":2})");
   REQUIRE(changed.status == 200);

@@ -79,7 +79,8 @@ TEST_CASE("n_probs and logprobs: in every form, whole and streamed, a stop word'
     text += item["token"].get<std::string>();
   }
   CHECK(text.starts_with(stopped["content"].get<std::string>()));
-  CHECK(text.size() < stopped["content"].get<std::string>().size() + 8);  // the stop word may begin inside a token
+  CHECK(text.size() <
+        stopped["content"].get<std::string>().size() + 8);  // the stop word may begin inside a token
 
   const Json oai = rig.json("/v1/completions", prompt + R"(,"max_tokens":3,"logprobs":2})");
   CHECK(oai["choices"][0]["logprobs"]["content"].size() == 3);
