@@ -54,7 +54,7 @@ class Leaning {
   // repair, or that memory forbids in company, stays as it was. `with_memory` false leaves memory axes alone.
   std::vector<Change> winners(bool with_memory) const;
 
-  // The winners that take no memory, and every other memory axis but `except` at its leanest value; `doubtful`
+  // Every memory axis but `except` at its leanest value, and the other winners that go with them; `doubtful`
   // may pay Price::kDoubtful.
   std::vector<Change> leanest(size_t except, Price price, size_t doubtful = kNoAxis) const;
 
@@ -150,7 +150,7 @@ std::vector<Change> Leaning::winners(bool with_memory) const {
 }
 
 std::vector<Change> Leaning::leanest(size_t except, Price usual_price, size_t doubtful) const {
-  std::vector<Change> changes = winners(false);
+  std::vector<Change> changes;
   for (size_t axis = 0; axis < space().axes.size(); ++axis) {
     const Axis& it = space().axes[axis];
     auto least = memory_demand(it.name, history_.default_config()[axis]);
@@ -170,6 +170,14 @@ std::vector<Change> Leaning::leanest(size_t except, Price usual_price, size_t do
     }
     if (chosen) {
       changes.push_back(*chosen);
+    }
+  }
+  // After them: a winner (flash attention off, by noise) must not forbid what saves memory (a quantized V cache).
+  for (const Change& winner : winners(false)) {
+    changes.push_back(winner);
+    if (!with_changes(space(), history_.default_config(), changes) ||
+        !pairs_acceptable(changes, Price::kUnknown)) {
+      changes.pop_back();
     }
   }
   return changes;

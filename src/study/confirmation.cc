@@ -210,7 +210,8 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
   auto least = static_cast<size_t>(in_place ? kLeastBlocks : options_.confirm_launches);
   size_t wanted = least;
   if (decided.empty() && !few) {
-    double sd = std::max(sigma(), 1e-6) * (in_place ? 1 : std::sqrt(2.0));
+    double sd =
+        std::max(sigma() > 0 ? noise_.cautious_se(repeats()) : 0, 1e-6) * (in_place ? 1 : std::sqrt(2.0));
     int most = in_place ? fitting(left - 2 * kColdLaunches * cold_s, 4 * warm_s) : fitting(left, 2 * cold_s);
     most = std::clamp(most, static_cast<int>(least), std::max(kMostPairs, static_cast<int>(least)));
     wanted = static_cast<size_t>(pairs_needed(effect, sd, static_cast<int>(least), most));

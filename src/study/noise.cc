@@ -82,6 +82,15 @@ double Noise::relative_se(int n_samples, int launches) const {
   return relative_se(n_samples) / std::sqrt(std::max(launches, 1));
 }
 
+double Noise::cautious_se(int n_samples) const {
+  // Wilson and Hilferty's approximation of chi-squared's 20% quantile.
+  constexpr double kZ = -0.8416;
+  double freedom = kPriorFreedom + freedom_;
+  double spread = 2 / (9 * freedom);
+  double quantile = freedom * std::pow(std::max(1 - spread + kZ * std::sqrt(spread), 0.1), 3);
+  return relative_se(n_samples) * std::sqrt(freedom / quantile);
+}
+
 Drift drift_of(std::span<const double> anchors) {
   std::vector<double> known;
   std::copy_if(anchors.begin(), anchors.end(), std::back_inserter(known), usable);

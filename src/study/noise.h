@@ -31,6 +31,9 @@ class Noise {
   double relative_se(int n_samples) const;
   // The same for a mean over launches.
   double relative_se(int n_samples, int launches) const;
+  // What relative_se() stays below with 80% confidence: for planning, since an estimate from few launches is too
+  // low every other time.
+  double cautious_se(int n_samples) const;
   // Launches beyond the first of their configuration: what the pooled value rests on.
   double freedom() const { return freedom_; }
 
