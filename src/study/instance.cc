@@ -47,12 +47,10 @@ std::string message_of(const os::HttpResponse& answer) {
 
 }  // namespace
 
-Instance::Instance(const Study& study, Launched server, search::Config config, std::vector<std::string> argv,
-                   std::string log_path)
+Instance::Instance(const Study& study, Launched server, search::Config config, std::string log_path)
     : study_(study),
       server_(std::move(server)),
       config_(std::move(config)),
-      argv_(std::move(argv)),
       offered_(offered_axes(server_.effective)),
       log_path_(std::move(log_path)),
       load_s_(server_.t_load_s.value_or(0)) {}

@@ -13,9 +13,8 @@ namespace study {
 
 class Instance {
  public:
-  // Takes over a server that is ready with `config`. `study` must outlive it. `argv` as launched, redacted.
-  Instance(const Study& study, Launched server, search::Config config, std::vector<std::string> argv,
-           std::string log_path);
+  // Takes over a server that is ready with `config`. `study` must outlive it.
+  Instance(const Study& study, Launched server, search::Config config, std::string log_path);
 
   // How an attempt to change it ended. Anything but kDone or kInterrupted: launch afresh.
   struct Change {
@@ -39,7 +38,6 @@ class Instance {
   // The axes that it says it changes in place; empty: it offers nothing of the kind.
   const std::vector<std::string>& offered() const { return offered_; }
   const search::Config& config() const { return config_; }
-  const std::vector<std::string>& argv() const { return argv_; }
   const std::string& log_path() const { return log_path_; }
   double load_s() const { return load_s_; }  // of its launch
   Launched& server() { return server_; }
@@ -59,7 +57,7 @@ class Instance {
   const Study& study_;
   Launched server_;
   search::Config config_;
-  std::vector<std::string> argv_, offered_;
+  std::vector<std::string> offered_;
   std::string log_path_;
   double load_s_ = 0;
   os::MemoryTrace

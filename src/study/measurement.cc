@@ -21,7 +21,8 @@ std::function<uint64_t()> fault_counter(const Launched& server) {
   if (child == nullptr) {
     return nullptr;
   }
-  return [child] { return child->memory().refaults; };
+  // Of the candidate alone: refaults count the whole host, and a refault of its pages is a major fault too.
+  return [child] { return child->memory().major_faults; };
 }
 
 // The probes of one trial against a server that is ready.

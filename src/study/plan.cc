@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "search/strategy.h"
+#include "search/sweep.h"
 #include "src/base/units.h"
 
 namespace study {
@@ -54,7 +55,7 @@ double measure_s(const Study& study, const search::Config& config, const PlanRat
 }
 
 double time_of(const PlannedTrial& trial, double load_s) {
-  return trial.cannot_fit.empty() ? load_s + trial.measure_s : 0;
+  return trial.cannot_fit.empty() ? (trial.in_place ? 0 : load_s) + trial.measure_s : 0;
 }
 
 int trials_in(const Plan& plan, double load_s) {
@@ -159,7 +160,7 @@ int expected_trials(const Study& study) {
 }
 
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most,
-               const PlanMemory& memory) {
+               const PlanMemory& memory, const std::vector<std::string>& in_place) {
   const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
   AR_CHECK(info != nullptr, "a study with an unknown strategy");
   AR_CHECK(rates.decode_tps > 0 && rates.prefill_tps > 0, "a plan without speeds");
@@ -173,8 +174,10 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   plan.available_s = available_s;
   plan.host_bytes = memory.host_bytes;
 
-  auto strategy =
-      info->make(study.space, study.search.seed, search::Limits{plan.max_trials, expected_trials(study)});
+  search::Limits limits{plan.max_trials, expected_trials(study)};
+  limits.in_place = in_place;
+  auto strategy = info->make(study.space, study.search.seed, limits);
+  std::optional<search::Config> serving;  // what the last trial launched
   const search::Config usual = study.space.default_config();
   while (static_cast<int>(plan.first.size()) < list_at_most) {
     auto proposal = strategy->ask();
@@ -193,6 +196,8 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
     search::Outcome outcome;
     if (trial.cannot_fit.empty()) {  // every trial alike: nothing wins
       trial.measure_s = measure_s(study, proposal->config, rates);
+      trial.in_place = serving && search::differ_in_place(study.space, in_place, *serving, proposal->config);
+      serving = proposal->config;
       outcome.ok = outcome.feasible = true;
       outcome.objective = {1.0};
     } else {
@@ -230,7 +235,8 @@ std::string to_text(const Study& study, const Plan& plan) {
     text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}{}{}\n", i + 1, trial.phase,
                         usual ? "nothing: what all others are compared with" : trial.change,
                         fits ? base::format_duration(trial.measure_s) : "-",
-                        memory_column(plan, memory_text(trial)), fits ? "" : "  cannot fit: skipped");
+                        memory_column(plan, memory_text(trial)),
+                        fits ? (trial.in_place ? "  in place" : "") : "  cannot fit: skipped");
   }
   int more = plan.max_trials - static_cast<int>(plan.first.size());
   if (plan.open_ended && more > 0) {
@@ -248,6 +254,10 @@ std::string to_text(const Study& study, const Plan& plan) {
   text += fmt::format(
       "  assumed      {:.0f} tok/s decode, {:.0f} tok/s prefill; --decode-tps and --prefill-tps change it\n",
       plan.rates.decode_tps, plan.rates.prefill_tps);
+  if (auto shared = std::count_if(plan.first.begin(), plan.first.end(),
+                                  [](const PlannedTrial& trial) { return trial.in_place; })) {
+    text += fmt::format("  in place     {} of them change the running server and load nothing\n", shared);
+  }
   text += memory_line(plan);
   text += "  time         " + limits_text(plan, study);
   text += fmt::format("  listed above take about {}\n", base::format_duration(time_of_first(plan)));

@@ -22,6 +22,7 @@ struct PlannedTrial {
   double measure_s = 0;
   uint64_t memory_bytes = 0;  // weights, KV cache and workspace; 0 = not known
   std::string cannot_fit;     // why it will not be launched; "" = it may fit
+  bool in_place = false;      // the server of the trial before is changed: no load
 };
 
 // What is known of memory before anything runs; see MemoryForecast. Empty functions: nothing.
@@ -47,8 +48,9 @@ struct Plan {
 
 // Pure. At most `list_at_most` trials are listed. Trials are taken to succeed unless the
 // forecast says that they cannot fit: such a one is not launched and takes no time.
+// `in_place`: see search::Limits.
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100,
-               const PlanMemory& memory = {});
+               const PlanMemory& memory = {}, const std::vector<std::string>& in_place = {});
 std::string to_text(const Study& study, const Plan& plan);
 
 // How many trials search.budget has room for by the file's own estimates, for

@@ -7,7 +7,9 @@
 #include <filesystem>
 
 #include "src/base/units.h"
+#include "src/study/backends.h"
 #include "src/study/clock.h"
+#include "src/study/in_place.h"
 #include "src/study/memory_estimate.h"
 #include "src/study/plan.h"
 
@@ -69,8 +71,18 @@ int plan_command(const PlanOptions& options) {
     memory.cannot_fit = [&](const search::Config& config) { return forecast->cannot_fit(config); };
     memory.host_bytes = forecast->host().memory;
   }
-  Plan plan = make_plan(study, rates, available_s(study.search), 100, memory);
+  // Where the server is not there yet, the plan is one of fresh launches.
+  std::vector<std::string> in_place;
+  std::vector<base::Error> refused;
+  if (auto program = discover_backends(study)) {
+    in_place = in_place_axes(study, *program);
+    refused = unsupported_axes(study, *program);
+  }
+  Plan plan = make_plan(study, rates, available_s(study.search), 100, memory, in_place);
   fmt::print("{}", to_text(study, plan));
+  for (const base::Error& problem : refused) {
+    fmt::print("\n`autoresearch run` will refuse to start: {}\n", problem.to_string());
+  }
   std::error_code ignored;
   bool file =
       study.backend.kind == BackendKind::kTbqServer || study.backend.kind == BackendKind::kLlamaServer;

@@ -153,7 +153,7 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
   }
   // What a foreign server runs with so far is nobody's configuration.
   instance_ = std::make_unique<Instance>(study_, std::move(server), foreign ? search::Config() : wanted,
-                                         record.argv, record.log_path);
+                                         record.log_path);
   if (!failure && foreign) {
     failure = configure_foreign(wanted, record);
   }
@@ -233,7 +233,7 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
 
   std::optional<Failure> failure;
   if (change_in_place(request, record)) {
-    record.argv = instance_->argv();
+    record.argv = redacted(plan.argv);  // what launches this configuration; the process began as another
     record.effective = instance_->server().effective;
   } else {
     failure = launch(request, plan, record);
