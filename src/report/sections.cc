@@ -68,8 +68,23 @@ std::string confirmation_sentence(const Digest& digest) {
   const base::Json& goals = part(part(digest.header, "objective"), "maximize");
   std::string goal = goals.is_array() && !goals.empty() ? plain(goals.back()) : "the objective";
   int pairs = base::json_get<int>(confirmation, "pairs", 0);
-  std::string line = fmt::format("In {} fresh launch{} of each: {} in {}", pairs, pairs == 1 ? "" : "es",
-                                 ratio_text(base::json_get<double>(confirmation, "ratio", 1)), goal);
+  double ratio = base::json_get<double>(confirmation, "ratio", 1);
+  int cold = base::json_get<int>(confirmation, "cold_pairs", 0);
+  bool in_place = base::json_get<bool>(confirmation, "in_place", false);
+  if (in_place && cold > pairs) {  // one block to see that it runs; the fresh launches say more
+    in_place = false;
+    pairs = cold;
+    cold = 0;
+    ratio = base::json_get<double>(confirmation, "cold_ratio", ratio);
+  }
+  std::string line = in_place ? fmt::format("In {} block{} of four in place: {} in {}", pairs,
+                                            pairs == 1 ? "" : "s", ratio_text(ratio), goal)
+                              : fmt::format("In {} fresh launch{} of each: {} in {}", pairs,
+                                            pairs == 1 ? "" : "es", ratio_text(ratio), goal);
+  if (in_place && cold > 0) {
+    line += fmt::format(", {} launched afresh",
+                        ratio_text(base::json_get<double>(confirmation, "cold_ratio", 1)));
+  }
   double low = base::json_get<double>(confirmation, "ratio_low", NAN);
   double high = base::json_get<double>(confirmation, "ratio_high", NAN);
   if (std::isfinite(low) && std::isfinite(high)) {
