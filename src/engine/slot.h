@@ -1,0 +1,105 @@
+#pragma once
+// A request (Task) and the sequence that works on it (Slot): prompt, tokens, guesses and their verification,
+// stop rules, timings. A Slot is the engine thread's own; a Task is what client and engine threads share.
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/engine/context.h"
+#include "src/engine/generation_types.h"
+#include "src/engine/ngram_draft.h"
+#include "src/engine/serving_board.h"
+#include "src/engine/text_output.h"
+#include "src/engine/tokenizer.h"
+
+namespace engine {
+
+// What a task that the server will not finish is told, with status 503.
+inline constexpr const char* kStopMessage = "the server is shutting down";
+
+// One client's request, shared by its thread and the engine thread.
+class Task {
+ public:
+  Task(std::vector<int> prompt, GenerationParams params)
+      : prompt_(std::move(prompt)), params_(std::move(params)) {}
+
+  // The next event; nullopt when none came in time. Nothing follows kDone or kFailed.
+  std::optional<GenerationEvent> wait(std::chrono::milliseconds timeout);
+  // The engine gives the task up after the ubatch that is running.
+  void cancel() { cancelled_ = true; }
+
+ private:
+  friend class Generator;
+  friend class Slot;
+  void put(GenerationEvent event);
+  void fail(int status, std::string message);
+
+  const std::vector<int> prompt_;
+  const GenerationParams params_;
+  std::atomic<bool> cancelled_{false};
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<GenerationEvent> events_;
+};
+
+// One sequence of the context and the task on it. The engine thread's own.
+class Slot {
+ public:
+  Slot(Context& context, const SpeculationOptions& speculation, const Tokenizer& tokenizer,
+       ServingBoard& board, int seq)
+      : context_(context), tokenizer_(tokenizer), board_(board), seq_(seq) {
+    if (speculation.ngram) {
+      drafts_.emplace(speculation);
+    }
+  }
+
+  bool busy() const { return task_ != nullptr; }
+  void start(std::shared_ptr<Task> task);
+  // One batch of the prompt, or one token, or several that were guessed right. `stopping` ends it as a cancelled client does.
+  void step(const std::atomic<bool>& stopping);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::span<const int> guess();
+  std::optional<int> sample(std::span<const float> logits);  // nothing: the task has failed
+  void count_evaluation(int n_guessed);
+  void verify(std::span<const int> guessed);
+  void accept(int token, std::span<const float> logits);
+  void finish(StopType type, bool truncated);
+  void fail(int status, std::string message);
+  void release();
+  Timings timings() const;
+  void publish();
+
+  Context& context_;
+  const Tokenizer& tokenizer_;
+  ServingBoard& board_;
+  int seq_;
+  std::vector<int> cached_;  // the tokens whose rows the sequence holds
+
+  std::shared_ptr<Task> task_;
+  std::optional<Sampler> sampler_;
+  std::optional<TextOutput> output_;
+  GenerationResult result_;
+  size_t evaluated_ = 0;  // prompt tokens in the cache
+  int n_reused_ = 0;
+  std::optional<NgramDraft> drafts_;    // where speculation is on
+  int n_drafted_ = 0, n_accepted_ = 0;  // of this task
+  std::vector<int> verified_;           // the last token and the guesses after it
+  std::vector<float> verify_logits_;    // [verified_ x n_vocab]
+  bool has_new_line_ = false;
+  size_t text_begin_ = 0;             // of the next token, in all the text generated
+  std::vector<size_t> token_begins_;  // of each token of result_.probs
+  Clock::time_point prompt_begin_, first_token_, last_token_;
+};
+
+}  // namespace engine
