@@ -42,6 +42,7 @@ void route_reconfigure(const RouteContext& context, const os::HttpIncoming& requ
   switch (generator.reconfigure(
       changed.context, changed.speculation, [&] { return reply.client_gone(); }, why)) {
     case Reconfigured::kDone:
+      tuning.flash_attn = changed.flash_attn != "off";
       tuning.options = std::move(changed);
       return reply_json(reply, {{"status", "ok"}, {"tbq", effective_settings(context)}});
     case Reconfigured::kReverted:

@@ -237,7 +237,7 @@ Json effective_settings(const RouteContext& context) {
               {"n_parallel", 1},
               {"n_gpu_layers", 0},
               {"n_draft", context.loaded.generator->speculation().n_draft()},
-              {"flash_attn", "on"},  // the only attention there is
+              {"flash_attn", context.tuning.flash_attn ? "on" : "off"},
               {"mmap", context.options.mmap},
               {"mlock", context.options.mlock},
               {"kv_bytes", info.kv_bytes},

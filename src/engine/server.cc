@@ -74,6 +74,7 @@ Server::Server(ServerOptions options)
                    std::chrono::system_clock::now().time_since_epoch())
                    .count()) {
   tuning_.options = options_;
+  tuning_.flash_attn = options_.flash_attn != "off";
   tuning_.lost = [](std::string_view) {};
 }
 

@@ -31,6 +31,8 @@ struct Tuning {
   std::mutex mutex;  // over the rest, and over the change itself: one at a time
   ServerOptions options;
   std::function<void(std::string_view why)> lost;  // nothing is left to serve with
+  // As asked: there is one attention, and off only means that V may not be quantized. Read without the mutex.
+  std::atomic<bool> flash_attn{true};
 };
 
 class Server {
