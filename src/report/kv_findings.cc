@@ -204,11 +204,10 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
     bool mixed = pair.first != pair.second;
     out.push_back(
         {Finding::Kind::kAnomaly,
-         fmt::format("cache_type_k {} with cache_type_v {} decodes at {:.2f} of what other pairs do ({} "
-                     "against {} tok/s, {}): {}",
-                     pair.first, pair.second, slow, rate(summary.decode), rate(summary.peer_decode),
-                     trials_text(summary.trials),
-                     mixed ? "a mixed pair off the fast path?" : "a type off the fast path?")});
+         fmt::format("{} decode at {:.2f} of what other pairs do ({} against {} tok/s, {}): a {} off the "
+                     "fast path?",
+                     mixed ? "mixed pair: " + name_of(pair) : name_of(pair), slow, rate(summary.decode),
+                     rate(summary.peer_decode), trials_text(summary.trials), mixed ? "pair" : "type")});
     return;
   }
   double bits = bits_of(pair.first) + bits_of(pair.second),
@@ -222,7 +221,6 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
   bool within = std::abs(ratio - 1) <= std::max(0.01, 2 * summary.noise);
   bool clear = ratio >= 1 - kUnclearLoss;
   bool same_speed = ratio >= 1 - kFreeLoss || (within && clear);
-  bool same_quality = summary.kept == summary.items && summary.recall_lost <= 1e-9;
   std::string quality =
       summary.kept == summary.items
           ? fmt::format("quality unchanged ({} of {} items)", summary.kept, summary.items)
@@ -232,14 +230,14 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
                        : summary.recall_lost > 1e-9
                            ? fmt::format(", needle recall falls to {}", percent(summary.recall))
                            : fmt::format(", needle recall {}", percent(summary.recall));
-  std::string text = fmt::format("{}: {}{}, decode {}{}, KV memory 1/{:.1f}", name_of(pair), quality, recall,
-                                 ratio_text(ratio),
+  bool free = same_speed && summary.kept == summary.items && summary.recall_lost <= 1e-9;
+  std::string text = fmt::format("{}{}: {}{}, decode {}{}, KV memory 1/{:.1f}", name_of(pair),
+                                 free ? " are free" : "", quality, recall, ratio_text(ratio),
                                  !within ? ""
                                  : clear ? " (within noise)"
                                          : " (within noise: measure again on a quiet machine)",
                                  1 / memory);
-  bool free = same_speed && same_quality;
-  out.push_back({free ? Finding::Kind::kFree : Finding::Kind::kCost, free ? text + ": free" : text});
+  out.push_back({free ? Finding::Kind::kFree : Finding::Kind::kCost, text});
 }
 
 }  // namespace
