@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <iterator>
 
 #include "probes/filler.h"
@@ -123,7 +124,7 @@ NeedlePrompt make_needle_prompt(uint64_t seed, int cell, int sentences, double d
   std::string place = fmt::format("{} {}", pick(kAdjectives, random(1)), pick(kPlaces, random(2)));
   NeedlePrompt prompt;
   prompt.expected = fmt::format("{}", 10000 + random(3) % 90000);
-  int at = std::clamp(static_cast<int>(depth * sentences + 0.5), 0, sentences);
+  int at = std::clamp(static_cast<int>(std::lround(depth * sentences)), 0, sentences);
   uint64_t filler = random(4);
   for (int i = 0; i <= sentences; ++i) {
     if (i == at) {

@@ -11,7 +11,7 @@ enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits };
 struct AxisFact {
   std::string_view name;
   Memory memory;
-  std::string_view partner = "";
+  std::string_view partner = {};
 };
 
 // In order of importance for speed, memory and quality of a served model: the KV cache decides what fits,

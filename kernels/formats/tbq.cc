@@ -32,9 +32,9 @@ void find_nearest(const TbqGrid& grid, const float* z, int d, float to_grid, flo
     auto index = hn::Zero(df);
     auto value = hn::Set(df, grid.positive[0]);
     for (int c = 1; c < grid.half; ++c) {
-      const int low = grid.positive[c - 1];
-      const int high = grid.positive[c];
-      const auto beyond = hn::Gt(u, hn::Set(df, 0.5F * static_cast<float>(low + high)));
+      const auto low = static_cast<float>(grid.positive[c - 1]);
+      const auto high = static_cast<float>(grid.positive[c]);
+      const auto beyond = hn::Gt(u, hn::Set(df, 0.5F * (low + high)));
       index = hn::Add(index, hn::IfThenElseZero(beyond, one));
       value = hn::IfThenElse(beyond, hn::Set(df, static_cast<float>(high)), value);
     }

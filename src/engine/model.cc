@@ -83,7 +83,7 @@ class Weights {
     }
   }
 
-  const gguf::Tensor* take(const std::string& name, std::vector<uint64_t> dims) {
+  const gguf::Tensor* take(const std::string& name, const std::vector<uint64_t>& dims) {
     const auto found = model_.file.tensor_index.find(name);
     if (found == model_.file.tensor_index.end()) {
       fail(fmt::format("tensor '{}' is missing", name), "download or convert the model again");

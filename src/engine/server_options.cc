@@ -43,7 +43,7 @@ Why number(std::string_view text, T lo, T hi, T& out) {
   if (failure == std::errc::result_out_of_range && end == text.data() + text.size()) {
     return fmt::format("{} is not between {} and {}", text, lo, hi);
   }
-  if (failure != std::errc() || end != text.data() + text.size() || value != value) {
+  if (failure != std::errc() || end != text.data() + text.size() || std::isnan(value)) {
     return fmt::format("'{}' is not a number", text);
   }
   if (value < lo || value > hi) {

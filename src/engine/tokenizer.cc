@@ -36,6 +36,7 @@ constexpr std::string_view kEogTexts[] = {
     "<end_of_utterance>",
     "<|tool_response>",
     "[e~[",
+    // In two parts, or the hexadecimal escape would take the e. NOLINTNEXTLINE(bugprone-suspicious-missing-comma)
     "<\xEF\xBD\x9C"
     "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
 };

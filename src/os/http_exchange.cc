@@ -20,7 +20,7 @@ ssize_t read_stream(void* holder, uint64_t, char* out, size_t size) {
   std::lock_guard lock(exchange.mutex);
   if (!exchange.body.empty()) {
     size_t n = std::min(size, exchange.body.size());
-    std::memcpy(out, exchange.body.data(), n);
+    exchange.body.copy(out, n);
     exchange.body.erase(0, n);
     exchange.changed.notify_all();
     return static_cast<ssize_t>(n);
@@ -141,7 +141,7 @@ MHD_Result HttpExchange::queue_answer() {
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, kReadBlock, read_stream, holder.get(),
                                                  free_stream);
     if (response != nullptr) {
-      holder.release();  // free_stream's now
+      (void)holder.release();  // free_stream's now
     }
   }
   if (response == nullptr) {

@@ -1,6 +1,7 @@
 #include "src/study/trial.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cmath>
@@ -17,8 +18,6 @@
 #include "src/study/interrupt.h"
 #include "src/study/launcher.h"
 #include "src/study/measurement.h"
-
-extern "C" char** environ;
 
 namespace study {
 namespace {
