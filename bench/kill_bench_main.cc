@@ -1,5 +1,6 @@
 // kill -9 at random instants, each followed by resume. Nothing that had finished may be lost or repeated, no process
-// may outlive its driver by a second, and the study that comes out equals the undisturbed one.
+// may outlive its driver by a second, and with the scripted server the study that comes out equals the undisturbed one
+// (a real one measures other speeds each time, so its search may go another way).
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -55,7 +56,7 @@ void disturbed(const Options& options, double whole_s, const std::vector<std::st
   std::string journal = process.path("j.jsonl");
   std::string space =
       options.server == "fake" ? fake_space(process, options.reuse) : real_space(process, options.reuse);
-  size_t finished = 0;
+  std::vector<std::string> finished;
   bool over = false;
   while (!over) {
     bool fresh = !std::filesystem::exists(journal) || e2e::read(journal).find('\n') == std::string::npos;
@@ -94,16 +95,16 @@ void disturbed(const Options& options, double whole_s, const std::vector<std::st
                    std::chrono::duration<double>(std::chrono::steady_clock::now() - dead).count());
     }
     std::vector<std::string> now = bench::results(journal);
-    bool prefix = now.size() <= expected.size() && std::equal(now.begin(), now.end(), expected.begin());
-    tally.lost += now.size() < finished || !prefix ? 1 : 0;
-    finished = now.size();
+    bool kept = now.size() >= finished.size() && std::equal(finished.begin(), finished.end(), now.begin());
+    tally.lost += kept ? 0 : 1;
+    finished = std::move(now);
     if (!killed && ended->code != 10 && ended->code != 0) {
       fmt::print(stderr, "the driver ended with {}\n{}{}\n", ended->code, ended->out, ended->err);
       std::exit(1);
     }
   }
   ++tally.studies;
-  tally.different += bench::results(journal) == expected ? 0 : 1;
+  tally.different += options.server == "fake" && finished != expected ? 1 : 0;
 }
 
 }  // namespace
@@ -142,7 +143,8 @@ int main(int argc, char** argv) {
       "left 1 s after a kill | slowest end of all processes |");
   report.line("|---|---|---|---|---|---|");
   report.line(fmt::format("| {} | {} | {} | {} | {} | {:.2f} s |", tally.kills, tally.studies,
-                          tally.different, tally.lost, tally.orphans, tally.slowest_end_s));
+                          options.server == "fake" ? std::to_string(tally.different) : "not asked",
+                          tally.lost, tally.orphans, tally.slowest_end_s));
   report.line(
       fmt::format("\n{} trials a study, {:.1f} s undisturbed; server {}; {} drivers ended before their kill.",
                   expected.size(), whole.wall_s, options.server, tally.too_late));
