@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "src/os/files.h"
@@ -17,6 +19,8 @@ namespace {
 
 using base::Json;
 using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMemoryBlock = 16 << 20;
 
 void sleep_ms(double ms) {
   std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(ms));
@@ -81,13 +85,22 @@ std::shared_ptr<const Launch> Server::now() {
   return launch_;
 }
 
+void Server::Unmap::operator()(char* pages) const {
+  ::munmap(pages, kMemoryBlock);
+}
+
 void Server::allocate(int mib) {
   size_t blocks = static_cast<size_t>(std::max(0, mib) + 15) / 16;
   while (memory_.size() > blocks) {
     memory_.pop_back();
   }
   while (memory_.size() < blocks) {
-    memory_.emplace_back(16 << 20, 'x');
+    void* pages = ::mmap(nullptr, kMemoryBlock, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) {
+      break;
+    }
+    std::memset(pages, 'x', kMemoryBlock);
+    memory_.emplace_back(static_cast<char*>(pages));
   }
 }
 

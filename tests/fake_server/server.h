@@ -37,7 +37,11 @@ class Server {
   int running_ = 0;  // generations
   bool ready_ = false, reconfiguring_ = false;
   std::atomic<int> generations_{0};
-  std::vector<std::vector<char>> memory_;
+  // Pages of the kernel's, not of the heap: what is given back is back at once, under a sanitizer too.
+  struct Unmap {
+    void operator()(char* pages) const;
+  };
+  std::vector<std::unique_ptr<char, Unmap>> memory_;
 };
 
 }  // namespace fake
