@@ -9,6 +9,11 @@
 #include "src/study/loop_state.h"
 
 namespace study {
+namespace {
+
+constexpr int kFailuresForgiven = 2;  // launches of one confirmation that may fail
+
+}  // namespace
 
 double Loop::final_s() const {
   if (options_.confirm_launches == 0 || sigma() == 0) {
@@ -221,12 +226,17 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
 
   bool failed = false;
   bool going = true;
+  int failures = 0;
   auto once = [&](bool default_turn, bool cold, double needed_s) -> base::Result<void> {
     auto ran = confirm_once(result, default_turn, cold, needed_s, failed);
     if (!ran) {
       return ran.failure();
     }
     going = *ran;
+    if (failed && ++failures <= kFailuresForgiven) {  // a busy moment of the host; it is launched again
+      failed = false;
+      going = true;
+    }
     return {};
   };
   while (going && in_place && series.in_place.size() < 4 * wanted) {
@@ -273,7 +283,7 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
                     ? comparison.pairs >= kLeastBlocks && (!cold_wanted || cold.pairs >= kColdLaunches)
                     : cold.pairs >= kLeastPairs;
   if (failed) {
-    result.reason += "; a confirmation launch failed";
+    result.reason += "; too many confirmation launches failed";
   } else if (2 * series.missed > series.winner_launches) {
     // Not the default either: it is better only where the limits do not matter.
     result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
