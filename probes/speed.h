@@ -52,7 +52,7 @@ struct SpeedResult {
 
 // Pure. Implausible when: the server claims over twice the rate our wall time allows (5 ms of grace for the
 // way between us); the tokens came in one burst; decode_tps > 10 x prefill_tps with prompt_n >= 256; fewer
-// tokens than asked for without an end-of-text, or more; cache_n > 1 on a cold prompt (1: the BOS token); a clock
+// tokens than asked for without an end-of-text, or more; cache_n over an eighth of a cold prompt (the BOS token and a chat template may be kept); a clock
 // went backwards; three samples or more with timings equal to the last digit while our clock saw them differ; not
 // finite.
 SpeedResult score_speed(const std::vector<SpeedSample>& samples, const SpeedOptions& options);

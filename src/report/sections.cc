@@ -71,25 +71,22 @@ std::string confirmation_sentence(const Digest& digest) {
   double ratio = base::json_get<double>(confirmation, "ratio", 1);
   int cold = base::json_get<int>(confirmation, "cold_pairs", 0);
   bool in_place = base::json_get<bool>(confirmation, "in_place", false);
-  if (in_place && cold > pairs) {  // one block to see that it runs; the fresh launches say more
-    in_place = false;
-    pairs = cold;
-    cold = 0;
-    ratio = base::json_get<double>(confirmation, "cold_ratio", ratio);
-  }
   std::string line = in_place ? fmt::format("In {} block{} of four in place: {} in {}", pairs,
                                             pairs == 1 ? "" : "s", ratio_text(ratio), goal)
                               : fmt::format("In {} fresh launch{} of each: {} in {}", pairs,
                                             pairs == 1 ? "" : "es", ratio_text(ratio), goal);
   if (in_place && cold > 0) {
-    line += fmt::format(", {} launched afresh",
-                        ratio_text(base::json_get<double>(confirmation, "cold_ratio", 1)));
+    line += fmt::format(", {} in {} fresh launch{} of each",
+                        ratio_text(base::json_get<double>(confirmation, "cold_ratio", 1)), cold,
+                        cold == 1 ? "" : "es");
   }
   double low = base::json_get<double>(confirmation, "ratio_low", NAN);
   double high = base::json_get<double>(confirmation, "ratio_high", NAN);
   if (std::isfinite(low) && std::isfinite(high)) {
     line += fmt::format(" (95% interval {} to {}{})", ratio_text(low), ratio_text(high),
                         low <= 1 && high >= 1 ? ": within the noise" : "");
+  } else {
+    line += " (too few for an interval)";
   }
   std::string decided = base::json_get<std::string>(confirmation, "decided_by", "");
   if (!decided.empty()) {
@@ -97,7 +94,7 @@ std::string confirmation_sentence(const Digest& digest) {
   }
   int missed = base::json_get<int>(confirmation, "missed", 0);
   if (missed > 0) {
-    line += fmt::format("; a limit did not hold in {} of the winner's", missed);
+    line += fmt::format("; a limit did not hold in {} of the winner's launches", missed);
   }
   return line + ".";
 }
@@ -148,7 +145,8 @@ std::string verdict_section(const Page& page) {
     sentence = "The default stands: ";
     sentence += digest.rejected_row ? digest.trials[*digest.rejected_row].change +
                                           " looked better once, but not in fresh launches."
-                                    : "no other configuration tried is better and holds every limit.";
+                : digest.trials.size() < 2 ? "nothing else was tried, the study ended before that."
+                                           : "no other configuration tried is better and holds every limit.";
   } else if (baseline == nullptr || !baseline->feasible) {
     sentence = fmt::format(
         "{} is the best that ran: the default {}, so there is nothing to confirm it against.", best->change,
@@ -303,10 +301,27 @@ std::string best_section(const Page& page) {
                                            {"prefill_tps", "prefill"},
                                            {"quality", "quality"},
                                            {"needle_recall", "needle recall"}}};
+  // Over every launch of the two: the first alone may have been a lucky one.
+  size_t launches = 0;
+  auto over_launches = [&](const Row& row, const char* metric) -> std::optional<double> {
+    std::vector<double> values;
+    for (const auto* rows :
+         {&page.digest.trials, &page.digest.anchors, &page.digest.finals, &page.digest.confirmations}) {
+      for (const Row& each : *rows) {
+        if (auto value = each.metric(metric); value && each.params == row.params) {
+          values.push_back(*value);
+        }
+      }
+    }
+    std::sort(values.begin(), values.end());
+    launches = std::max(launches, &row == &best ? values.size() : 0);
+    size_t n = values.size();
+    return n == 0 ? std::nullopt : std::optional((values[(n - 1) / 2] + values[n / 2]) / 2);
+  };
   out += "\n";
   for (const Line& line : kLines) {
-    auto value = best.metric(line.metric);
-    auto before = baseline == nullptr ? std::nullopt : baseline->metric(line.metric);
+    auto value = over_launches(best, line.metric);
+    auto before = baseline == nullptr ? std::nullopt : over_launches(*baseline, line.metric);
     if (!value) {
       continue;
     }
@@ -317,6 +332,9 @@ std::string best_section(const Page& page) {
                     : fmt::format("  (default {}, {})", rate(before), ratio_text(*value / *before));
     }
     out += fmt::format("  {} {}\n", pad_right(line.label, 24), text);
+  }
+  if (launches > 1) {
+    out += fmt::format("  (medians of {} launches)\n", launches);
   }
   return out;
 }

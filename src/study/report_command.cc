@@ -23,7 +23,10 @@ int report_command(int argc, char** argv) {
   if (!content) {
     return fail(content.failure(), kExitJournal);
   }
-  print_report(*content, port);
+  if (!print_report(*content, port)) {
+    return fail(base::error("standard output", "the report could not be written", "check the disk behind it"),
+                kExitPreflight);
+  }
   return 0;
 }
 

@@ -134,8 +134,16 @@ int resume_command(int argc, char** argv) {
     }
     options.budget_s = study->search.budget_s - spent;
   }
-  fmt::print("Going on with {}: {} of at most {} trials are recorded\n", path,
-             past.of_type("trial_end").size(), options.max_trials);
+  size_t counted = 0;  // as max_trials counts: no skips, finals and confirmation
+  for (const base::Json* ended : past.of_type("trial_end")) {
+    std::string phase = base::json_get<std::string>(*ended, "phase", "");
+    counted +=
+        phase != kFinalPhase && phase != kConfirmPhase &&
+                base::json_get<std::string>(*ended, "status", "") != to_string(Status::kSkippedPredicted)
+            ? 1
+            : 0;
+  }
+  fmt::print("Going on with {}: {} of at most {} trials are recorded\n", path, counted, options.max_trials);
   return run_session(*study, *checked, journal, past, options);
 }
 

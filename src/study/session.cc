@@ -46,13 +46,13 @@ std::string log_directory_of(const std::string& journal_path) {
   return stem + ".logs";
 }
 
-void print_report(const JournalContent& content, int port) {
+bool print_report(const JournalContent& content, int port) {
   report::ReportOptions options;
   options.colour = stdout_is_terminal();
   options.width = std::min(terminal_width(), 120);
   options.port = port;
   std::fputs(report::render(content.header, content.records, options).c_str(), stdout);
-  std::fflush(stdout);
+  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
 }
 
 int exit_code_of(Verdict verdict, EndReason end) {

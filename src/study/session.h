@@ -41,7 +41,8 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
                 const SessionOptions& options);
 
 // The report of a journal's content on stdout, sized and coloured for it.
-void print_report(const JournalContent& content, int port);
+// False: it could not be written (a full disk behind a redirection).
+bool print_report(const JournalContent& content, int port);
 // The exit code of a study that has ended, by its last study_end.
 int exit_code_of(Verdict verdict, EndReason end);
 

@@ -21,12 +21,13 @@ TEST_CASE("work done shows in the activity of a process") {
   os::Activity before = os::read_activity(::getpid());
   CHECK(before.rss_bytes > 0);
   std::vector<char> memory(32 << 20);
+  volatile char* bytes = memory.data();  // or a compiler may do without the memory
   os::Activity after = before;
   volatile unsigned sum = 0;
   for (int round = 0; round < 1000 && after.cpu_s < before.cpu_s + 0.05; ++round) {
-    for (char& byte : memory) {
-      byte = static_cast<char>(round);
-      sum = sum + static_cast<unsigned char>(byte);
+    for (size_t i = 0; i < memory.size(); ++i) {
+      bytes[i] = static_cast<char>(round);
+      sum = sum + static_cast<unsigned char>(bytes[i]);
     }
     after = os::read_activity(::getpid());
   }
