@@ -5,6 +5,11 @@
 #include "kernels/formats/bf16.h"
 #include "kernels/formats/f16.h"
 #include "kernels/formats/f32.h"
+#include "kernels/formats/iq2_s.h"
+#include "kernels/formats/iq2_xs.h"
+#include "kernels/formats/iq2_xxs.h"
+#include "kernels/formats/iq3_s.h"
+#include "kernels/formats/iq3_xxs.h"
 #include "kernels/formats/iq4_nl.h"
 #include "kernels/formats/iq4_xs.h"
 #include "kernels/formats/mxfp4.h"
@@ -39,7 +44,12 @@ constexpr WeightFormat kWeightFormats[] = {
     {"q4_k",    12, 256, 144, q4_k::dequantize,    q4_k::dequantize_fast,    q4_k::dot_rows,    nullptr},
     {"q5_k",    13, 256, 176, q5_k::dequantize,    q5_k::dequantize_fast,    q5_k::dot_rows,    nullptr},
     {"q6_k",    14, 256, 210, q6_k::dequantize,    q6_k::dequantize_fast,    q6_k::dot_rows,    nullptr},
+    {"iq2_xxs", 16, 256, 66,  iq2_xxs::dequantize, iq2_xxs::dequantize_fast, iq2_xxs::dot_rows, nullptr},
+    {"iq2_xs",  17, 256, 74,  iq2_xs::dequantize,  iq2_xs::dequantize_fast,  iq2_xs::dot_rows,  nullptr},
+    {"iq3_xxs", 18, 256, 98,  iq3_xxs::dequantize, iq3_xxs::dequantize_fast, iq3_xxs::dot_rows, nullptr},
     {"iq4_nl",  20, 32,  18,  iq4_nl::dequantize,  iq4_nl::dequantize_fast,  iq4_nl::dot_rows,  nullptr},
+    {"iq3_s",   21, 256, 110, iq3_s::dequantize,   iq3_s::dequantize_fast,   iq3_s::dot_rows,   nullptr},
+    {"iq2_s",   22, 256, 82,  iq2_s::dequantize,   iq2_s::dequantize_fast,   iq2_s::dot_rows,   nullptr},
     {"iq4_xs",  23, 256, 136, iq4_xs::dequantize,  iq4_xs::dequantize_fast,  iq4_xs::dot_rows,  nullptr},
     {"bf16",    30, 1,   2,   bf16::dequantize,    bf16::dequantize_fast,    bf16::dot_rows,    nullptr},
     {"mxfp4",   39, 32,  17,  mxfp4::dequantize,   mxfp4::dequantize_fast,   mxfp4::dot_rows,   nullptr},
