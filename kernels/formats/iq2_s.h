@@ -22,13 +22,12 @@ struct Layout {
     const int s = block[74 + part];
     return {{2 * (s & 15) + 1, 2 * (s >> 4) + 1}};
   }
-  static void codes(const uint8_t* block, int part, int8_t* out) {
-    const uint8_t* point = block + 2 + 4 * part;
-    const unsigned upper = block[66 + part];
-    for (int k = 0; k < 4; ++k) {
-      signed_codes(kIq2SGrid[point[k] | (upper >> (2 * k) & 3) << 8], point[32 + k], out + 8 * k);
-    }
+  static uint64_t magnitudes(const uint8_t* block, int part, int k) {
+    const unsigned upper = block[66 + part] >> (2 * k) & 3;
+    return kIq2SGrid[block[2 + 4 * part + k] | upper << 8];
   }
+  static uint32_t signs(const uint8_t* block, int part) { return u32_at(block + 34 + 4 * part); }
+  static void codes(const uint8_t* block, int part, int8_t* out) { point_codes<Layout>(block, part, out); }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);

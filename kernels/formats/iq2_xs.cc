@@ -10,7 +10,7 @@ HWY_BEFORE_NAMESPACE();
 namespace kernels::iq2_xs::HWY_NAMESPACE {
 namespace {
 
-using Loader = kernels::HWY_NAMESPACE::PartLoader<Layout>;
+using Loader = kernels::HWY_NAMESPACE::PartLoader<Layout, kernels::HWY_NAMESPACE::PointCodes<Layout>>;
 
 }  // namespace
 }  // namespace kernels::iq2_xs::HWY_NAMESPACE

@@ -22,12 +22,15 @@ struct Layout {
     const int s = block[66 + part];
     return {{2 * (s & 15) + 1, 2 * (s >> 4) + 1}};
   }
-  static void codes(const uint8_t* block, int part, int8_t* out) {
-    for (int k = 0; k < 4; ++k) {
-      const unsigned point = u16_at(block + 2 + 8 * part + 2 * k);
-      signed_codes(kIq2XsGrid[point & 511], even_signs(point >> 9), out + 8 * k);
-    }
+  static uint64_t magnitudes(const uint8_t* block, int part, int k) {
+    return kIq2XsGrid[u16_at(block + 2 + 8 * part + 2 * k) & 511];
   }
+  static uint32_t signs(const uint8_t* block, int part) {
+    const uint8_t* p = block + 3 + 8 * part;
+    return even_signs(p[0] >> 1) | even_signs(p[2] >> 1) << 8 | even_signs(p[4] >> 1) << 16 |
+           even_signs(p[6] >> 1) << 24;
+  }
+  static void codes(const uint8_t* block, int part, int8_t* out) { point_codes<Layout>(block, part, out); }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);

@@ -22,13 +22,13 @@ struct Layout {
     const int s = 2 * (block[9 + 8 * part] >> 4) + 1;
     return {{s, s}};
   }
-  static void codes(const uint8_t* block, int part, int8_t* out) {
-    const uint8_t* point = block + 2 + 8 * part;
-    const uint32_t signs = u32_at(point + 4);
-    for (int k = 0; k < 4; ++k) {
-      signed_codes(kIq2XxsGrid[point[k]], even_signs(signs >> (7 * k) & 127), out + 8 * k);
-    }
+  static uint64_t magnitudes(const uint8_t* block, int part, int k) {
+    return kIq2XxsGrid[block[2 + 8 * part + k]];
   }
+  static uint32_t signs(const uint8_t* block, int part) {
+    return even_signs_of_four(u32_at(block + 6 + 8 * part));
+  }
+  static void codes(const uint8_t* block, int part, int8_t* out) { point_codes<Layout>(block, part, out); }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);

@@ -22,14 +22,13 @@ struct Layout {
     const int s = 2 * (block[106 + part / 2] >> (part % 2 * 4) & 15) + 1;
     return {{s, s}};
   }
-  static void codes(const uint8_t* block, int part, int8_t* out) {
-    const uint8_t* point = block + 2 + 8 * part;
-    const unsigned ninth = block[66 + part];
-    const auto at = [&](int k) { return kIq3SGrid[point[k] | (ninth >> k & 1) << 8]; };
-    for (int k = 0; k < 4; ++k) {
-      signed_codes(at(2 * k) | uint64_t{at(2 * k + 1)} << 32, block[74 + 4 * part + k], out + 8 * k);
-    }
+  static uint64_t magnitudes(const uint8_t* block, int part, int k) {
+    const uint8_t* point = block + 2 + 8 * part + 2 * k;
+    const unsigned ninth = block[66 + part] >> (2 * k);
+    return kIq3SGrid[point[0] | (ninth & 1) << 8] | uint64_t{kIq3SGrid[point[1] | (ninth & 2) << 7]} << 32;
   }
+  static uint32_t signs(const uint8_t* block, int part) { return u32_at(block + 74 + 4 * part); }
+  static void codes(const uint8_t* block, int part, int8_t* out) { point_codes<Layout>(block, part, out); }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);

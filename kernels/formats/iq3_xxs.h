@@ -22,14 +22,14 @@ struct Layout {
     const int s = 2 * (block[69 + 4 * part] >> 4) + 1;
     return {{s, s}};
   }
-  static void codes(const uint8_t* block, int part, int8_t* out) {
-    const uint8_t* point = block + 2 + 8 * part;
-    const uint32_t signs = u32_at(block + 66 + 4 * part);
-    for (int k = 0; k < 4; ++k) {
-      const uint64_t pair = kIq3XxsGrid[point[2 * k]] | uint64_t{kIq3XxsGrid[point[2 * k + 1]]} << 32;
-      signed_codes(pair, even_signs(signs >> (7 * k) & 127), out + 8 * k);
-    }
+  static uint64_t magnitudes(const uint8_t* block, int part, int k) {
+    const uint8_t* point = block + 2 + 8 * part + 2 * k;
+    return kIq3XxsGrid[point[0]] | uint64_t{kIq3XxsGrid[point[1]]} << 32;
   }
+  static uint32_t signs(const uint8_t* block, int part) {
+    return even_signs_of_four(u32_at(block + 66 + 4 * part));
+  }
+  static void codes(const uint8_t* block, int part, int8_t* out) { point_codes<Layout>(block, part, out); }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);

@@ -3,9 +3,8 @@
 // a few levels, and the signs stand apart. Which points there are is part of the formats (ggml's choice).
 
 #include <array>
-#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 namespace kernels {
 
@@ -17,18 +16,25 @@ extern const std::array<uint32_t, 256> kIq3XxsGrid;
 extern const std::array<uint32_t, 512> kIq3SGrid;
 
 // Eight signs of which seven are stored: the number of minuses is even.
-inline unsigned even_signs(unsigned seven) {
-  return seven | (std::popcount(seven) % 2U) << 7;
+inline uint32_t even_signs(uint32_t seven) {
+  const uint32_t folded = (seven ^ seven >> 4) & 15;
+  return seven | (0x6996U >> folded & 1) << 7;  // bit n: whether n has an odd number of ones
+}
+// Those of a part, from 28 bits.
+inline uint32_t even_signs_of_four(uint32_t bits) {
+  return even_signs(bits & 127) | even_signs(bits >> 7 & 127) << 8 | even_signs(bits >> 14 & 127) << 16 |
+         even_signs(bits >> 21 & 127) << 24;
 }
 
-// out[j] = magnitude j, negative where bit j of signs is set.
-inline void signed_codes(uint64_t magnitudes, unsigned signs, int8_t* out) {
-  constexpr uint64_t kOnes = 0x0101010101010101U;
-  const uint64_t bits = (signs & 255U) * kOnes & 0x8040201008040201U;  // bit j of byte j
-  const uint64_t minus = (bits + 0x7f * kOnes) >> 7 & kOnes;           // 1 in each byte that has it
-  const uint64_t codes = (magnitudes ^ minus * 0xff) + minus;          // no carry: no magnitude is 0
-  for (int j = 0; j < 8; ++j) {
-    out[j] = static_cast<int8_t>(codes >> (8 * j) & 0xff);
+// Layout::codes (parts.h) of these formats, whose Layout has
+//   magnitudes(block, part, k)  those of values 8k to 8k + 7, a byte each
+//   signs(block, part)          bit i: value i is negative
+template <class Layout>
+void point_codes(const uint8_t* block, int part, int8_t* out) {
+  const uint32_t signs = Layout::signs(block, part);
+  for (int i = 0; i < 32; ++i) {
+    const auto magnitude = static_cast<int8_t>(Layout::magnitudes(block, part, i / 8) >> (i % 8 * 8) & 255);
+    out[i] = (signs >> i & 1) != 0 ? static_cast<int8_t>(-magnitude) : magnitude;
   }
 }
 

@@ -30,6 +30,9 @@ struct PlainCodes {
   }
 };
 
+template <class Layout>
+using PointCodes = PlainCodes<Layout>;
+
 template <int K>
 HWY_INLINE VF piece_of(const Bytes32& bytes) {
   return hn::Set(FloatTag(), static_cast<float>(bytes.codes[K]));
@@ -109,6 +112,27 @@ HWY_INLINE Nibbles nibbles_at(const uint8_t* p) {
   const Bits16 bytes = bits_at(p);
   return {field(bytes, 0, 15), field(bytes, 4, 15)};
 }
+
+// 16 magnitudes, lowest byte first, and their signs.
+HWY_INLINE Bytes16 with_signs(uint64_t low, uint64_t high, uint16_t signs) {
+  const hn::Full128<int8_t> d8;
+  const hn::Full128<uint64_t> d64;
+  const auto v = hn::BitCast(d8, hn::InterleaveLower(d64, hn::Set(d64, low), hn::Set(d64, high)));
+  const auto minus = hn::BitCast(d8, spread(signs, 255));
+  return hn::Sub(hn::Xor(v, minus), minus);
+}
+
+// For the Layouts of iq_grids.h.
+template <class Layout>
+struct PointCodes {
+  static HWY_INLINE Bytes32 at(const uint8_t* block, int part) {
+    const uint32_t signs = Layout::signs(block, part);
+    return {with_signs(Layout::magnitudes(block, part, 0), Layout::magnitudes(block, part, 1),
+                       static_cast<uint16_t>(signs)),
+            with_signs(Layout::magnitudes(block, part, 2), Layout::magnitudes(block, part, 3),
+                       static_cast<uint16_t>(signs >> 16))};
+  }
+};
 
 #endif  // HWY_TARGET == HWY_SCALAR
 
