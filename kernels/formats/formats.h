@@ -10,6 +10,9 @@
 namespace kernels {
 
 // ---- Weights: rows of blocks, as GGUF stores them ----
+//
+// Most are codes under scales and are described by a Layout in their header alone (parts.h); a row here and the
+// two fast ways to read their codes (weight_parts-inl.h) are all that a further one needs.
 
 struct WeightFormat {
   std::string_view name;  // "q8_0", lower case, as GGUF tools spell it

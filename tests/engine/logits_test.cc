@@ -53,12 +53,12 @@ TEST_CASE("logits equal llama.cpp's within 1e-3 of their standard deviation") {
     auto context = fixtures::open(model, small());
     const auto difference = compare(fixtures::logits(*context, tokens), golden);
     MESSAGE(name, ", f32 KV: max error ", difference.max, ", rms ", difference.rms);
-    CHECK(difference.max < 1e-4);  // the bar is 1e-3; measured: 4.6e-6 at most
+    CHECK(difference.max < 1e-4);  // the bar is 1e-3; measured: 5.6e-6 at most
 
     auto half = fixtures::open(model, small("f16", "f16"));
     const auto half_difference = compare(fixtures::logits(*half, tokens), golden);
     MESSAGE(name, ", f16 KV: max error ", half_difference.max, ", rms ", half_difference.rms);
-    CHECK(half_difference.max < 7e-3);  // measured: 3.6e-3 and 4.0e-4 at most
+    CHECK(half_difference.max < 7e-3);  // measured: 4.2e-3 and 4.3e-4 at most
     CHECK(half_difference.rms < 8e-4);
   }
 }
