@@ -7,9 +7,7 @@
 // Compiled once per instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/ops.cc"
-#include "kernels/isa.h"
-// Highway wants this order.
-#include <hwy/foreach_target.h>
+#include "kernels/each_target.h"
 //
 #include <hwy/contrib/math/math-inl.h>
 #include "kernels/simd-inl.h"

@@ -3,10 +3,8 @@
 // Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/formats/bf16.cc"
-#include "kernels/isa.h"
-// Highway wants this order.
-#include <hwy/foreach_target.h>
-//
+#define KERNELS_FORMAT bf16
+#include "kernels/each_target.h"
 #include "kernels/formats/half.h"
 #include "kernels/formats/weight_row-inl.h"
 
@@ -37,35 +35,19 @@ struct Loader {
 
 }  // namespace
 
-void dequantize_all(const uint8_t* row, int64_t n, float* out) {
-  dequantize_row<Loader>(row, n, out);
-}
-void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
-  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
-}
-
 }  // namespace kernels::bf16::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
+
+#include "kernels/formats/weight_dispatch-inl.h"
 
 #if HWY_ONCE
 
 namespace kernels::bf16 {
 
-HWY_EXPORT(dequantize_all);
-HWY_EXPORT(dot_all);
-
 void dequantize(const std::byte* row, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) {
     out[i] = f32_from_bf16(load_unaligned<uint16_t>(row + 2 * i));
   }
-}
-
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
-}
-
-void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
 }
 
 }  // namespace kernels::bf16

@@ -10,6 +10,9 @@
 namespace kernels {
 
 // ---- Weights: rows of blocks, as GGUF stores them ----
+//
+// Most are codes under scales and are described by a Layout in their header alone (parts.h); a row here and the
+// two fast ways to read their codes (weight_parts-inl.h) are all that a further one needs.
 
 struct WeightFormat {
   std::string_view name;  // "q8_0", lower case, as GGUF tools spell it
@@ -19,7 +22,7 @@ struct WeightFormat {
 
   // The specification: out[0..n) = the row's values. n is a multiple of block_values; row needs no alignment.
   void (*dequantize)(const std::byte* row, int64_t n, float* out);
-  // Fast and bit-identical to dequantize.
+  // Fast and bit-identical to dequantize (but a NaN is just a NaN: which one may differ).
   void (*dequantize_fast)(const std::byte* row, int64_t n, float* out);
   // Fused, for one activation vector: out[i] = <row i, x> for n_rows rows row_bytes apart, without passing
   // the values through memory. The value of each row is the one that matmul (ops.h) gives it in any other

@@ -6,10 +6,8 @@
 // Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/formats/q4_0.cc"
-#include "kernels/isa.h"
-// Highway wants this order.
-#include <hwy/foreach_target.h>
-//
+#define KERNELS_FORMAT q4_0
+#include "kernels/each_target.h"
 #include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/weight_row-inl.h"
@@ -97,33 +95,15 @@ class Reader {
 
 }  // namespace
 
-void dequantize_all(const uint8_t* row, int64_t n, float* out) {
-  dequantize_row<Loader>(row, n, out);
-}
-void dot_all(const uint8_t* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
-  dot_row_range<Loader>(row, row_bytes, n_rows, x, n, out);
-}
-
-void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
-               float* scores, int score_stride) {
-  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
-}
-void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
-                    int weight_stride, int n_q, float* acc) {
-  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
-}
-
 }  // namespace kernels::q4_0::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
+
+#include "kernels/formats/kv_dispatch-inl.h"
+#include "kernels/formats/weight_dispatch-inl.h"
 
 #if HWY_ONCE
 
 namespace kernels::q4_0 {
-
-HWY_EXPORT(dequantize_all);
-HWY_EXPORT(dot_all);
-HWY_EXPORT(score_all);
-HWY_EXPORT(accumulate_all);
 
 namespace {
 
@@ -206,24 +186,6 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
                        std::min(kBlock, head_dim - begin), out + begin);
     }
   }
-}
-
-void dequantize_fast(const std::byte* row, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(dequantize_all)(reinterpret_cast<const uint8_t*>(row), n, out);
-}
-
-void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(dot_all)(reinterpret_cast<const uint8_t*>(row), row_bytes, n_rows, x, n, out);
-}
-
-void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
-           int score_stride) {
-  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
-}
-
-void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
-                int weight_stride, int n_q, float* acc) {
-  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::q4_0

@@ -5,10 +5,8 @@
 // Compiled once per instruction set: the part outside HWY_ONCE holds the fast functions.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/formats/tbq4_0.cc"
-#include "kernels/isa.h"
-// Highway wants this order.
-#include <hwy/foreach_target.h>
-//
+#define KERNELS_FORMAT tbq4_0
+#include "kernels/each_target.h"
 #include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/tbq.h"
@@ -70,24 +68,14 @@ class Reader {
 
 }  // namespace
 
-void score_all(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
-               float* scores, int score_stride) {
-  score_page<Reader>(page, head_dim, slot0, n, query, n_q, scores, score_stride);
-}
-void accumulate_all(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
-                    int weight_stride, int n_q, float* acc) {
-  accumulate_page<Reader>(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
-}
-
 }  // namespace kernels::tbq4_0::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
+
+#include "kernels/formats/kv_dispatch-inl.h"
 
 #if HWY_ONCE
 
 namespace kernels::tbq4_0 {
-
-HWY_EXPORT(score_all);
-HWY_EXPORT(accumulate_all);
 
 size_t page_bytes(int head_dim) {
   check_head_dim(head_dim);
@@ -129,16 +117,6 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
       begin += d;
     }
   }
-}
-
-void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
-           int score_stride) {
-  HWY_DYNAMIC_DISPATCH(score_all)(page, head_dim, slot0, n, query, n_q, scores, score_stride);
-}
-
-void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
-                int weight_stride, int n_q, float* acc) {
-  HWY_DYNAMIC_DISPATCH(accumulate_all)(page, head_dim, slot0, n, weights, weight_stride, n_q, acc);
 }
 
 }  // namespace kernels::tbq4_0

@@ -1,9 +1,10 @@
 // What a weight format's fast functions are made of: its loader, a struct with
-//   kElements  true when every value stands alone (f32, f16, bf16), false for blocks of 32
-//   kBytes     bytes per 32 values
-//   Block      state of 32 values; open(p) makes it
-//   get<K>(b)  values [kLanes * K, kLanes * (K + 1)) of them
-//   one(p)     kElements only: the value at p
+//   kElements      true when every value stands alone (f32, f16, bf16), false for blocks
+//   kBytes         bytes per block, or per 32 values that stand alone
+//   kParts         absent, or how often 32 values a block holds
+//   Block          state of 32 values; open(p) makes it, open(p, part) where there is kParts
+//   get<K>(b)      values [kLanes * K, kLanes * (K + 1)) of them
+//   one(p)         kElements only: the value at p
 
 #include "kernels/formats/kv_page.h"
 #include "kernels/simd-inl.h"
@@ -19,6 +20,25 @@ HWY_BEFORE_NAMESPACE();
 namespace kernels::HWY_NAMESPACE {
 
 inline constexpr int kPieces = kBlock / kLanes;
+
+template <class L>
+constexpr int parts_of() {
+  if constexpr (requires { L::kParts; }) {
+    return L::kParts;
+  } else {
+    return 1;
+  }
+}
+
+template <class L>
+HWY_INLINE typename L::Block open_part(const uint8_t* p, int part) {
+  if constexpr (requires { L::kParts; }) {
+    return L::open(p, part);
+  } else {
+    (void)part;
+    return L::open(p);
+  }
+}
 
 template <class L, int K = 0>
 HWY_INLINE void block_store(const typename L::Block& b, float* out) {
@@ -52,8 +72,10 @@ HWY_INLINE void load_rest(const uint8_t* p, int n, float* out) {
 template <class L>
 HWY_INLINE void dequantize_row(const uint8_t* row, int64_t n, float* out) {
   int64_t i = 0;
-  for (; i + kBlock <= n; i += kBlock, row += L::kBytes) {
-    block_store<L>(L::open(row), out + i);
+  for (; i + kBlock <= n; row += L::kBytes) {
+    for (int part = 0; part < parts_of<L>(); ++part, i += kBlock) {
+      block_store<L>(open_part<L>(row, part), out + i);
+    }
   }
   if constexpr (L::kElements) {
     for (; i < n; ++i, row += L::kBytes / kBlock) {
@@ -70,16 +92,20 @@ HWY_INLINE void dot_four(const uint8_t* row, size_t row_bytes, const float* x, i
   const uint8_t* p3 = p2 + row_bytes;
   Quad sums;
   int64_t i = 0;
-  for (size_t at = 0; i + kBlock <= n; i += kBlock, at += L::kBytes) {
-    if constexpr (!L::kElements) {
-      // The next four rows: a row is about a page, and the processor's own prefetch ends with the page. Worth
-      // a third where unpacking competes with waiting (q4_0, q8_0), a loss where it does not (f16).
-      __builtin_prefetch(row + at + 4 * row_bytes);
-      __builtin_prefetch(p1 + at + 4 * row_bytes);
-      __builtin_prefetch(p2 + at + 4 * row_bytes);
-      __builtin_prefetch(p3 + at + 4 * row_bytes);
+  for (size_t at = 0; i + kBlock <= n; at += L::kBytes) {
+    for (int part = 0; part < parts_of<L>(); ++part, i += kBlock) {
+      if constexpr (!L::kElements) {
+        // The next four rows: a row is about a page, and the processor's own prefetch ends with the page. Worth
+        // a third where unpacking competes with waiting (q4_0, q8_0), a loss where it does not (f16).
+        const size_t ahead = 4 * row_bytes + at + static_cast<size_t>(part) * (L::kBytes / parts_of<L>());
+        __builtin_prefetch(row + ahead);
+        __builtin_prefetch(p1 + ahead);
+        __builtin_prefetch(p2 + ahead);
+        __builtin_prefetch(p3 + ahead);
+      }
+      block_dots<L>(open_part<L>(row + at, part), open_part<L>(p1 + at, part), open_part<L>(p2 + at, part),
+                    open_part<L>(p3 + at, part), x + i, sums);
     }
-    block_dots<L>(L::open(row + at), L::open(p1 + at), L::open(p2 + at), L::open(p3 + at), x + i, sums);
   }
   if constexpr (L::kElements) {
     if (i < n) {
@@ -105,8 +131,10 @@ template <class L>
 HWY_INLINE float dot_one(const uint8_t* row, const float* x, int64_t n) {
   VF sum = hn::Zero(FloatTag());
   int64_t i = 0;
-  for (; i + kBlock <= n; i += kBlock, row += L::kBytes) {
-    block_dot<L>(L::open(row), x + i, sum);
+  for (; i + kBlock <= n; row += L::kBytes) {
+    for (int part = 0; part < parts_of<L>(); ++part, i += kBlock) {
+      block_dot<L>(open_part<L>(row, part), x + i, sum);
+    }
   }
   if constexpr (L::kElements) {
     if (i < n) {

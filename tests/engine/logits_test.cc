@@ -44,19 +44,21 @@ TEST_CASE("logits equal llama.cpp's within 1e-3 of their standard deviation") {
   }
   const auto tokens = fixtures::read_tokens(root + "/tokens.json");
   for (const std::string name :
-       {"llama-f16", "llama-q8_0", "llama-q4_0", "llama31-hd64-f16", "llama-yarn-f16"}) {
+       {"llama-f16", "llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0", "llama-q5_1", "llama-q2_k",
+        "llama-q3_k_s", "llama-q4_k_s", "llama-q5_k_s", "llama-q6_k", "llama-iq3_s", "llama-iq4_nl",
+        "llama-iq4_xs", "llama31-hd64-f16", "llama-yarn-f16"}) {
     CAPTURE(name);
     const auto model = fixtures::load(fmt::format("{}/{}.gguf", root, name));
     const auto golden = fixtures::read_floats(fmt::format("{}/{}.logits.f32", root, name));
     auto context = fixtures::open(model, small());
     const auto difference = compare(fixtures::logits(*context, tokens), golden);
     MESSAGE(name, ", f32 KV: max error ", difference.max, ", rms ", difference.rms);
-    CHECK(difference.max < 1e-4);  // the bar is 1e-3; measured: 4.6e-6 at most
+    CHECK(difference.max < 1e-4);  // the bar is 1e-3; measured: 5.6e-6 at most
 
     auto half = fixtures::open(model, small("f16", "f16"));
     const auto half_difference = compare(fixtures::logits(*half, tokens), golden);
     MESSAGE(name, ", f16 KV: max error ", half_difference.max, ", rms ", half_difference.rms);
-    CHECK(half_difference.max < 7e-3);  // measured: 3.6e-3 and 4.0e-4 at most
+    CHECK(half_difference.max < 7e-3);  // measured: 4.2e-3 and 4.3e-4 at most
     CHECK(half_difference.rms < 8e-4);
   }
 }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "kernels/formats/formats.h"
 #include "src/engine/context_plan.h"
+#include "src/gguf/gguf.h"
 #include "src/os/host.h"
 #include "tests/engine/fixtures.h"
 #include "tests/gguf/build_gguf.h"
@@ -145,6 +147,11 @@ TEST_CASE("models that cannot be are refused by name") {
                  "'token_embd.weight' has shape [16]");
   CHECK_CONTAINS(with([](Recipe& r) { r.tensors["output_norm.weight"].second = 26; }),
                  "'output_norm.weight' has type i32, which is not supported");
+  // Types of the file format that nothing here computes with, and rows that are no whole blocks.
+  CHECK_CONTAINS(with([](Recipe& r) { r.tensors["output_norm.weight"].second = 28; }),
+                 "'output_norm.weight' has type f64, which is not supported");
+  CHECK_CONTAINS(with([](Recipe& r) { r.tensors["token_embd.weight"].second = 12; }),
+                 "rows of 16 values are not a whole number of q4_k blocks of 256");
   CHECK_CONTAINS(with([](Recipe& r) {
                    r.tensors["blk.0.attn_q.bias"] = {{16}, 0};
                  }),
@@ -163,16 +170,14 @@ TEST_CASE("models that cannot be are refused by name") {
   CHECK_CONTAINS(engine::load_model("/nonexistent/model.gguf", {}).failure().to_string(), "No such file");
 }
 
-TEST_CASE("tensor types this program does not compute with are named") {
-  const std::string path = fixtures::reference_path("models/llama-iq3_s.gguf");
-  if (path.empty()) {
-    MESSAGE("skipped: no reference data");
-    return;
-  }
-  const auto model = engine::load_model(path, {});
-  if (!model.ok()) {  // until the format is written
-    CHECK_CONTAINS(model.failure().to_string(), "has type iq");
-    CHECK_CONTAINS(model.failure().next, "f16");
+TEST_CASE("every weight format has the name and size that the file format gives its type") {
+  for (const kernels::WeightFormat& format : kernels::weight_formats()) {
+    CAPTURE(format.name);
+    const auto size = gguf::type_size(format.ggml_type);
+    REQUIRE(size.has_value());
+    CHECK(size->name == format.name);
+    CHECK(size->block_values == format.block_values);
+    CHECK(size->block_bytes == format.block_bytes);
   }
 }
 

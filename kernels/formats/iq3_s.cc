@@ -1,0 +1,19 @@
+#include "kernels/formats/iq3_s.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/formats/iq3_s.cc"
+#define KERNELS_FORMAT iq3_s
+#include "kernels/each_target.h"
+#include "kernels/formats/weight_parts-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace kernels::iq3_s::HWY_NAMESPACE {
+namespace {
+
+using Loader = kernels::HWY_NAMESPACE::PartLoader<Layout, kernels::HWY_NAMESPACE::PointCodes<Layout>>;
+
+}  // namespace
+}  // namespace kernels::iq3_s::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#include "kernels/formats/parts_dispatch-inl.h"
