@@ -285,8 +285,14 @@ constexpr ChatFamily kFamilies[] = {
      "]~b]ai\n<think>\n",
      "]~b]ai\n<think>\n\n</think>\n\n",
      true},
+    {"qwq",  // and the Qwen3 models that always think: the template opens the reasoning itself
+     {"multi_step_tool", "<|im_start|>assistant\\n<think>\\n"},
+     qwen3_turns,
+     CHATML_OPENING "<think>\n",
+     CHATML_OPENING "<think>\n\n</think>\n\n",
+     true},
     {"qwen3",
-     {"<|im_start|>", "enable_thinking"},
+     {"multi_step_tool", "enable_thinking"},
      qwen3_turns,
      CHATML_OPENING,
      CHATML_OPENING "<think>\n\n</think>\n\n",
@@ -328,7 +334,7 @@ constexpr ChatFamily kFamilies[] = {
     {"mistral-v3", {"\"[INST] \" + ", ""}, mistral_v3_turns, "", ""},
 };
 
-constexpr const ChatFamily& kChatml = kFamilies[4];
+constexpr const ChatFamily& kChatml = kFamilies[5];
 static_assert(kChatml.name == "chatml");
 
 }  // namespace
