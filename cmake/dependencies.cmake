@@ -10,6 +10,7 @@ endif()
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 add_library(hwy::hwy ALIAS PkgConfig::HWY)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
 
 # Third-party headers are SYSTEM so that our warnings stay ours.
@@ -30,3 +31,4 @@ if(AR_STUDY)
   endif()
 endif()
 third_party(ar_microhttpd PkgConfig::MICROHTTPD)
+third_party(ar_pcre2 PkgConfig::PCRE2)

@@ -45,6 +45,12 @@ MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, int
                          std::vector<std::vector<int>>& out, bool& several);
 // open_end: the last message is the assistant's and is to be continued.
 MaybeError parse_messages(const base::Json& body, std::vector<ChatMessage>& out, bool& open_end);
+// How a chat request wants its reasoning: none at all (enable_thinking false, reasoning_effort none, a budget of
+// 0), or left within the answer (reasoning_format none).
+struct ReasoningWish {
+  bool thinking = true, split = true;
+};
+ReasoningWish parse_reasoning(const base::Json& body);
 // Ids in range.
 MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
 // Both are exceed_context_size_error; check_text before tokenizing, for what is surely too long.
@@ -56,7 +62,8 @@ struct AnswerFacts {
   std::string model, id, fingerprint, prompt;  // id: "chatcmpl-..."; prompt: detokenized
   int64_t created = 0;                         // seconds since 1970
   int index = 0, n_prompt = 0;
-  const Tokenizer* tokenizer = nullptr;  // for probabilities
+  bool reasons = false, in_reasoning = false;  // chat: the text may begin with reasoning; it begins inside it
+  const Tokenizer* tokenizer = nullptr;        // for probabilities
 };
 
 base::Json timings_json(const Timings& timings);
@@ -82,6 +89,8 @@ base::Json chat_answer(const AnswerFacts& facts, const GenerationResult& result)
 base::Json chat_role_chunk(const AnswerFacts& facts);
 base::Json chat_text_chunk(const AnswerFacts& facts, std::string_view text,
                            const std::vector<TokenProbs>& probs);
+base::Json chat_reasoning_chunk(const AnswerFacts& facts, std::string_view text,
+                                const std::vector<TokenProbs>& probs);
 base::Json chat_finish_chunk(const AnswerFacts& facts, const GenerationResult& result, bool with_timings);
 base::Json chat_usage_chunk(const AnswerFacts& facts, const GenerationResult& result);
 

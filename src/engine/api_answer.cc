@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "src/engine/api.h"
+#include "src/engine/chat_reasoning.h"
 #include "src/engine/utf8.h"
 
 namespace engine {
@@ -212,6 +213,14 @@ Json oai_completion(const AnswerFacts& facts, std::string_view text, const Gener
 
 Json chat_answer(const AnswerFacts& facts, const GenerationResult& result) {
   Json message = {{"role", "assistant"}, {"content", result.content}};
+  if (facts.reasons) {
+    ReasoningSplitter splitter(facts.in_reasoning);
+    ReasoningSplitter::Parts parts = splitter.push(result.content), rest = splitter.flush();
+    message["content"] = parts.content + rest.content;
+    if (std::string reasoning = parts.reasoning + rest.reasoning; !reasoning.empty()) {
+      message["reasoning_content"] = std::move(reasoning);
+    }
+  }
   Json choice = {{"finish_reason", finish_reason(result)}, {"index", facts.index}, {"message", message}};
   if (!result.probs.empty()) {
     choice["logprobs"] = logprobs_json(result.probs, facts);
@@ -230,12 +239,26 @@ Json chat_role_chunk(const AnswerFacts& facts) {
   return chat_chunk(facts, chat_choice(facts, nullptr, {{"role", "assistant"}, {"content", nullptr}}));
 }
 
-Json chat_text_chunk(const AnswerFacts& facts, std::string_view text, const std::vector<TokenProbs>& probs) {
-  Json choice = chat_choice(facts, nullptr, {{"content", text}});
+namespace {
+
+Json chat_piece_chunk(const AnswerFacts& facts, const char* key, std::string_view text,
+                      const std::vector<TokenProbs>& probs) {
+  Json choice = chat_choice(facts, nullptr, {{key, text}});
   if (!probs.empty()) {
     choice[0]["logprobs"] = logprobs_json(probs, facts);
   }
   return chat_chunk(facts, std::move(choice));
+}
+
+}  // namespace
+
+Json chat_text_chunk(const AnswerFacts& facts, std::string_view text, const std::vector<TokenProbs>& probs) {
+  return chat_piece_chunk(facts, "content", text, probs);
+}
+
+Json chat_reasoning_chunk(const AnswerFacts& facts, std::string_view text,
+                          const std::vector<TokenProbs>& probs) {
+  return chat_piece_chunk(facts, "reasoning_content", text, probs);
 }
 
 Json chat_finish_chunk(const AnswerFacts& facts, const GenerationResult& result, bool with_timings) {

@@ -389,6 +389,20 @@ MaybeError parse_messages(const Json& body, std::vector<ChatMessage>& out, bool&
   return std::nullopt;
 }
 
+ReasoningWish parse_reasoning(const Json& body) {
+  ReasoningWish wish;
+  auto options = body.find("chat_template_kwargs");
+  if (options != body.end() && options->is_object()) {
+    wish.thinking = base::json_get(*options, "enable_thinking", true);
+  }
+  for (const char* budget : {"reasoning_budget_tokens", "thinking_budget_tokens"}) {
+    wish.thinking = wish.thinking && base::json_get(body, budget, -1) != 0;
+  }
+  wish.thinking = wish.thinking && base::json_get<std::string>(body, "reasoning_effort", "") != "none";
+  wish.split = base::json_get<std::string>(body, "reasoning_format", "") != "none";
+  return wish;
+}
+
 MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {
   auto tokens = body.find("tokens");
   if (tokens == body.end()) {

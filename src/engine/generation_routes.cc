@@ -5,6 +5,7 @@
 #include <chrono>
 #include <random>
 
+#include "src/engine/chat_reasoning.h"
 #include "src/engine/routes.h"
 
 namespace engine {
@@ -96,7 +97,12 @@ class Exchange {
       bool open_end = false;
       error = parse_messages(body, messages, open_end);
       if (!error) {
-        const std::string text = context_.loaded.chat->render(messages, open_end);
+        const ChatFamily& chat = *context_.loaded.chat;
+        const ReasoningWish wish = parse_reasoning(body);
+        facts_.reasons = chat.reasons && wish.split;
+        facts_.in_reasoning = chat.opens_reasoning(open_end, wish.thinking);
+        splitter_ = ReasoningSplitter(facts_.in_reasoning);
+        const std::string text = chat.render(messages, open_end, wish.thinking);
         error = check_text(text, tokenizer, n_ctx);
         if (!error) {
           prompts_.push_back(tokenizer.encode(text, true, true));
@@ -205,14 +211,34 @@ class Exchange {
         if (event.text.empty()) {
           return true;
         }
-        Json chunk = chat_text_chunk(facts_, event.text, event.probs);
-        if (request_.timings_per_token) {
-          chunk["timings"] = timings_json(event.timings);
+        if (facts_.reasons) {
+          return send_parts(splitter_.push(event.text), event);
         }
-        return send_event(chunk);
+        return send_parts({"", event.text}, event);
       }
     }
     return false;
+  }
+
+  // A piece may end the reasoning and begin the answer; what it says of its token goes with the first.
+  bool send_parts(const ReasoningSplitter::Parts& parts, const GenerationEvent& event) {
+    held_probs_.insert(held_probs_.end(), event.probs.begin(), event.probs.end());
+    for (bool reasoning : {true, false}) {
+      const std::string& text = reasoning ? parts.reasoning : parts.content;
+      if (text.empty()) {
+        continue;
+      }
+      Json chunk = reasoning ? chat_reasoning_chunk(facts_, text, held_probs_)
+                             : chat_text_chunk(facts_, text, held_probs_);
+      held_probs_.clear();
+      if (request_.timings_per_token) {
+        chunk["timings"] = timings_json(event.timings);
+      }
+      if (!send_event(chunk)) {
+        return false;
+      }
+    }
+    return true;
   }
 
   bool send_last(const GenerationResult& result) {
@@ -223,6 +249,9 @@ class Exchange {
       case Form::kOaiCompletion:
         return send_event(oai_completion(facts_, "", &result, {}));
       case Form::kChat:
+        if (facts_.reasons && !send_parts(splitter_.flush(), {})) {
+          return false;
+        }
         return send_event(chat_finish_chunk(facts_, result, !request_.include_usage)) &&
                (!request_.include_usage || send_event(chat_usage_chunk(facts_, result)));
     }
@@ -268,6 +297,8 @@ class Exchange {
   std::vector<std::string> texts_;
   bool several_ = false;
   std::vector<TokenProbs> unsent_;  // of tokens whose text is held back
+  ReasoningSplitter splitter_{false};
+  std::vector<TokenProbs> held_probs_;  // of chat pieces whose text the splitter keeps back
 };
 
 }  // namespace

@@ -164,7 +164,8 @@ void apply_template(const RouteContext& context, const os::HttpIncoming& request
     if (MaybeError error = parse_messages(json, messages, open_end)) {
       return error;
     }
-    reply_json(reply, {{"prompt", context.loaded.chat->render(messages, open_end)}});
+    reply_json(reply,
+               {{"prompt", context.loaded.chat->render(messages, open_end, parse_reasoning(json).thinking)}});
     return std::nullopt;
   });
 }

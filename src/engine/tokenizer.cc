@@ -3,15 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <queue>
 
-#include "src/engine/utf8.h"
+#include "src/base/log.h"
+#include "src/engine/bpe_coder.h"
+#include "src/engine/spm_coder.h"
 
 namespace engine {
 namespace {
-
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, what SentencePiece writes for a space
 
 // Tokens that end generation whatever the file's ids say (llama.cpp's list, by text).
 constexpr std::string_view kEogTexts[] = {
@@ -41,59 +39,6 @@ constexpr std::string_view kEogTexts[] = {
     "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
 };
 
-std::string with_escaped_spaces(std::string_view text, bool prefix) {
-  std::string out;
-  out.reserve(text.size() + 16);
-  if (prefix) {
-    out += kSpace;
-  }
-  for (char c : text) {
-    if (c == ' ') {
-      out += kSpace;
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out;
-}
-
-std::string with_plain_spaces(std::string_view text) {
-  std::string out;
-  for (size_t at = 0; at < text.size();) {
-    bool space = text.substr(at, kSpace.size()) == kSpace;
-    out.push_back(space ? ' ' : text[at]);
-    at += space ? kSpace.size() : 1;
-  }
-  return out;
-}
-
-// The byte of "<0x0A>", -1 when the text is not of that form.
-int byte_of(std::string_view text) {
-  unsigned value = 0;
-  if (text.size() != 6 || !text.starts_with("<0x") || text.back() != '>') {
-    return -1;
-  }
-  auto [end, failure] = std::from_chars(text.data() + 3, text.data() + 5, value, 16);
-  return failure == std::errc() && end == text.data() + 5 ? static_cast<int>(value) : -1;
-}
-
-// A stretch of the text being merged; a doubly linked list in an array.
-struct Symbol {
-  int prev, next;
-  uint32_t start, size;  // size 0: merged into its left neighbour
-};
-
-struct Merge {
-  float score;
-  int left, right;
-  uint32_t size;  // of both together, when queued: tells stale entries
-};
-struct MergeOrder {  // best first: highest score, then leftmost
-  bool operator()(const Merge& a, const Merge& b) const {
-    return a.score < b.score || (a.score == b.score && a.left > b.left);
-  }
-};
-
 }  // namespace
 
 base::Result<Tokenizer> Tokenizer::from_gguf(const gguf::File& file, const std::string& where) {
@@ -101,12 +46,25 @@ base::Result<Tokenizer> Tokenizer::from_gguf(const gguf::File& file, const std::
   if (!model) {
     return base::error(where, "no tokenizer.ggml.model in the file", "use a GGUF with a vocabulary");
   }
-  if (*model != "llama") {
+  const bool spm = *model == "llama";
+  if (!spm && *model != "gpt2") {
     return base::error(where, fmt::format("tokenizer.ggml.model is '{}', which is not supported", *model),
-                       "use a model with a SentencePiece vocabulary (tokenizer.ggml.model = llama)");
+                       "use a model with a SentencePiece (llama) or byte-level BPE (gpt2) vocabulary");
   }
+  Tokenizer out;
+  if (auto loaded = out.load_tokens(file, where); !loaded) {
+    return loaded.failure();
+  }
+  if (auto loaded = spm ? out.load_spm(file, where) : out.load_bpe(file, where); !loaded) {
+    return loaded.failure();
+  }
+  out.build_special_trie();
+  out.build_eog(file);
+  return out;
+}
+
+base::Result<void> Tokenizer::load_tokens(const gguf::File& file, const std::string& where) {
   const gguf::Array* tokens = file.get_array("tokenizer.ggml.tokens");
-  const gguf::Array* scores = file.get_array("tokenizer.ggml.scores");
   const gguf::Array* types = file.get_array("tokenizer.ggml.token_type");
   if (!tokens || tokens->strings.empty()) {
     return base::error(where, "tokenizer.ggml.tokens is missing or empty", "use a GGUF with a vocabulary");
@@ -115,35 +73,69 @@ base::Result<Tokenizer> Tokenizer::from_gguf(const gguf::File& file, const std::
   if (n > (1u << 24)) {
     return base::error(where, fmt::format("tokenizer.ggml.tokens has {} entries", n), "the file is damaged");
   }
-  bool scores_ok = scores && scores->strings.empty() && scores->size() == n;
-  if (!scores_ok || (types && types->ints.size() != n)) {
-    return base::error(where,
-                       fmt::format("tokenizer.ggml.scores or .token_type do not match the {} tokens", n),
+  if (types && types->ints.size() != n) {
+    return base::error(where, fmt::format("tokenizer.ggml.token_type does not match the {} tokens", n),
                        "the file is damaged; convert the model again");
   }
-  Tokenizer out;
-  out.tokens_ = tokens->strings;
-  out.byte_tokens_.assign(256, -1);
+  vocabulary_ = std::make_unique<Vocabulary>();
+  Vocabulary& v = *vocabulary_;
+  v.tokens = tokens->strings;
+  v.types.reserve(n);
+  v.index.reserve(n);
   for (size_t i = 0; i < n; ++i) {
-    out.scores_.push_back(scores->floats.empty() ? static_cast<float>(scores->ints[i])
-                                                 : static_cast<float>(scores->floats[i]));
     int64_t type = types ? types->ints[i] : 1;
-    out.types_.push_back(type >= 1 && type <= 6 ? static_cast<TokenType>(type) : TokenType::kNormal);
-    out.index_.emplace(out.tokens_[i], static_cast<int>(i));
-    out.max_token_bytes_ = std::max(out.max_token_bytes_, out.tokens_[i].size());
-    if (int byte = byte_of(out.tokens_[i]); byte >= 0 && out.types_[i] == TokenType::kByte) {
-      out.byte_tokens_[static_cast<size_t>(byte)] = static_cast<int>(i);
-    }
+    v.types.push_back(type >= 1 && type <= 6 ? static_cast<TokenType>(type) : TokenType::kNormal);
+    v.index.emplace(v.tokens[i], static_cast<int>(i));
+    v.max_token_bytes = std::max(v.max_token_bytes, v.tokens[i].size());
   }
-  if (auto loaded = out.load_ids(file, where); !loaded) {
-    return loaded.failure();
-  }
-  out.build_special_trie();
-  out.build_eog(file);
-  return out;
+  return {};
 }
 
-base::Result<void> Tokenizer::load_ids(const gguf::File& file, const std::string& where) {
+base::Result<void> Tokenizer::load_spm(const gguf::File& file, const std::string& where) {
+  const gguf::Array* scores = file.get_array("tokenizer.ggml.scores");
+  size_t n = vocabulary_->tokens.size();
+  if (!scores || !scores->strings.empty() || scores->size() != n) {
+    return base::error(where, fmt::format("tokenizer.ggml.scores do not match the {} tokens", n),
+                       "the file is damaged; convert the model again");
+  }
+  std::vector<float> values;
+  for (size_t i = 0; i < n; ++i) {
+    values.push_back(scores->floats.empty() ? static_cast<float>(scores->ints[i])
+                                            : static_cast<float>(scores->floats[i]));
+  }
+  add_bos_ = file.get_bool("tokenizer.ggml.add_bos_token").value_or(true);
+  bool space_prefix = file.get_bool("tokenizer.ggml.add_space_prefix").value_or(true);
+  coder_ = std::make_unique<SpmCoder>(*vocabulary_, std::move(values), space_prefix);
+  return load_ids(file, where, 1, 2, 0);
+}
+
+base::Result<void> Tokenizer::load_bpe(const gguf::File& file, const std::string& where) {
+  const gguf::Array* merges = file.get_array("tokenizer.ggml.merges");
+  if (!merges || merges->strings.empty()) {
+    return base::error(where, "tokenizer.ggml.merges is missing or empty",
+                       "convert the model again; a BPE vocabulary cannot be used without its merges");
+  }
+  std::string pre = file.get_string("tokenizer.ggml.pre").value_or("");
+  if (pre.empty()) {
+    base::log_warn("{}: no tokenizer.ggml.pre; text is split by the default rules, which may cost quality",
+                   where);
+    pre = "default";
+  }
+  auto pretokenizer = Pretokenizer::find(pre, where);
+  if (!pretokenizer) {
+    return pretokenizer.failure();
+  }
+  add_bos_ = file.get_bool("tokenizer.ggml.add_bos_token").value_or(pretokenizer->adds_bos());
+  auto coder = BpeCoder::make(*vocabulary_, merges->strings, std::move(*pretokenizer), where);
+  if (!coder) {
+    return coder.failure();
+  }
+  coder_ = std::move(*coder);
+  return load_ids(file, where, -1, -1, -1);
+}
+
+base::Result<void> Tokenizer::load_ids(const gguf::File& file, const std::string& where, int bos, int eos,
+                                       int unknown) {
   auto read = [&](std::string_view name, int fallback, int& out) -> base::Result<void> {
     std::string key = fmt::format("tokenizer.ggml.{}_token_id", name);
     int64_t id = file.get_int(key).value_or(in_range(fallback) ? fallback : -1);
@@ -157,28 +149,29 @@ base::Result<void> Tokenizer::load_ids(const gguf::File& file, const std::string
     out = static_cast<int>(id);
     return {};
   };
-  for (auto result : {read("bos", 1, bos_), read("eos", 2, eos_), read("unknown", 0, unknown_)}) {
+  for (auto result :
+       {read("bos", bos, bos_), read("eos", eos, eos_), read("unknown", unknown, vocabulary_->unknown)}) {
     if (!result) {
       return result;
     }
   }
-  add_bos_ = file.get_bool("tokenizer.ggml.add_bos_token").value_or(true);
   add_eos_ = file.get_bool("tokenizer.ggml.add_eos_token").value_or(false);
-  add_space_prefix_ = file.get_bool("tokenizer.ggml.add_space_prefix").value_or(true);
   return {};
 }
 
 void Tokenizer::build_special_trie() {
+  const std::vector<std::string>& tokens = vocabulary_->tokens;
+  const std::vector<TokenType>& types = vocabulary_->types;
   trie_token_.assign(1, -1);
-  for (size_t id = 0; id < tokens_.size(); ++id) {
-    bool special = types_[id] == TokenType::kControl || types_[id] == TokenType::kUnknown ||
-                   types_[id] == TokenType::kUserDefined;
-    if (!special || tokens_[id].empty()) {
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    bool special = types[id] == TokenType::kControl || types[id] == TokenType::kUnknown ||
+                   types[id] == TokenType::kUserDefined;
+    if (!special || tokens[id].empty()) {
       continue;
     }
-    trie_starts_[static_cast<unsigned char>(tokens_[id][0])] = true;
+    trie_starts_[static_cast<unsigned char>(tokens[id][0])] = true;
     uint32_t node = 0;
-    for (unsigned char c : tokens_[id]) {
+    for (unsigned char c : tokens[id]) {
       auto [edge, added] =
           trie_.try_emplace(uint64_t{node} << 8 | c, static_cast<uint32_t>(trie_token_.size()));
       if (added) {
@@ -218,11 +211,6 @@ bool Tokenizer::is_eog(int token) const {
   return std::binary_search(eog_.begin(), eog_.end(), token);
 }
 
-int Tokenizer::find(std::string_view text) const {
-  auto found = index_.find(text);
-  return found == index_.end() ? -1 : found->second;
-}
-
 std::vector<Tokenizer::Span> Tokenizer::split_special(std::string_view text, bool parse_special) const {
   struct Match {
     size_t start, size;
@@ -241,7 +229,8 @@ std::vector<Tokenizer::Span> Tokenizer::split_special(std::string_view text, boo
       }
       node = edge->second;
       int token = trie_token_[node];
-      if (token >= 0 && (parse_special || types_[static_cast<size_t>(token)] == TokenType::kUserDefined)) {
+      if (token >= 0 &&
+          (parse_special || vocabulary_->types[static_cast<size_t>(token)] == TokenType::kUserDefined)) {
         matches.push_back({start, i + 1 - start, token});
       }
     }
@@ -286,7 +275,7 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_special, bool
     if (span.token >= 0) {
       out.push_back(span.token);
     } else {
-      encode_text(with_escaped_spaces(span.text, add_space_prefix_ && after_special), out);
+      coder_->encode(span.text, after_special, out);
     }
     after_special = span.token >= 0;
   }
@@ -296,83 +285,10 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_special, bool
   return out;
 }
 
-void Tokenizer::encode_text(const std::string& text, std::vector<int>& out) const {
-  std::vector<Symbol> symbols;
-  symbols.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    size_t size = std::min(utf8_length(static_cast<unsigned char>(text[at])), text.size() - at);
-    int i = static_cast<int>(symbols.size());
-    symbols.push_back({i - 1, i + 1, static_cast<uint32_t>(at), static_cast<uint32_t>(size)});
-    at += size;
-  }
-  if (symbols.empty()) {
-    return;
-  }
-  symbols.back().next = -1;
-
-  std::priority_queue<Merge, std::vector<Merge>, MergeOrder> queue;
-  auto consider = [&](int left, int right) {
-    if (left < 0 || right < 0) {
-      return;
-    }
-    const Symbol &a = symbols[static_cast<size_t>(left)], &b = symbols[static_cast<size_t>(right)];
-    uint32_t size = a.size + b.size;
-    if (size > max_token_bytes_) {
-      return;
-    }
-    if (int token = find(std::string_view(text).substr(a.start, size)); token >= 0) {
-      queue.push({scores_[static_cast<size_t>(token)], left, right, size});
-    }
-  };
-  for (int i = 1; i < static_cast<int>(symbols.size()); ++i) {
-    consider(i - 1, i);
-  }
-  while (!queue.empty()) {
-    Merge merge = queue.top();
-    queue.pop();
-    Symbol &a = symbols[static_cast<size_t>(merge.left)], &b = symbols[static_cast<size_t>(merge.right)];
-    if (a.size == 0 || b.size == 0 || a.size + b.size != merge.size) {
-      continue;  // one side has been merged since
-    }
-    a.size = merge.size;
-    a.next = b.next;
-    b.size = 0;
-    if (b.next >= 0) {
-      symbols[static_cast<size_t>(b.next)].prev = merge.left;
-    }
-    consider(a.prev, merge.left);
-    consider(merge.left, a.next);
-  }
-  for (int i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next) {
-    const Symbol& symbol = symbols[static_cast<size_t>(i)];
-    std::string_view piece = std::string_view(text).substr(symbol.start, symbol.size);
-    if (int token = find(piece); token >= 0) {
-      out.push_back(token);
-    } else {
-      encode_bytes(piece, out);
-    }
-  }
-}
-
-void Tokenizer::encode_bytes(std::string_view text, std::vector<int>& out) const {
-  for (char c : text) {
-    int token = byte_tokens_[static_cast<unsigned char>(c)];
-    if (token < 0) {
-      token = find(std::string_view(&c, 1));
-    }
-    if (token < 0) {
-      token = unknown_;
-    }
-    if (token >= 0) {
-      out.push_back(token);
-    }
-  }
-}
-
 std::string Tokenizer::piece(int token, bool render_special) const {
   AR_CHECK(in_range(token), "token outside the vocabulary");
-  const std::string& text = tokens_[static_cast<size_t>(token)];
-  switch (types_[static_cast<size_t>(token)]) {
+  const std::string& text = vocabulary_->tokens[static_cast<size_t>(token)];
+  switch (vocabulary_->types[static_cast<size_t>(token)]) {
     case TokenType::kControl:
     case TokenType::kUnknown:
       return render_special ? text : "";
@@ -384,7 +300,7 @@ std::string Tokenizer::piece(int token, bool render_special) const {
       }
       return text;
     case TokenType::kNormal:
-      return with_plain_spaces(text);
+      return coder_->spelled(text);
     case TokenType::kUnused:
       return "";
   }

@@ -25,28 +25,33 @@ size_t incomplete_utf8_tail(std::string_view text) {
   return 0;
 }
 
-bool is_valid_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
+size_t valid_utf8_prefix(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
     auto c = static_cast<unsigned char>(text[i]);
     size_t n = utf8_length(c);
     if ((c >= 0x80 && c < 0xC2) || c > 0xF4 || n > text.size() - i) {
-      return false;
+      return i;
     }
     for (size_t k = 1; k < n; ++k) {
       if (!is_continuation(static_cast<unsigned char>(text[i + k]))) {
-        return false;
+        return i;
       }
     }
     if (n > 2) {  // overlong forms, surrogates, beyond U+10FFFF
       auto second = static_cast<unsigned char>(text[i + 1]);
       if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) ||
           (c == 0xF4 && second > 0x8F)) {
-        return false;
+        return i;
       }
     }
     i += n;
   }
-  return true;
+  return i;
+}
+
+bool is_valid_utf8(std::string_view text) {
+  return valid_utf8_prefix(text) == text.size();
 }
 
 }  // namespace engine

@@ -29,10 +29,29 @@ std::string slurp(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+// Each case gives its line of ids, and the ids give the case back (SPM shows the space it put in front).
+void check_cases(const std::string& name, const Tokenizer& tokenizer, const std::string& inputs,
+                 const std::string& outputs, int n_expected, bool spm) {
+  std::vector<std::string> cases = split(inputs, "\n__ggml_vocab_test__\n"), lines = split(outputs, "\n");
+  REQUIRE(lines.size() >= cases.size());
+  int n_checked = 0;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    std::istringstream line(lines[i]);
+    std::vector<int> want{std::istream_iterator<int>(line), {}};
+    std::vector<int> got = tokenizer.encode(cases[i], false, false);
+    CHECK_MESSAGE(got == want, name << " case " << i << ": " << cases[i]);
+    if (!cases[i].empty()) {
+      CHECK(tokenizer.decode(got, true) == (spm ? " " : "") + cases[i]);
+    }
+    ++n_checked;
+  }
+  CHECK(n_checked >= n_expected);
+}
+
 }  // namespace
 
 TEST_CASE("the reference vocabularies tokenize every case as llama.cpp does") {
-  for (const char* name : {"llama-spm", "phi-3"}) {
+  for (const char* name : {"llama-spm", "phi-3", "gpt-2", "starcoder", "deepseek-llm"}) {
     std::string base = test::reference_dir() + "/vocab/ggml-vocab-" + name + ".gguf";
     std::string inputs = slurp(base + ".inp");
     if (inputs.empty()) {
@@ -44,24 +63,131 @@ TEST_CASE("the reference vocabularies tokenize every case as llama.cpp does") {
     auto file = gguf::parse(mapped->bytes(), base);
     REQUIRE(file);
     auto tokenizer = Tokenizer::from_gguf(*file, base);
-    REQUIRE(tokenizer);
-    std::vector<std::string> cases = split(inputs, "\n__ggml_vocab_test__\n"),
-                             lines = split(slurp(base + ".out"), "\n");
-    REQUIRE(lines.size() >= cases.size());
-    int n_checked = 0;
-    for (size_t i = 0; i < cases.size(); ++i) {
-      std::istringstream line(lines[i]);
-      std::vector<int> want{std::istream_iterator<int>(line), {}};
-      std::vector<int> got = tokenizer->encode(cases[i], false, false);
-      CHECK_MESSAGE(got == want, name << " case " << i << ": " << cases[i]);
-      // Back again: SPM shows the space it put in front.
-      if (!cases[i].empty()) {
-        CHECK(tokenizer->decode(got, true) == " " + cases[i]);
-      }
-      ++n_checked;
-    }
-    CHECK(n_checked >= 46);
+    REQUIRE_MESSAGE(tokenizer.ok(), (tokenizer.ok() ? "" : tokenizer.failure().to_string()));
+    check_cases(name, *tokenizer, inputs, slurp(base + ".out"), 46,
+                file->get_string("tokenizer.ggml.model") == "llama");
   }
+}
+
+TEST_CASE("every pre-tokenizer splits every case as llama.cpp does") {
+  const std::string folder = test::reference_dir() + "/vocab/pre/";
+  const std::string inputs = slurp(folder + "cases.inp");
+  if (inputs.empty()) {
+    MESSAGE("no reference cases in " << folder << ": skipped");
+    return;
+  }
+  auto mapped = gguf::MappedFile::open(folder + "vocab-gpt2-pre-gpt-2.gguf");
+  REQUIRE(mapped);
+  auto file = gguf::parse(mapped->bytes(), "gpt-2");
+  REQUIRE(file);
+  for (const char* pre : {"gpt-2", "llama-bpe", "qwen2", "qwen35", "gpt-4o", "minimax-m2", "tekken", "glm4",
+                          "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon", "default"}) {
+    file->metadata["tokenizer.ggml.pre"] = std::string(pre);
+    auto tokenizer = Tokenizer::from_gguf(*file, pre);
+    REQUIRE_MESSAGE(tokenizer.ok(), (tokenizer.ok() ? "" : tokenizer.failure().to_string()));
+    check_cases(pre, *tokenizer, inputs, slurp(folder + pre + ".out"), 59, false);
+  }
+}
+
+TEST_CASE("byte-level BPE merges by rank and falls back to bytes") {
+  Tokenizer t = test::small_bpe_vocabulary();
+  // "bc" (rank 0) wins over "ab" (rank 1); "abc" is reached through it. "de" is a step that is no token.
+  CHECK(t.encode("abc", false, false) == std::vector<int>{t.find("abc")});
+  CHECK(t.encode("ab", false, false) == std::vector<int>{t.find("ab")});
+  CHECK(t.encode("de", false, false) == std::vector<int>{t.find("d"), t.find("e")});
+  CHECK(t.encode("def", false, false) == std::vector<int>{t.find("def")});
+  CHECK(t.encode("aaa", false, false) == std::vector<int>{t.find("aa"), t.find("a")});
+  CHECK_FALSE(t.adds_bos());
+}
+
+TEST_CASE("byte-level BPE: special tokens only when asked for, user-defined ones always") {
+  Tokenizer t = test::small_bpe_vocabulary();
+  int start = t.find("<|im_start|>"), user = t.find("<tool>");
+  CHECK(t.encode("a<|im_start|>b<tool>", true, true) ==
+        std::vector<int>{t.find("a"), start, t.find("b"), user});
+  auto plain = t.encode("<|im_start|><tool>", false, false);
+  CHECK(std::find(plain.begin(), plain.end(), start) == plain.end());
+  CHECK(plain.back() == user);
+  CHECK(t.decode(plain, false) == "<|im_start|><tool>");
+  CHECK(t.decode(std::vector<int>{start}, false).empty());
+  CHECK(t.decode(std::vector<int>{start}, true) == "<|im_start|>");
+  CHECK(t.is_eog(t.find("<|im_end|>")));
+  // Even a whole word that a control token spells, and merges that would make it.
+  auto word = t.encode("xy", false, false);
+  CHECK(word == std::vector<int>{t.find("x"), t.find("y")});
+  CHECK(t.encode("xy", false, true) == std::vector<int>{t.find("xy")});
+}
+
+TEST_CASE("byte-level BPE: any bytes survive, whatever the rules") {
+  std::string all;
+  for (int b = 0; b < 256; ++b) {
+    all.push_back(static_cast<char>(b));
+  }
+  for (const char* pre : {"gpt-2", "llama-bpe", "minimax-m2", "deepseek-llm", "deepseek-v3", "default"}) {
+    Tokenizer t = test::small_bpe_vocabulary(pre);
+    for (const std::string& text : {all, std::string("\xff\xfe\xc3(\xf0\x9f\x98\0 \x80z\xe2\x96", 13),
+                                    std::string("a\xED\xA0\x80  \xC3\xA9\xC0 b")}) {
+      CHECK(t.decode(t.encode(text, false, true), true) == text);
+    }
+  }
+}
+
+TEST_CASE("byte-level BPE: hostile text takes time in proportion to its length") {
+  auto seconds = [](const Tokenizer& t, const std::string& text) {
+    auto begin = std::chrono::steady_clock::now();
+    CHECK(!t.encode(text, false, true).empty());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  constexpr size_t kSize = 1 << 20;
+  auto repeated = [](std::string_view unit) {
+    std::string out;
+    while (out.size() < kSize) {
+      out += unit;
+    }
+    return out;
+  };
+  for (const char* pre :
+       {"gpt-2", "llama-bpe", "qwen2", "minimax-m2", "deepseek-llm", "deepseek-v3", "default"}) {
+    Tokenizer t = test::small_bpe_vocabulary(pre);
+    for (const std::string& text :
+         {repeated("a"), repeated("A"), repeated(" "), repeated("\n"), repeated(" \n"), repeated("1"),
+          repeated("!"), repeated(" ") + "x", repeated("\xE4\xB8\xAD"), repeated("\xE2"), repeated("a\xFF"),
+          repeated("'"), repeated("<|im_start<|im"), repeated("\x01")}) {
+      double took = seconds(t, text);
+      // Quadratic time would be minutes.
+      CHECK_MESSAGE(took < test::time_limit(10), took << " s: " << pre << " '" << text.substr(0, 8) << "'");
+    }
+  }
+}
+
+TEST_CASE("damaged BPE vocabularies are refused with a reason") {
+  gguf::File file = test::small_bpe_vocabulary_file();
+  auto refused = [&](const std::string& part) {
+    auto result = Tokenizer::from_gguf(file, "m.gguf");
+    REQUIRE_FALSE(result.ok());
+    CHECK_MESSAGE(result.failure().to_string().find(part) != std::string::npos, result.failure().to_string());
+    file = test::small_bpe_vocabulary_file();
+  };
+  auto with = [&](const char* key, const std::string& more) {
+    auto changed = std::make_shared<gguf::Array>(*file.get_array(key));
+    changed->strings.push_back(more);
+    file.metadata[key] = std::shared_ptr<const gguf::Array>(changed);
+  };
+  file.metadata.erase("tokenizer.ggml.merges");
+  refused("tokenizer.ggml.merges is missing");
+  with("tokenizer.ggml.merges", "ab");
+  refused("'ab', not two parts");
+  with("tokenizer.ggml.merges", "ab ");
+  refused("not two parts");
+  with("tokenizer.ggml.merges", std::string(50, 'a') + " b");
+  refused("makes 51 bytes");
+  file.metadata["tokenizer.ggml.pre"] = std::string("martian");
+  refused("'martian', which is not supported");
+  file.metadata["tokenizer.ggml.eos_token_id"] = int32_t{-7};
+  refused("eos_token_id = -7");
+  file.metadata.erase("tokenizer.ggml.token_type");
+  with("tokenizer.ggml.tokens", "ab");
+  refused("are both 'ab'");
 }
 
 TEST_CASE("merging takes the best score first and the leftmost of equals") {
@@ -123,8 +249,8 @@ TEST_CASE("files that cannot be tokenized with are refused with a reason") {
     CHECK(result.failure().where == "m.gguf");
     file = test::small_vocabulary_file();
   };
-  file.metadata["tokenizer.ggml.model"] = std::string("gpt2");
-  refused("'gpt2'");
+  file.metadata["tokenizer.ggml.model"] = std::string("bert");
+  refused("'bert'");
   file.metadata.erase("tokenizer.ggml.model");
   refused("no tokenizer.ggml.model");
   file.metadata.erase("tokenizer.ggml.tokens");

@@ -63,4 +63,43 @@ inline engine::Tokenizer small_vocabulary() {
   return std::move(engine::Tokenizer::from_gguf(small_vocabulary_file(), "small")).value();
 }
 
+// Byte-level BPE: 256 bytes as GPT-2 spells them, a few merges, ChatML's specials, a user-defined token and a
+// control token that is a word.
+inline gguf::File small_bpe_vocabulary_file(const std::string& pre = "gpt-2") {
+  auto tokens = std::make_shared<gguf::Array>(), merges = std::make_shared<gguf::Array>(),
+       types = std::make_shared<gguf::Array>();
+  auto add = [&](const std::string& text, int type) {
+    tokens->strings.push_back(text);
+    types->ints.push_back(type);
+  };
+  int other = 0x100;
+  for (int b = 0; b < 256; ++b) {
+    bool printable = (b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD);
+    int point = printable ? b : other++;
+    add(point < 0x80
+            ? std::string(1, static_cast<char>(point))
+            : std::string{static_cast<char>(0xC0 | point >> 6), static_cast<char>(0x80 | (point & 0x3F))},
+        1);
+  }
+  for (const char* text : {"ab", "bc", "abc", "aa", "def"}) {
+    add(text, 1);
+  }
+  add("<|im_start|>", 3);
+  add("<|im_end|>", 3);
+  add("<tool>", 4);
+  add("xy", 3);
+  merges->strings = {"b c", "a b", "a bc", "a a", "d e", "de f", "x y"};
+  gguf::File file;
+  file.metadata["tokenizer.ggml.model"] = std::string("gpt2");
+  file.metadata["tokenizer.ggml.pre"] = pre;
+  file.metadata["tokenizer.ggml.tokens"] = std::shared_ptr<const gguf::Array>(tokens);
+  file.metadata["tokenizer.ggml.merges"] = std::shared_ptr<const gguf::Array>(merges);
+  file.metadata["tokenizer.ggml.token_type"] = std::shared_ptr<const gguf::Array>(types);
+  return file;
+}
+
+inline engine::Tokenizer small_bpe_vocabulary(const std::string& pre = "gpt-2") {
+  return std::move(engine::Tokenizer::from_gguf(small_bpe_vocabulary_file(pre), "small")).value();
+}
+
 }  // namespace test
