@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "src/os/http_client.h"
 #include "tests/e2e/driver.h"
 
 using e2e::has;
@@ -163,6 +164,12 @@ TEST_CASE("a running server is measured as it is told to be, and never stopped")
     CHECK(end["t_load_s"].is_null());
   }
   CHECK(server.alive());
+  // It serves as before.
+  os::HttpRequest ask;
+  ask.url = server.url() + "/props";
+  auto props = os::http(ask);
+  REQUIRE(props.ok());
+  CHECK(has(props->body, "\"n_ctx\":1024"));
 
   // An axis that it cannot change is refused before the night begins.
   space =
