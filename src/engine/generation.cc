@@ -1,7 +1,7 @@
 #include "src/engine/generation.h"
 
 #include <algorithm>
-#include <new>
+#include <exception>
 
 namespace engine {
 namespace {
@@ -9,13 +9,15 @@ namespace {
 constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
 constexpr std::chrono::milliseconds kDrainPoll{50};
 
-// As `open`, with memory that runs out in the middle of it as an Error too: the caller has nothing to serve
-// with meanwhile and must go on.
+// As `open`, with whatever it throws as an Error too (memory that runs out in the middle of it, a thread that cannot
+// be started): the caller has nothing to serve with meanwhile and must go on.
 base::Result<std::unique_ptr<Context>> try_open(const Generator::Open& open, const ContextOptions& options) {
   try {
     return open(options);
   } catch (const std::bad_alloc&) {
     return base::error("", "out of memory while opening a context", "use a smaller one");
+  } catch (const std::exception& problem) {
+    return base::error("", std::string("a context cannot be opened: ") + problem.what(), "use a smaller one");
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -202,6 +203,22 @@ std::optional<uint64_t> read_cgroup_throttled_us() {
     }
   }
   return sum;
+}
+
+uint64_t lockable_memory() {
+  constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max(), kIpcLock = uint64_t{1} << 14;
+  constexpr std::string_view kField = "\nCapEff:\t";
+  const auto status = read_file("/proc/self/status", 1 << 16);
+  if (size_t at = status ? status->find(kField) : std::string::npos; at != std::string::npos) {
+    uint64_t capabilities = 0;
+    std::from_chars(status->data() + at + kField.size(), status->data() + status->size(), capabilities, 16);
+    if ((capabilities & kIpcLock) != 0) {
+      return kNoLimit;
+    }
+  }
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ? kNoLimit
+                                                                                     : limit.rlim_cur;
 }
 
 uint64_t cgroup_memory_limit() {

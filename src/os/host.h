@@ -28,6 +28,10 @@ int usable_cores();
 std::optional<std::string> parse_cgroup(std::string_view text);
 std::optional<double> parse_cpu_max(std::string_view text);
 
+// Bytes that a process of ours may lock by mlock: RLIMIT_MEMLOCK, or the most a uint64_t holds where there is no limit
+// (CAP_IPC_LOCK, too).
+uint64_t lockable_memory();
+
 // Bytes that this process's cgroup and those above it may use (memory.max), the most a uint64_t holds without a limit.
 uint64_t cgroup_memory_limit();
 

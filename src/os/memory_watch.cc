@@ -38,24 +38,30 @@ uint64_t headroom_of(uint64_t available, uint64_t evictable, uint64_t file_lru) 
   return available - std::min({evictable, file_lru, available});
 }
 
+uint64_t evictable_of_tree(uint64_t sum, uint64_t largest, uint64_t counted_twice) {
+  return std::max(largest, sum - std::min(sum, counted_twice));
+}
+
 MemorySample MemorySampler::take() {
   const double cpu_before = seconds_of(CLOCK_THREAD_CPUTIME_ID);
   MemorySample sample;
   sample.t_s = seconds_of(CLOCK_MONOTONIC);
   if (sample.t_s >= next_walk_s_) {
     tree_ = descendants(root_);  // the costly part: reads every process's stat
+    counted_twice_ = tree_.size() > 1 ? counted_twice(tree_) : 0;
     const double cost = seconds_of(CLOCK_THREAD_CPUTIME_ID) - cpu_before;
     next_walk_s_ = sample.t_s + std::max(kWalkEveryS, cost / kWalkShare);
   }
   const MemInfo memory = read_meminfo();
   const VmCounters counters = read_vm_counters();
   const MemoryPressure pressure = read_psi_full();
-  uint64_t evictable = 0;
+  uint64_t evictable = 0, largest = 0;
   for (pid_t pid : tree_) {
     if (auto process = read_process_memory(pid)) {
       sample.rss += process->rss;
       sample.rss_file += process->rss_file;
       evictable += process->evictable;
+      largest = std::max(largest, process->evictable);
     }
   }
   // What has ended and been waited for is counted by its parent, at last by the root: the sum does not shrink.
@@ -64,7 +70,8 @@ MemorySample MemorySampler::take() {
   sample.major_faults = major_faults(counted);
   sample.total = memory.total;
   sample.available = memory.available;
-  sample.headroom = headroom_of(memory.available, evictable, memory.file_lru);
+  sample.headroom =
+      headroom_of(memory.available, evictable_of_tree(evictable, largest, counted_twice_), memory.file_lru);
   sample.swap_used = memory.swap_total - std::min(memory.swap_free, memory.swap_total);
   sample.refaults_file = counters.refaults_file;
   sample.refaults_anon = counters.refaults_anon;

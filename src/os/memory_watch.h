@@ -21,12 +21,16 @@ struct MemorySample {
   uint64_t psi_full_us = 0;                                                  // since boot
 };
 
-// MemAvailable less those file pages of the candidate that the kernel may drop. Processes that share a mapping count
-// it each, so `evictable` is cut to what the page cache (`file_lru`) and MemAvailable can hold of it.
+// The file pages of a tree that the kernel may drop: what its processes count of them, together, less what is surely
+// counted more than once (workers that map the same weights; counted_twice() in os/proc.h), but all of the largest.
+uint64_t evictable_of_tree(uint64_t sum, uint64_t largest, uint64_t counted_twice);
+
+// MemAvailable less those file pages of the candidate that the kernel may drop, as far as the page cache (`file_lru`)
+// and MemAvailable can hold them.
 uint64_t headroom_of(uint64_t available, uint64_t evictable, uint64_t file_lru);
 
 // Samples the descendants of `root` (the guard). Counters of /proc only, no page walk: tens of microseconds. Who the
-// descendants are is looked up once a second at most, and never for more than 0.3% of a core.
+// descendants are, and what several of them map alike, is looked up once a second at most, and never for more than 0.3% of a core.
 class MemorySampler {
  public:
   explicit MemorySampler(pid_t root) : root_(root) {}
@@ -38,6 +42,7 @@ class MemorySampler {
   pid_t root_;
   std::vector<pid_t> tree_;
   double next_walk_s_ = 0;
+  uint64_t counted_twice_ = 0;  // bytes, at the last walk
   double cpu_us_ = 0;
   int taken_ = 0;
 };

@@ -208,18 +208,79 @@ VmCounters read_vm_counters() {
 
 std::optional<ProcessMemory> parse_process_status(std::string_view text) {
   ProcessMemory memory;
-  uint64_t locked = 0;
-  int found =
-      read_kib_fields(text, {{"VmRSS", &memory.rss}, {"RssFile", &memory.rss_file}, {"VmLck", &locked}});
+  uint64_t locked = 0, anon = 0, shmem = 0;
+  int found = read_kib_fields(text, {{"VmRSS", &memory.rss},
+                                     {"RssFile", &memory.rss_file},
+                                     {"RssAnon", &anon},
+                                     {"RssShmem", &shmem},
+                                     {"VmLck", &locked}});
   if (found == 0) {
     return std::nullopt;  // a kernel thread or a zombie: no memory of its own
   }
-  memory.evictable = memory.rss_file > locked ? memory.rss_file - locked : 0;
+  // What is locked may be anonymous (a heap, a KV cache): as much of it as can be is taken for that, so that headroom
+  // is never made too large. headroom_of() cuts the rest: file_lru does not hold locked pages.
+  const uint64_t locked_file = locked - std::min(locked, anon + shmem);
+  memory.evictable = memory.rss_file - std::min(memory.rss_file, locked_file);
   return memory;
 }
 
 std::optional<ProcessMemory> read_process_memory(pid_t pid) {
   return parse_process_status(slurp(fmt::format("/proc/{}/status", pid)));
+}
+
+bool parse_file_ranges(std::string_view maps, std::vector<FileRange>& ranges) {
+  const size_t before = ranges.size();
+  for_each_line(maps, [&](std::string_view line) {
+    const std::string_view addresses = next_word(line);
+    next_word(line);  // permissions
+    const auto offset = number<uint64_t>(next_word(line), 16);
+    const std::string_view device = next_word(line);
+    const auto inode = number<uint64_t>(next_word(line));
+    const std::string_view path = next_word(line);
+    const size_t dash = addresses.find('-');
+    if (dash == std::string_view::npos || !offset || !inode || *inode == 0 || path.starts_with("/dev/") ||
+        path.starts_with("/memfd:") || path.starts_with("/SYSV")) {
+      return;
+    }
+    const auto begin = number<uint64_t>(addresses.substr(0, dash), 16);
+    const auto end = number<uint64_t>(addresses.substr(dash + 1), 16);
+    if (begin && end && *end > *begin) {
+      ranges.push_back({std::string(device), *inode, *offset, *offset + (*end - *begin)});
+    }
+  });
+  return ranges.size() > before;
+}
+
+uint64_t covered_bytes(std::vector<FileRange> ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  uint64_t sum = 0, covered = 0;  // the second: up to where, in the file at hand
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const FileRange& range = ranges[i];
+    if (i == 0 || range.inode != ranges[i - 1].inode || range.device != ranges[i - 1].device) {
+      covered = 0;
+    }
+    if (range.end > covered) {
+      sum += range.end - std::max(range.begin, covered);
+      covered = range.end;
+    }
+  }
+  return sum;
+}
+
+uint64_t counted_twice(const std::vector<pid_t>& pids) {
+  std::vector<FileRange> ranges;
+  uint64_t sum = 0;
+  for (pid_t pid : pids) {
+    const auto process = read_process_memory(pid);
+    if (process && process->evictable > 0) {
+      sum += process->evictable;
+      if (!parse_file_ranges(slurp(fmt::format("/proc/{}/maps", pid)), ranges)) {
+        return 0;
+      }
+    }
+  }
+  const uint64_t mapped = covered_bytes(std::move(ranges));
+  return sum - std::min(sum, mapped);
 }
 
 std::optional<ProcStat> parse_proc_stat(std::string_view text) {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -38,13 +39,27 @@ struct VmCounters {
 VmCounters parse_vmstat(std::string_view text);
 VmCounters read_vm_counters();
 
-// Resident bytes of one process from /proc/PID/status (counters, no page walk): total, file-backed, and the
-// part of the file-backed pages that the kernel may drop (what is locked by mlock is not).
+// Resident bytes of one process from /proc/PID/status (counters, no page walk): total, file-backed, and the most of
+// the file-backed pages that the kernel may drop: less what is locked by mlock and cannot be anonymous or shared memory.
 struct ProcessMemory {
   uint64_t rss = 0, rss_file = 0, evictable = 0;
 };
 std::optional<ProcessMemory> parse_process_status(std::string_view text);
 std::optional<ProcessMemory> read_process_memory(pid_t pid);
+
+// One mapping of a file, from a line of /proc/PID/maps: which file, and which bytes of it.
+struct FileRange {
+  std::string device;  // "08:01"
+  uint64_t inode = 0, begin = 0, end = 0;
+  auto operator<=>(const FileRange&) const = default;
+};
+// Appends them; mappings of devices and of memory without a file on a disk are left out. False: the text has none.
+bool parse_file_ranges(std::string_view maps, std::vector<FileRange>& ranges);
+// Bytes of files that they cover, what several cover once.
+uint64_t covered_bytes(std::vector<FileRange> ranges);
+// How often processes that map the same files have counted its pages more than once, at least, in bytes: their `evictable`
+// together less all that they have mapped. Reads /proc/PID/maps (no page walk); 0 where one cannot be read.
+uint64_t counted_twice(const std::vector<pid_t>& pids);
 
 // One line of /proc/PID/stat. The command name may hold blanks and parentheses.
 struct ProcStat {

@@ -30,6 +30,8 @@ using Clock = std::chrono::steady_clock;
 // The watcher's own descriptors.
 constexpr int kPipeFd = 3, kLockFd = 4;
 constexpr double kAskTimeout_s = 30, kStopTimeout_s = 300, kStartTimeout_s = 120, kLockTimeout_s = 90;
+constexpr double kSettleTimeout_s = 120;
+constexpr int kSettlePoll_ms = 100, kInactiveAsks = 5;
 constexpr double kCandidatesTimeout_s = 30;  // a guard kills its candidates within a second
 
 void nap_ms(int ms) {
@@ -75,6 +77,28 @@ base::Result<int> lock_unit(const std::string& unit) {
 
 base::Result<CommandOutput> systemctl(const char* verb, const std::string& unit, double timeout_s) {
   return run_command({"systemctl", "--user", verb, unit}, timeout_s);
+}
+
+// What is-active prints once the unit no longer ends. Between the two halves of a restart it is inactive for an
+// instant, so that after an end it has to stay so.
+base::Result<CommandOutput> settled_state(const std::string& unit) {
+  auto start = Clock::now();
+  for (int inactive_left = 1;; nap_ms(kSettlePoll_ms)) {
+    auto asked = systemctl("is-active", unit, kAskTimeout_s);
+    if (!asked) {
+      return asked;
+    }
+    const UnitState state = parse_unit_state(asked->out);
+    if (state == UnitState::kEnding) {
+      inactive_left = kInactiveAsks;
+      if (seconds_since(start) > kSettleTimeout_s) {
+        return base::error(unit, "the service has been stopping for minutes and does not end",
+                           "end it by hand, or remove service: from the space file");
+      }
+    } else if (state != UnitState::kInactive || --inactive_left <= 0) {
+      return asked;
+    }
+  }
 }
 
 // Processes that the driver of the watcher launched, by the mark in their environment.
@@ -173,12 +197,13 @@ base::Result<HeldService> HeldService::stop(const std::string& unit, const std::
     return lock.failure();
   }
   state->lock = *lock;
-  auto asked = systemctl("is-active", unit, kAskTimeout_s);
+  auto asked = settled_state(unit);
   if (!asked) {
     return asked.failure();
   }
   switch (parse_unit_state(asked->out)) {
     case UnitState::kUnknown:
+    case UnitState::kEnding:
       return base::error(unit,
                          "systemctl --user cannot tell whether it runs: " +
                              first_line(asked->err.empty() ? asked->out : asked->err),
@@ -244,12 +269,12 @@ UnitState parse_unit_state(const std::string& is_active_output) {
       return UnitState::kActive;
     }
   }
-  for (const char* inactive : {"inactive", "failed", "deactivating", "unknown", "maintenance"}) {
+  for (const char* inactive : {"inactive", "failed", "unknown", "maintenance"}) {
     if (word == inactive) {
       return UnitState::kInactive;
     }
   }
-  return UnitState::kUnknown;
+  return word == "deactivating" ? UnitState::kEnding : UnitState::kUnknown;
 }
 
 int service_main(int argc, char** argv) {

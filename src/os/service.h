@@ -16,7 +16,7 @@ namespace os {
 
 class HeldService {
  public:
-  // Stops `unit` when it is active; one that is not is left alone. Errors: systemctl is missing or cannot reach the
+  // Stops `unit` when it is active; one that is not is left alone, and one that is just ending is waited for. Errors: systemctl is missing or cannot reach the
   // user's service manager, the unit does not stop, another run holds it. `watcher_program` calls service_main() when
   // argv[1] is kServiceCommand.
   static base::Result<HeldService> stop(const std::string& unit,
@@ -36,7 +36,8 @@ class HeldService {
 };
 
 // What `systemctl is-active` printed, as far as it matters here. Pure.
-enum class UnitState { kActive, kInactive, kUnknown };
+// kEnding: on its way down, perhaps to come up again (a restart).
+enum class UnitState { kActive, kInactive, kEnding, kUnknown };
 UnitState parse_unit_state(const std::string& is_active_output);
 
 inline constexpr const char* kServiceCommand = "__service";

@@ -50,6 +50,31 @@ base::Json effective_config(const base::Json& props) {
   return effective;
 }
 
+base::Json told_axes(const search::Space& space, const base::Json& effective) {
+  base::Json told = base::Json::object();
+  const base::Json block =
+      effective.is_object() ? effective.value("tbq", base::Json::object()) : base::Json::object();
+  for (const search::Axis& axis : space.axes) {
+    const auto* field =
+        std::find_if(kTold.begin(), kTold.end(), [&](const ToldField& row) { return row.axis == axis.name; });
+    const std::string key = field == kTold.end() ? axis.name : field->key;
+    if (axis.name == "ctx_size") {
+      const int64_t slots = std::max<int64_t>(1, base::json_get<int64_t>(effective, "total_slots", 1));
+      if (int64_t n_ctx = base::json_get<int64_t>(effective, "n_ctx", 0); n_ctx > 0) {
+        told[axis.name] = n_ctx * slots;
+      }
+    } else if (block.is_object() && block.contains(key)) {
+      const base::Json& value = block[key];
+      if (value.is_boolean()) {
+        told[axis.name] = value.get<bool>() ? "on" : "off";
+      } else if (value.is_number() || value.is_string()) {
+        told[axis.name] = value;
+      }
+    }
+  }
+  return told;
+}
+
 std::string config_mismatch(const search::Space& space, const search::Config& config,
                             const base::Json& effective) {
   auto asked = [&](std::string_view axis) -> const search::Value* {

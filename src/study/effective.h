@@ -12,6 +12,8 @@ namespace study {
 
 // n_ctx, total_slots, model, build_info and the server's own block of an answer of GET /props. Pure.
 base::Json effective_config(const base::Json& props);
+// The axes of the space whose value a server's effective configuration tells, as POST /reconfigure takes them.
+base::Json told_axes(const search::Space& space, const base::Json& effective);
 // Why the effective configuration is not the one asked for; "" when it is. Pure.
 std::string config_mismatch(const search::Space& space, const search::Config& config,
                             const base::Json& effective);

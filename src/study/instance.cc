@@ -47,6 +47,20 @@ std::string message_of(const os::HttpResponse& answer) {
 
 }  // namespace
 
+base::Result<void> set_back(const probes::Endpoint& endpoint, const base::Json& axes, double timeout_s) {
+  os::HttpRequest post = request_to(endpoint, "POST", "/reconfigure", timeout_s);
+  post.cancelled = nullptr;
+  post.body = base::dump_line(axes);
+  auto answer = os::http(post);
+  if (!answer) {
+    return answer.failure();
+  }
+  if (answer->status != 200) {
+    return base::error("/reconfigure", message_of(*answer));
+  }
+  return {};
+}
+
 Instance::Instance(const Study& study, Launched server, search::Config config, std::string log_path)
     : study_(study),
       server_(std::move(server)),

@@ -11,6 +11,9 @@
 
 namespace study {
 
+// POST /reconfigure with these axes, at the end of a run: not cancelled by the user's stop. Errors: the server's words.
+base::Result<void> set_back(const probes::Endpoint& endpoint, const base::Json& axes, double timeout_s);
+
 class Instance {
  public:
   // Takes over a server that is ready with `config`. `study` must outlive it.

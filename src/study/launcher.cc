@@ -56,12 +56,13 @@ bool says(std::string_view text, const std::array<std::string_view, N>& words) {
   return false;
 }
 
-// A lock on memory that was refused ("failed to mlock ...: Cannot allocate memory", "Try increasing
-// RLIMIT_MEMLOCK") is a warning; the server goes on without it.
-constexpr std::array<std::string_view, 2> kLockWords = {"mlock", "memlock"};
+// What a server goes on without is a warning: a lock on memory that was refused ("failed to mlock ...: Cannot
+// allocate memory", "Try increasing RLIMIT_MEMLOCK"), and buffers that the device could read faster ("failed to
+// allocate 96.00 MiB of pinned memory: out of memory").
+constexpr std::array<std::string_view, 3> kBenignWords = {"mlock", "memlock", "pinned memory"};
 
 bool says_out_of_memory(std::string_view line) {
-  return says(line, kOutOfMemoryWords) && !says(line, kLockWords);
+  return says(line, kOutOfMemoryWords) && !says(line, kBenignWords);
 }
 
 // Calls `take` for each line until it returns true; whether one did.
@@ -118,6 +119,7 @@ class Load {
     out_.endpoint.stall_timeout_s = options.stall_timeout_s;
     out_.endpoint.cancelled = &interrupted();
     out_.endpoint.native = plan.native;
+    owned_ = out_.child == nullptr;  // a foreign server is whatever answers at its address
   }
 
   void run() {
@@ -179,7 +181,7 @@ class Load {
     request.timeout_s = timeout_s;
     request.max_body_bytes = 8u << 20;
     request.cancelled = &interrupted();
-    if (!options_.api_key.empty()) {
+    if (owned_ && !options_.api_key.empty()) {
       request.headers.emplace_back("Authorization", "Bearer " + options_.api_key);
     }
     return request;
@@ -193,6 +195,9 @@ class Load {
         return fail(Status::kLoadTimeout,
                     fmt::format("not ready after {:.0f} s (backend.load_timeout); {} last gave {}",
                                 options_.load_timeout_s, plan_.ready_path, answer.substr(0, 120)));
+      }
+      if (!owned_ && !options_.api_key.empty()) {
+        owned_ = os::listening_owner(plan_.port, out_.child->pid()).has_value();
       }
       // A server that accepts and never answers must not hold us beyond the limits.
       double patience = std::clamp(options_.load_timeout_s - elapsed, 0.05, 2.0);
@@ -234,11 +239,12 @@ class Load {
   }
 
   bool socket_is_ours() {
-    if (out_.child == nullptr) {
-      return true;  // a foreign server is whatever answers at its address
+    if (owned_) {
+      return true;
     }
     for (int tries = 0; tries < 5; ++tries) {
       if (os::listening_owner(plan_.port, out_.child->pid())) {
+        owned_ = true;
         return true;
       }
       if (ended(Status::kLoadCrash)) {
@@ -324,6 +330,8 @@ class Load {
   LogReader log_;
   LoadWatch watch_;
   double next_look_s_ = 0;
+  bool owned_ =
+      false;  // the listening socket is known to be the candidate's; before that nobody is told the key
 };
 
 }  // namespace
@@ -375,7 +383,7 @@ std::string telling_line(std::string_view log_tail) {
     // The first complaint is the cause; what follows are its consequences.
     if (says_out_of_memory(line)) {
       memory = line;
-    } else if (first.empty() && says(line, kWords) && !says(line, kLockWords)) {
+    } else if (first.empty() && says(line, kWords) && !says(line, kBenignWords)) {
       first = line;
     }
     return !memory.empty();

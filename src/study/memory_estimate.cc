@@ -12,6 +12,7 @@ namespace study {
 namespace {
 
 constexpr uint64_t kContextStep = 256;  // llama-server and tbq-server pad a context to this
+constexpr uint64_t kSpareShare = 16;    // of the weights: tensors that a server may leave out
 constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
 
 // Saturating: an absurd context must not wrap around to one that fits.
@@ -68,7 +69,7 @@ uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings) {
 uint64_t held_weights(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
                       bool has_gpu) {
   if (settings.mlock || !settings.mmap) {
-    return shape.weight_bytes;
+    return shape.weight_bytes - shape.weight_bytes / kSpareShare;
   }
   // tbq-server may compute on mapped pages in place; llama.cpp copies what it puts on a GPU, the last layers first.
   if (kind != BackendKind::kLlamaServer || !has_gpu || !settings.n_gpu_layers) {
@@ -122,7 +123,8 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& se
   if (settings.moved) {
     return estimate;
   }
-  estimate.least = held_weights(shape, settings, kind, has_gpu);
+  estimate.held = held_weights(shape, settings, kind, has_gpu);
+  estimate.least = estimate.held;
   if (shape.plain_kv && settings.n_ctx) {
     // A ubatch is never more than the context, and its activations are there at least once.
     const uint64_t rows = std::min(settings.n_ubatch, *settings.n_ctx);
@@ -147,8 +149,8 @@ std::string why_it_cannot_fit(const MemoryEstimate& estimate, const MemorySettin
                           ? fmt::format("KV cache {} for {} tokens of {}/{}", base::format_bytes(estimate.kv),
                                         *settings.n_ctx, settings.cache_type_k, settings.cache_type_v)
                           : "";
-  if (estimate.least >= estimate.weights && (settings.mlock || !settings.mmap)) {
-    parts += fmt::format("{}weights {}{}", parts.empty() ? "" : ", ", base::format_bytes(estimate.weights),
+  if (estimate.held > 0 && (settings.mlock || !settings.mmap)) {
+    parts += fmt::format("{}weights {}{}", parts.empty() ? "" : ", ", base::format_bytes(estimate.held),
                          settings.mlock ? " locked" : " copied");
   }
   return fmt::format("it takes at least {} ({}), and there are {}, of which {} stay free",

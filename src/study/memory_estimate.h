@@ -61,6 +61,8 @@ struct HostCapacity {
   uint64_t gpu = 0;               // memory of discrete GPUs; one that shares the host's has none of its own
   bool has_gpu = false;
   uint64_t floor = 0;  // probes.memory.min_headroom_gib
+  // What a server of ours may lock (RLIMIT_MEMLOCK, or no limit). One that may not lock its weights warns and runs.
+  uint64_t lockable = UINT64_MAX;
 
   uint64_t usable() const { return memory + swap + gpu - std::min(floor, memory + swap + gpu); }
 };
@@ -72,8 +74,10 @@ struct MemoryEstimate {
   // what llama.cpp reserves; ours takes less.
   uint64_t workspace = 0;
   // What can neither be shared with the page cache nor left out: KV, the activations of one ubatch, and weights only
-  // where they are copied or locked (no mmap, mlock, a GPU of the llama.cpp kind).
+  // where they are copied or locked (no mmap, mlock, a GPU of the llama.cpp kind), less a sixteenth: a server need
+  // not load every tensor (layers for prediction ahead).
   uint64_t least = 0;
+  uint64_t held = 0;  // of it the weights
   uint64_t total() const { return weights + kv + workspace; }
 };
 MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
@@ -99,6 +103,7 @@ class MemoryForecast {
  private:
   MemoryForecast(const Study& study, const HostCapacity& host) : study_(&study), host_(host) {}
   const ModelShape* shape_of(const search::Config& config) const;
+  MemorySettings settings(const search::Config& config) const;  // mlock only where it will be granted
 
   const Study* study_;
   HostCapacity host_;

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <initializer_list>
 
+#include "src/base/log.h"
 #include "src/base/units.h"
 #include "src/os/gpu.h"
 #include "src/os/host.h"
@@ -89,6 +90,7 @@ HostCapacity read_host_capacity(const Study& study) {
     host.has_gpu = true;
     host.gpu += gpu.memory_total.value_or(0);
   }
+  host.lockable = os::lockable_memory();
   host.floor = static_cast<uint64_t>(std::max(0.0, study.probes.min_headroom_gib) * (1 << 30));
   return host;
 }
@@ -129,15 +131,21 @@ const ModelShape* MemoryForecast::shape_of(const search::Config& config) const {
   return nullptr;
 }
 
+MemorySettings MemoryForecast::settings(const search::Config& config) const {
+  MemorySettings settings = memory_settings(*study_, config);
+  const ModelShape* shape = shape_of(config);
+  settings.mlock = settings.mlock && shape != nullptr && host_.lockable >= shape->weight_bytes;
+  return settings;
+}
+
 MemoryEstimate MemoryForecast::estimate(const search::Config& config) const {
   const ModelShape* shape = shape_of(config);
-  return shape == nullptr
-             ? MemoryEstimate{}
-             : estimate_memory(*shape, memory_settings(*study_, config), study_->backend.kind, host_.has_gpu);
+  return shape == nullptr ? MemoryEstimate{}
+                          : estimate_memory(*shape, settings(config), study_->backend.kind, host_.has_gpu);
 }
 
 std::string MemoryForecast::cannot_fit(const search::Config& config) const {
-  return why_it_cannot_fit(estimate(config), memory_settings(*study_, config), host_);
+  return why_it_cannot_fit(estimate(config), settings(config), host_);
 }
 
 base::Result<void> MemoryForecast::check_default() const {
@@ -173,7 +181,8 @@ base::Result<void> check_default_fits(const Study& study) {
 std::function<std::string(const search::Config&)> make_cannot_fit(const Study& study) {
   auto forecast = MemoryForecast::make(study, read_host_capacity(study));
   if (!forecast) {
-    return {};  // preflight has said why
+    base::log_warn("no forecast of memory, every configuration is tried: {}", forecast.failure().to_string());
+    return {};
   }
   return [known = std::move(*forecast)](const search::Config& config) { return known.cannot_fit(config); };
 }

@@ -96,6 +96,7 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   for (const std::string& warning : checked.warnings) {
     base::log_warn("{}", warning);
   }
+  install_interrupt_handlers();  // before the service stops, which may take minutes: the run then ends in order
   std::optional<os::HeldService> held;  // starts the unit again on every way out of here
   if (!study.service.empty()) {
     auto stopped = os::HeldService::stop(study.service);
@@ -104,7 +105,6 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
     }
     held = std::move(*stopped);
   }
-  install_interrupt_handlers();
   Progress progress(study, stdout_is_terminal() && !options.quiet);
   ServerTrialRunner runner(study, checked.program, fs::absolute(logs).string(),
                            [&](std::string_view doing) { progress.doing(doing); });

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 
 #include "src/base/log.h"
 #include "src/os/files.h"
@@ -16,6 +18,7 @@
 #include "src/study/in_place.h"
 #include "src/study/instance.h"
 #include "src/study/interrupt.h"
+#include "src/study/journal.h"
 #include "src/study/launcher.h"
 #include "src/study/measurement.h"
 
@@ -30,6 +33,14 @@ std::string numerics_key_of(const base::Json& effective) {
   return effective.is_object() && effective.contains("tbq")
              ? base::json_get<std::string>(effective["tbq"], "numerics_key", "")
              : "";
+}
+
+// Two builds may call themselves the same: which file it is, where that is an axis.
+std::string build_of(const std::string& program) {
+  std::error_code ignored;
+  const auto written = std::filesystem::last_write_time(program, ignored).time_since_epoch().count();
+  return content_hash(
+      fmt::format("{}|{}|{}", program, std::filesystem::file_size(program, ignored), written));
 }
 
 std::vector<std::string> environment_names() {
@@ -54,6 +65,14 @@ ServerTrialRunner::ServerTrialRunner(const Study& study, const ServerProgram& pr
 
 ServerTrialRunner::~ServerTrialRunner() {
   release();
+  if (former_.is_object() && !former_.empty()) {
+    report("setting the server back");
+    double limit_s = std::min(study_.backend.load_timeout_s, study_.probes.request_timeout_s);
+    if (auto done = set_back(foreign_, former_, limit_s); !done) {
+      base::log_warn("the running server keeps the last trial's configuration, not {}: {}",
+                     base::dump_line(former_), done.failure().to_string());
+    }
+  }
 }
 
 void ServerTrialRunner::report(std::string_view doing) const {
@@ -165,6 +184,16 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
 std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config& wanted,
                                                             TrialRecord& record) {
   report("reconfiguring");
+  if (former_.is_null()) {
+    foreign_ = instance_->server().endpoint;
+    former_ = told_axes(study_.space, instance_->server().effective);
+    for (const search::Axis& axis : study_.space.axes) {
+      const std::vector<std::string>& offered = instance_->offered();
+      if (std::find(offered.begin(), offered.end(), axis.name) == offered.end()) {
+        former_.erase(axis.name);
+      }
+    }
+  }
   Instance::Change change = instance_->reconfigure(wanted);
   record.cold = false;
   record.effective = instance_->server().effective;
@@ -242,6 +271,9 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   }
   if (!failure) {
     record.numerics_key = numerics_key_of(record.effective);
+    if (!record.numerics_key.empty() && study_.space.find("binary") != nullptr && !plan.argv.empty()) {
+      record.numerics_key += "-" + build_of(plan.argv.front());
+    }
     if (!request.speed_only && request.proposal.phase != kConfirmPhase) {
       cite(study_.probes, context, base::json_get<int64_t>(record.effective, "n_ctx", 0), record);
     }

@@ -57,7 +57,7 @@ class ServerTrialRunner : public TrialRunner {
   // this.
   ServerTrialRunner(const Study& study, const ServerProgram& program, std::string log_directory,
                     std::function<void(std::string_view)> progress);
-  ~ServerTrialRunner() override;  // release()
+  ~ServerTrialRunner() override;  // release(); a server that we did not launch gets back what it had before
 
   base::Result<LaunchPlan> plan(const TrialRequest& request) override;
   TrialRecord run(const TrialRequest& request, const LaunchPlan& plan, const TrialContext& context) override;
@@ -81,6 +81,9 @@ class ServerTrialRunner : public TrialRunner {
   std::function<void(std::string_view)> progress_;
   std::vector<std::string> offered_;  // axes, by the last server
   std::unique_ptr<Instance> instance_;
+  // Of a server that we did not launch: its address, and the axes as it had them before the first trial.
+  probes::Endpoint foreign_;
+  base::Json former_;
 };
 
 // The loop's own phases: speed only, everything else is known. The strategy is not told of them.

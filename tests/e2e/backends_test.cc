@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "src/os/http_client.h"
 #include "tests/e2e/driver.h"
 
 using e2e::has;
@@ -163,6 +164,12 @@ TEST_CASE("a running server is measured as it is told to be, and never stopped")
     CHECK(end["t_load_s"].is_null());
   }
   CHECK(server.alive());
+  // It serves as before.
+  os::HttpRequest ask;
+  ask.url = server.url() + "/props";
+  auto props = os::http(ask);
+  REQUIRE(props.ok());
+  CHECK(has(props->body, "\"n_ctx\":1024"));
 
   // An axis that it cannot change is refused before the night begins.
   space =
@@ -267,7 +274,7 @@ TEST_CASE("the service is stopped for the run and comes back, after kill -9 and 
 echo "$*" >> calls
 case "$2" in
   is-active) cat state ;;
-  stop) echo inactive > state ;;
+  stop) [ ! -e slow ] || { echo x > stopping; sleep 2; }; echo inactive > state ;;
   start) echo active > state ;;
 esac
 )");
@@ -286,6 +293,19 @@ esac
                    "  kind: llama-server\n  binary: " + e2e::program("fake-server") +
                        "\n  args: [--scenario, " + driver.path("scenario.json") + "]\n  load_timeout: 60s\n");
   e2e::write(space, "service: llm.service\n" + e2e::read(space));
+  // Ended while the service stops: in order, with nothing begun.
+  e2e::write(driver.path("slow"), "x");
+  driver.start({"run", "--space", space, "--out", driver.path("s.jsonl")});
+  CHECK(eventually([&] { return std::filesystem::exists(driver.path("stopping")); }));
+  driver.signal(SIGTERM);
+  e2e::Result stopped = driver.wait();
+  CHECK_EQ(stopped.code, 128 + SIGTERM);
+  CHECK(has(stopped.out, "Nothing that was finished is lost"));
+  CHECK_EQ(state(), "active\n");
+  CHECK_FALSE(has(e2e::read(driver.path("s.jsonl")), "trial_start"));
+  std::filesystem::remove(driver.path("slow"));
+  std::filesystem::remove(driver.path("calls"));
+
   driver.start({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
   // In the middle of a load: the candidate lives, the service does not.
   CHECK(eventually([&] { return has(e2e::read(driver.path("j.jsonl")), "trial_start"); }));

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <system_error>
 #include <thread>
 
 #include "src/engine/generation.h"
@@ -57,6 +58,11 @@ struct Rig {
 
   base::Result<std::unique_ptr<engine::Context>> open(const engine::ContextOptions& o) {
     resident_at_open = resident_bytes();
+    if (n_thrown > 0) {
+      --n_thrown;
+      throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again),
+                              "no thread today");
+    }
     if (n_refused > 0) {
       --n_refused;
       return base::error("test", "no memory today");
@@ -79,7 +85,7 @@ struct Rig {
   std::shared_ptr<const engine::Model> model;
   std::optional<engine::Tokenizer> tokenizer;
   engine::Context* context = nullptr;  // the last one opened; the engine thread's while a task runs
-  int n_refused = 0;
+  int n_refused = 0, n_thrown = 0;
   uint64_t resident_at_open = 0;
   std::string why;
   std::optional<engine::Generator> generator;
@@ -257,6 +263,18 @@ TEST_CASE("a caller that gives up while requests run changes nothing") {
   CHECK(finish(*running).result.tokens.size() == 300);
   CHECK(rig.context == before);
   CHECK(rig.generator->info().n_ctx == 2048);
+}
+
+TEST_CASE("an open that throws is undone too, and the server goes on") {
+  Rig rig(options(1024, "q8_0", "f16"));
+  rig.n_thrown = 1;
+  CHECK(rig.change(options(512, "f16", "f16")) == Reconfigured::kReverted);
+  CHECK(has(rig.why, "no thread today"));
+  CHECK_FALSE(rig.generator->paused());
+  CHECK(finish(*rig.submit(3)).result.tokens.size() == 3);
+  rig.n_thrown = 2;
+  CHECK(rig.change(options(512, "f16", "f16")) == Reconfigured::kLost);
+  CHECK(finish(*rig.submit(3)).status == 503);
 }
 
 TEST_CASE("what cannot be opened is undone; when that fails too, requests fail with 503") {

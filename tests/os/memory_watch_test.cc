@@ -1,12 +1,18 @@
 #include "src/os/memory_watch.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
+#include <fstream>
 #include <string>
 
 #include "src/os/proc.h"
+#include "tests/os/scratch.h"
 
 using os::MemoryJudge;
 using os::MemoryRule;
@@ -58,7 +64,12 @@ uint64_t pages(double t_s, double per_s) {
 
 TEST_CASE("headroom: what the candidate may lose is not free") {
   CHECK(os::headroom_of(100 * kGiB, 90 * kGiB, 95 * kGiB) == 10 * kGiB);
-  // Ten processes that map the same weights do not make them ten times as large.
+  // Eight workers of 10 GiB of file pages each, 66 GiB of them surely counted twice, in a large page cache.
+  CHECK(os::headroom_of(100 * kGiB, os::evictable_of_tree(80 * kGiB, 10 * kGiB, 66 * kGiB), 90 * kGiB) ==
+        86 * kGiB);
+  CHECK(os::evictable_of_tree(80 * kGiB, 10 * kGiB, 0) == 80 * kGiB);          // each maps files of its own
+  CHECK(os::evictable_of_tree(20 * kGiB, 12 * kGiB, 66 * kGiB) == 12 * kGiB);  // some have ended since
+  // More than the page cache holds it cannot be.
   CHECK(os::headroom_of(100 * kGiB, 900 * kGiB, 95 * kGiB) == 5 * kGiB);
   CHECK(os::headroom_of(3 * kGiB, 90 * kGiB, 95 * kGiB) == 0);
 }
@@ -170,4 +181,53 @@ TEST_CASE("a sample of this machine is cheap") {
   }
   MESSAGE("one sample: ", sampler.mean_us(), " us of CPU time");
   CHECK(sampler.mean_us() < 2000);  // at 5 Hz: 1% of a core
+}
+
+TEST_CASE("workers that map the same file count it once") {
+  Scratch scratch;
+  const std::string path = scratch / "weights";
+  constexpr size_t kBytes = size_t{64} << 20;
+  std::ofstream(path, std::ios::binary) << std::string(kBytes, 'x');
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  void* mapped = ::mmap(nullptr, kBytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+  REQUIRE(mapped != MAP_FAILED);
+  std::vector<pid_t> workers;
+  int ready[2];
+  REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
+  for (int i = 0; i < 3; ++i) {
+    pid_t worker = ::fork();
+    if (worker == 0) {
+      const volatile char* bytes = static_cast<const volatile char*>(mapped);
+      for (size_t at = 0; at < kBytes; at += 4096) {
+        (void)bytes[at];
+      }
+      if (::write(ready[1], "y", 1) == 1) {
+        ::pause();
+      }
+      ::_exit(0);
+    }
+    workers.push_back(worker);
+  }
+  char byte = 0;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    REQUIRE(::read(ready[0], &byte, 1) == 1);
+  }
+  uint64_t sum = 0;
+  for (pid_t worker : workers) {
+    sum += os::read_process_memory(worker)->rss_file;
+  }
+  const uint64_t twice = os::counted_twice(workers);
+  for (pid_t worker : workers) {
+    ::kill(worker, SIGKILL);
+    ::waitpid(worker, nullptr, 0);
+  }
+  ::close(ready[0]);
+  ::close(ready[1]);
+  ::munmap(mapped, kBytes);
+  ::close(fd);
+  CHECK(sum >= 3 * kBytes);
+  // Mapped but not resident (libraries) may hide some of it.
+  CHECK(twice >= 3 * kBytes / 2);
+  CHECK(sum - twice >= kBytes);
 }

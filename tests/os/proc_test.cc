@@ -84,7 +84,7 @@ TEST_CASE("a page read from a file that is not in memory is a major fault, and i
 
 TEST_CASE("process status: what mlock holds cannot be evicted") {
   auto memory = os::parse_process_status(
-      "Name:\ttbq\nVmLck:\t 2000 kB\nVmRSS:\t 9000 kB\nRssAnon:\t 4000 kB\n"
+      "Name:\ttbq\nVmLck:\t 6000 kB\nVmRSS:\t 9000 kB\nRssAnon:\t 4000 kB\n"
       "RssFile:\t 5000 kB\n");
   REQUIRE(memory.has_value());
   CHECK(memory->rss == 9000u * 1024);
@@ -93,6 +93,45 @@ TEST_CASE("process status: what mlock holds cannot be evicted") {
   CHECK_FALSE(os::parse_process_status("Name:\tkthreadd\nState:\tS\n").has_value());
   CHECK(os::read_process_memory(::getpid())->rss > 1 << 20);
   CHECK_FALSE(os::read_process_memory(0x7ffffff0).has_value());
+}
+
+TEST_CASE("process status: locked memory may be anonymous, and then takes nothing from the file pages") {
+  auto evictable_kib = [](const char* locked, const char* anon, const char* shmem) {
+    auto memory =
+        os::parse_process_status(std::string("VmLck:\t") + locked + " kB\nVmRSS:\t9999 kB\nRssAnon:\t" +
+                                 anon + " kB\nRssFile:\t5000 kB\nRssShmem:\t" + shmem + " kB\n");
+    REQUIRE(memory.has_value());
+    return memory->evictable / 1024;
+  };
+  CHECK(evictable_kib("4000", "4000", "0") == 5000);  // a locked KV cache
+  CHECK(evictable_kib("4000", "3000", "1000") == 5000);
+  CHECK(evictable_kib("5000", "0", "0") == 0);  // locked weights
+  CHECK(evictable_kib("5400", "400", "0") == 0);
+  CHECK(evictable_kib("90000", "400", "0") == 0);
+}
+
+TEST_CASE("what several processes map of the same files is counted once") {
+  const std::string weights =
+      "7f0000000000-7f0040000000 r--s 00000000 08:01 77   /models/a file.gguf\n"
+      "7f0040000000-7f0040001000 rw-p 00000000 00:00 0 \n"
+      "7f0050000000-7f0050001000 rw-s 00000000 00:05 12   /dev/nvidia0\n"
+      "7f0060000000-7f0060001000 rw-s 00000000 00:01 13   /memfd:x (deleted)\n"
+      "torn line\n";
+  std::vector<os::FileRange> ranges;
+  REQUIRE(os::parse_file_ranges(weights, ranges));
+  REQUIRE(ranges.size() == 1);
+  CHECK(os::covered_bytes(ranges) == uint64_t{1} << 30);
+  REQUIRE(os::parse_file_ranges(weights, ranges));  // the second worker
+  CHECK(os::covered_bytes(ranges) == uint64_t{1} << 30);
+  // Half of it again and as much beyond; another file; the same number on another device.
+  REQUIRE(
+      os::parse_file_ranges("10000000-50000000 r--s 20000000 08:01 77 /models/a\n"
+                            "1000-3000 r--s 00000000 08:01 78 /b\n"
+                            "1000-3000 r--s 00000000 08:02 77 /c\n",
+                            ranges));
+  CHECK(os::covered_bytes(ranges) == (uint64_t{3} << 29) + 0x4000);
+  CHECK_FALSE(os::parse_file_ranges("", ranges));
+  CHECK(os::covered_bytes({}) == 0);
 }
 
 TEST_CASE("a command name may hold anything") {

@@ -28,7 +28,8 @@ class FakeSystemctl {
                        << "D=" << (scratch_ / "") << "\n"
                        << R"(echo "$*" >> "$D/calls"
 case "$2" in
-  is-active) cat "$D/state" ;;
+  is-active) cat "$D/state"
+    if [ -e "$D/next" ]; then head -n 1 "$D/next" > "$D/state"; sed -i 1d "$D/next"; [ -s "$D/next" ] || rm "$D/next"; fi ;;
   stop) if [ -e "$D/deaf" ]; then echo "Job timed out." >&2; exit 1; fi; echo inactive > "$D/state" ;;
   start) sleep 0.2; echo active > "$D/state" ;;
 esac
@@ -47,6 +48,8 @@ esac
   FakeSystemctl& operator=(const FakeSystemctl&) = delete;
 
   void set_state(const std::string& state) { std::ofstream(scratch_ / "state") << state << "\n"; }
+  // What later questions are answered, one line each.
+  void then(const std::string& states) { std::ofstream(scratch_ / "next") << states; }
   void be_deaf() { std::ofstream(scratch_ / "deaf") << "x"; }
   std::string state() const {
     std::string text = os::read_tail(scratch_ / "state", 100);
@@ -85,6 +88,7 @@ TEST_CASE("the words of systemctl is-active") {
   using os::UnitState;
   CHECK(os::parse_unit_state("active\n") == UnitState::kActive);
   CHECK(os::parse_unit_state("activating\n") == UnitState::kActive);
+  CHECK(os::parse_unit_state("deactivating\n") == UnitState::kEnding);
   CHECK(os::parse_unit_state("inactive\n") == UnitState::kInactive);
   CHECK(os::parse_unit_state("failed\n") == UnitState::kInactive);
   CHECK(os::parse_unit_state("") == UnitState::kUnknown);
@@ -103,6 +107,23 @@ TEST_CASE("an active service is stopped, and started again at the end") {
   // The destructor has waited for it.
   CHECK_EQ(fake.state(), "active");
   CHECK_EQ(fake.calls("--user start llm-test.service"), 1);
+}
+
+TEST_CASE("a service that restarts is waited for and then stopped; one that ends stays alone") {
+  FakeSystemctl fake("deactivating");
+  fake.then("deactivating\ninactive\nactivating\nactive\n");
+  {
+    auto held = os::HeldService::stop(kUnit, AR_TEST_HELPER);
+    REQUIRE(held.ok());
+    CHECK(held->held());
+    CHECK_EQ(fake.calls("--user stop llm-test.service"), 1);
+  }
+  fake.set_state("deactivating");
+  fake.then("inactive\n");
+  auto held = os::HeldService::stop(kUnit, AR_TEST_HELPER);
+  REQUIRE(held.ok());
+  CHECK_FALSE(held->held());
+  CHECK_EQ(fake.calls("--user stop llm-test.service"), 1);
 }
 
 TEST_CASE("a service that does not run is left alone; one that cannot be asked or stopped is an error") {

@@ -76,6 +76,20 @@ TEST_CASE("a refused lock on memory is not lack of memory") {
   CHECK(has(failure.reason, "mmap: Cannot allocate memory"));
 }
 
+TEST_CASE("pinned memory that could not be had is not lack of memory") {
+  using study::Status;
+  const std::string warning =
+      "ggml_cuda_host_malloc: failed to allocate 96.00 MiB of pinned memory: out of memory\n";
+  auto failure =
+      study::classify_exit(exit_code(134), {}, warning + "E failed to parse grammar\n", Status::kRunCrash);
+  CHECK_EQ(failure.status, Status::kRunCrash);
+  CHECK(has(failure.reason, "failed to parse grammar"));
+  failure =
+      study::classify_exit(exit_code(134), {}, warning + "CUDA error: out of memory\n", Status::kRunCrash);
+  CHECK_EQ(failure.status, Status::kOom);
+  CHECK(has(failure.reason, "CUDA error"));
+}
+
 TEST_CASE("the telling line is the first complaint, or the last words") {
   CHECK_EQ(study::telling_line("ok\nE error: bad flag\nE failed too\n"), "E error: bad flag");
   CHECK_EQ(study::telling_line("E failed to init\nCUDA error: out of memory\nbye"),
@@ -112,6 +126,26 @@ TEST_CASE("the effective configuration is compared with what was asked") {
   CHECK_EQ(study::config_mismatch(space, config, effective("{}")), "");      // it does not say
   CHECK_EQ(study::config_mismatch(space, config, base::Json(nullptr)), "");  // no /props at all
   CHECK(effective("[1, 2]").empty());
+}
+
+TEST_CASE("what a server tells of itself is what it can be set back to") {
+  search::Space space;
+  for (const char* name : {"ctx_size", "n_threads", "flash_attn", "mmap", "parallel", "n_draft", "numa"}) {
+    search::Axis axis;
+    axis.name = name;
+    axis.values = {int64_t{0}};
+    space.axes.push_back(axis);
+  }
+  auto told = [&](const char* props) {
+    return study::told_axes(space, study::effective_config(json(props)));
+  };
+  CHECK_EQ(told(R"({"default_generation_settings": {"n_ctx": 1024}, "total_slots": 2, "tbq": {"n_threads": 4,
+      "flash_attn": "on", "mmap": true, "n_parallel": 2, "n_draft": 16, "n_batch": 9}})"),
+           json(R"({"ctx_size": 2048, "n_threads": 4, "flash_attn": "on", "mmap": "on", "parallel": 2,
+      "n_draft": 16})"));
+  CHECK(told(R"({"tbq": {"n_threads": null}})").empty());
+  CHECK(told(R"({"tbq": 3})").empty());
+  CHECK(told("{}").empty());
 }
 
 TEST_CASE("every field the server tells is compared, and the mismatch names it") {

@@ -1,11 +1,15 @@
 // Trials on the scripted server: real processes, kept and changed in place, or launched afresh.
 #include "src/study/trial.h"
 
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iterator>
@@ -115,6 +119,47 @@ bool dies_soon(pid_t pid) {
 }
 
 }  // namespace
+
+TEST_CASE("a stranger on the port is never told the API key") {
+  REQUIRE(kNotTheGuard);
+  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  REQUIRE(::bind(listener, reinterpret_cast<sockaddr*>(&address), length) == 0);
+  REQUIRE(::listen(listener, 8) == 0);
+  REQUIRE(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+  std::string heard;
+  std::thread stranger([&] {  // says ok to everybody, and listens well
+    for (int client = ::accept(listener, nullptr, nullptr); client >= 0;
+         client = ::accept(listener, nullptr, nullptr)) {
+      char buffer[4096];
+      const ssize_t n = ::read(client, buffer, sizeof buffer);
+      heard.append(buffer, static_cast<size_t>(std::max<ssize_t>(0, n)));
+      const std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+      CHECK(::write(client, answer.data(), answer.size()) > 0);
+      ::close(client);
+    }
+  });
+  Scratch scratch;
+  study::LaunchPlan plan;
+  plan.argv = {"/bin/sleep", "60"};
+  plan.port = ntohs(address.sin_port);
+  plan.url = "http://127.0.0.1:" + std::to_string(plan.port);
+  plan.ready_path = "/health";
+  study::LaunchOptions options;
+  options.log_path = scratch / "log";
+  options.api_key = "very-secret";
+  study::Launched launched = study::launch_until_ready(plan, options);
+  launched.child.reset();
+  ::shutdown(listener, SHUT_RDWR);
+  stranger.join();
+  ::close(listener);
+  CHECK(launched.port_taken);
+  CHECK(heard.find("GET /health") != std::string::npos);
+  CHECK(heard.find("very-secret") == std::string::npos);
+}
 
 TEST_CASE("a server that offers it is changed in place for the next trial") {
   REQUIRE(kNotTheGuard);
@@ -252,6 +297,32 @@ TEST_CASE("what another trial measured of the same numbers is cited, not measure
   REQUIRE_EQ(measured.status, Status::kOk);
   CHECK_EQ(measured.cited_trial_id, 0);
   CHECK_NE(measured.quality, result.quality);
+}
+
+TEST_CASE("two builds that call themselves the same do not share what depends on the numbers") {
+  Bench bench;
+  study::ServerProgram other = bench.program;
+  other.name = "other";
+  other.path = bench.scratch / "other-server";
+  std::filesystem::copy_file(bench.program.path, other.path);
+  bench.program.name = "first";
+  bench.program.others = {other};
+  bench.study.space.axes.push_back(axis("binary", {std::string("first"), std::string("other")}));
+  auto key = [&](const char* binary) {
+    study::TrialRequest request;
+    request.trial_id = ++bench.trials;
+    request.proposal.config = {int64_t{1}, int64_t{1024}, true, std::string(binary)};
+    auto plan = bench.runner().plan(request);
+    REQUIRE(plan.ok());
+    auto record = bench.runner().run(request, *plan, {});
+    INFO(record.reason);
+    CHECK_EQ(record.status, Status::kOk);
+    CHECK_FALSE(record.numerics_key.empty());
+    return record.numerics_key;
+  };
+  const std::string first = key("first");
+  CHECK(key("other") != first);
+  CHECK_EQ(key("first"), first);
 }
 
 TEST_CASE("a server that was killed between two trials is replaced, and one that fails a probe is dropped") {
