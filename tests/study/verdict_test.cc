@@ -36,7 +36,8 @@ class Box : public study::TrialRunner {
   double effect = 1, launch_noise = 0.05, sample_noise = 0.02, drift_per_launch = 1;
   uint64_t seed = 1;
   bool reuse = false, running = false;
-  std::set<int> fails;  // trials that crash
+  bool foreign = false;  // a url's server: never a fresh process
+  std::set<int> fails;   // trials that crash
   double process_luck = 0;
   double clock_s = 0, load_s = 600, quality_s = 200, speed_s = 60;
   std::map<std::string, int> phases;
@@ -66,7 +67,7 @@ class Box : public study::TrialRunner {
     ++phases[request.proposal.phase];
     cold_confirmations += request.proposal.phase == study::kConfirmPhase && request.cold ? 1 : 0;
     // A process has its luck for as long as it lives; a resumed study starts with another one.
-    record.cold = !reuse || request.cold || !running;
+    record.cold = !foreign && (!reuse || request.cold || !running);
     running = true;
     double luck = launch_noise * normal(random);
     process_luck = record.cold ? luck : process_luck;
@@ -338,6 +339,22 @@ TEST_CASE("a confirmation remembers its failed launches and its plan, wherever i
       CHECK_EQ(run.content.records.back()["verdict"], verdict["verdict"]);
       CHECK_EQ(run.content.records.back()["confirmation"], verdict["confirmation"]);
     }
+  }
+}
+
+TEST_CASE("a server that is not ours to launch is judged by its blocks alone, and the reason says so") {
+  for (int launches : {1, 3}) {
+    Run run;
+    run.options.max_trials = 14;
+    run.options.confirm_launches = launches;
+    run.study.backend.kind = study::BackendKind::kUrl;
+    Box box;
+    box.reuse = box.foreign = true;
+    box.effect = 1.3;
+    auto result = run.start(box);
+    CHECK_EQ(result.verdict, launches == 3 ? study::Verdict::kConfirmed : study::Verdict::kUnconfirmed);
+    CHECK_NE(result.reason.find("not ours to launch"), std::string::npos);
+    CHECK_EQ(box.cold_confirmations, 0);
   }
 }
 
