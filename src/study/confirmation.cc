@@ -12,6 +12,14 @@ namespace study {
 namespace {
 
 constexpr int kFailuresForgiven = 2;  // launches of one confirmation that may fail
+constexpr int kRestartsForgiven = 8;  // fresh processes that its blocks may need
+constexpr double kWorthwhile =
+    1.03;  // an effect that "the default stands" must rule out when launches are missing
+
+// A launch that took the machine down is never tried again.
+bool too_many_failures(const Series& series) {
+  return series.machine_lost || series.failures > kFailuresForgiven;
+}
 
 }  // namespace
 
@@ -151,8 +159,8 @@ bool Loop::same_process(const search::Config& winner) const {
   return any;
 }
 
-base::Result<bool> Loop::confirm_once(LoopResult& result, bool default_turn, bool cold, double needed_s,
-                                      bool& failed) {
+base::Result<bool> Loop::confirm_once(LoopResult& result, const ConfirmPlan& plan, bool default_turn,
+                                      bool cold, double needed_s) {
   bool memory = memory_is_back();
   if (interrupted()) {
     result = stopped_by_user();
@@ -178,125 +186,179 @@ base::Result<bool> Loop::confirm_once(LoopResult& result, bool default_turn, boo
   TrialRequest request = request_for(std::move(proposal));
   request.parent_id = winner->trial_id;
   request.cold = cold;
+  request.confirm_planned = plan.planned;
+  request.confirm_in_place = plan.blocks;
   observer_.trial_started(ended_, options_.max_trials, request);
   auto record = trial(request);
   if (!record) {
     return record.failure();
   }
-  failed = record->status != Status::kInterrupted &&
-           (record->status != Status::kOk || record->judgement.objective.empty());
-  return !failed;
+  // A busy moment of the host is forgiven: learn() has counted it, and the same launch comes again.
+  return record->status == Status::kInterrupted || !too_many_failures(series_[winner->trial_id]);
+}
+
+// How many, fixed before the first: by what is likely true of the effect that was seen, one standard error down. Time
+// has no say in it: where it ends early, fewer are judged, and the verdict knows.
+ConfirmPlan Loop::plan_confirmation(const Ranked& winner, const Series& series) const {
+  const Ranked& usual = *ranking_.find(default_key_);
+  ConfirmPlan plan;
+  plan.decided = decided_by(winner);
+  plan.few = options_.confirm_launches < kLeastPairs;
+  plan.cold_s = pace_.speed_trial_s(true);
+  plan.warm_s = pace_.speed_trial_s(false);
+  plan.cold = study_.backend.kind != BackendKind::kUrl;  // whose process is not ours to start
+  double left = limit_s() > 0 ? limit_s() - elapsed_s() : INFINITY;
+  double blocks_s = 4 * kLeastBlocks * plan.warm_s + 2 * kColdLaunches * plan.cold_s;
+  if (series.planned > 0) {
+    plan.blocks = series.blocks;
+  } else if (!series.in_place.empty() || !series.winner.empty() || !series.baseline.empty()) {
+    plan.blocks = !series.in_place.empty();  // a journal from before the plan was recorded
+  } else {
+    // Where blocks do not fit into the time, cold pairs may.
+    plan.blocks = !plan.few && same_process(winner.config) && left >= blocks_s;
+  }
+  plan.blocks |= !plan.cold;
+  plan.least = plan.blocks && plan.decided.empty() ? kLeastBlocks : kLeastPairs;
+  if (series.planned > 0) {
+    plan.planned = series.planned;
+  } else if (plan.few) {
+    plan.planned = options_.confirm_launches;
+  } else if (!plan.decided.empty()) {
+    plan.planned = plan.blocks && plan.cold ? 1 : std::max(kLeastPairs, options_.confirm_launches);
+  } else {
+    int least = plan.blocks ? kLeastBlocks : options_.confirm_launches;
+    double error = sigma() * std::sqrt(1.0 / winner.launches + 1.0 / usual.launches);
+    double seen = winner.objective.back() > 0 && usual.objective.back() > 0
+                      ? std::log(winner.objective.back() / usual.objective.back())
+                      : 0;
+    double effect = std::max(shrunk_effect(seen, error) - error, 1e-4);
+    double sd = std::max(sigma() > 0 ? noise_.cautious_se(repeats()) : 0, 1e-6);
+    plan.planned =
+        pairs_needed(effect, sd * (plan.blocks ? 1 : std::sqrt(2.0)), least, std::max(kMostPairs, least));
+  }
+  return plan;
+}
+
+base::Result<bool> Loop::run_blocks(LoopResult& result, const ConfirmPlan& plan, const Series& series) {
+  while (true) {
+    Blocks blocks = blocks_of(series.in_place);
+    if (blocks.complete >= plan.planned) {
+      return true;
+    }
+    if (blocks.restarts > kRestartsForgiven) {
+      result.reason +=
+          "; the running server had to be launched again too often for blocks within one process";
+      return false;
+    }
+    double cold_s = plan.cold ? 2 * kColdLaunches * plan.cold_s : 0;
+    double rest_s = (4 - blocks.step) * plan.warm_s;
+    if (blocks.complete >= plan.least && out_of_time(rest_s + cold_s)) {
+      return true;  // what is left is for the cold launches
+    }
+    // D W W D
+    auto ran = confirm_once(result, plan, blocks.step == 0 || blocks.step == 3, false, rest_s);
+    if (!ran || !*ran) {
+      return ran;
+    }
+  }
+}
+
+base::Result<bool> Loop::run_cold(LoopResult& result, const ConfirmPlan& plan, const Series& series,
+                                  size_t pairs) {
+  while (series.winner.size() < pairs || series.baseline.size() < pairs) {
+    // D W W D D W ...: neither arm always comes first.
+    size_t step = series.winner.size() + series.baseline.size();
+    bool default_turn = (step + 1) / 2 % 2 == 0;
+    default_turn = series.winner.size() >= pairs || (default_turn && series.baseline.size() < pairs);
+    auto ran = confirm_once(result, plan, default_turn, true, (step % 2 == 0 ? 2 : 1) * plan.cold_s);
+    if (!ran || !*ran) {
+      return ran;
+    }
+  }
+  return true;
+}
+
+void Loop::judge_confirmation(LoopResult& result, const ConfirmPlan& plan, const Series& series,
+                              Comparison& comparison) const {
+  const Comparison cold = compare_pairs(series.winner, series.baseline);
+  bool agree = true;
+  bool enough = false;
+  if (!plan.blocks || (!plan.decided.empty() && plan.cold)) {
+    enough = cold.pairs >= kLeastPairs;
+  } else {
+    bool cold_wanted = plan.cold && comparison.low > 1;
+    enough = comparison.pairs >= plan.least && (!cold_wanted || cold.pairs >= kColdLaunches);
+    Noise processes = between_;  // and what the cold launches themselves show
+    for (double value : series.winner) {
+      processes.add_launch(default_key_ + 1, value);
+    }
+    for (double value : series.baseline) {
+      processes.add_launch(default_key_, value);
+    }
+    agree = !cold_wanted ||
+            cold_agrees(comparison, cold, processes.relative_se(repeats()), processes.total_freedom());
+  }
+  if (!plan.blocks) {
+    comparison = cold;
+  }
+  comparison.in_place = plan.blocks;
+  comparison.planned = plan.planned;
+  comparison.cold_pairs = cold.pairs;
+  comparison.cold_ratio = cold.ratio;
+  comparison.missed = series.missed;
+  comparison.decided_by = plan.decided;
+  if (!plan.cold) {
+    result.reason += "; the server is not ours to launch, so only one running process was compared";
+  }
+  if (series.machine_lost) {
+    result.reason += "; the machine went down during a confirmation launch";
+  } else if (too_many_failures(series)) {
+    result.reason += "; too many confirmation launches failed";
+  } else if (series.broken || 3 * series.missed > series.winner_launches) {
+    // Not the default either: it is better only where the limits do not matter.
+    result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
+                                 series.missed, series.winner_launches);
+  } else if (enough && !agree) {
+    result.reason +=
+        fmt::format("; in place the winner is at {:.3f} of the default, launched afresh at {:.3f}",
+                    comparison.ratio, cold.ratio);
+  } else if (enough && (comparison.low > 1 || !plan.decided.empty())) {
+    result.verdict = Verdict::kConfirmed;
+  } else if (enough && comparison.pairs < plan.planned && comparison.high > kWorthwhile) {
+    result.reason +=
+        fmt::format("; {} of {} planned comparisons do not rule out a gain", comparison.pairs, plan.planned);
+  } else if (enough) {
+    result.verdict = Verdict::kDefaultStands;
+  }
 }
 
 base::Result<LoopResult> Loop::confirm(LoopResult result) {
   const Ranked winner = *ranking_.leader(sigma(), default_key_);
-  const Ranked& usual = *ranking_.find(default_key_);
-  Series& series = series_[winner.trial_id];
-  const std::string decided = decided_by(winner);
-
-  // How many, fixed before the first: by what is likely true of the effect that was seen, one standard error down.
-  double error = sigma() * std::sqrt(1.0 / winner.launches + 1.0 / usual.launches);
-  double seen = winner.objective.back() > 0 && usual.objective.back() > 0
-                    ? std::log(winner.objective.back() / usual.objective.back())
-                    : 0;
-  double effect = std::max(shrunk_effect(seen, error) - error, 1e-4);
-  bool few = options_.confirm_launches < kLeastPairs;
-  double cold_s = pace_.speed_trial_s(true), warm_s = pace_.speed_trial_s(false);
-  double left = limit_s() > 0 ? limit_s() - elapsed_s() : INFINITY;
-  auto fitting = [](double seconds, double each) {
-    return each > 0 ? static_cast<int>(std::min(seconds / each, 1e6)) : kMostPairs;
-  };
-  bool in_place = !few && series.winner.empty() && series.baseline.empty() && same_process(winner.config);
-  in_place = in_place || !series.in_place.empty();
-  double blocks_s = 4 * kLeastBlocks * warm_s + 2 * kColdLaunches * cold_s;
-  if (in_place && series.in_place.empty() && left < blocks_s) {
-    in_place = false;  // cold pairs may still fit
-  }
-  auto least = static_cast<size_t>(in_place ? kLeastBlocks : options_.confirm_launches);
-  size_t wanted = least;
-  if (decided.empty() && !few) {
-    double sd =
-        std::max(sigma() > 0 ? noise_.cautious_se(repeats()) : 0, 1e-6) * (in_place ? 1 : std::sqrt(2.0));
-    int most = in_place ? fitting(left - 2 * kColdLaunches * cold_s, 4 * warm_s) : fitting(left, 2 * cold_s);
-    most = std::clamp(most, static_cast<int>(least), std::max(kMostPairs, static_cast<int>(least)));
-    wanted = static_cast<size_t>(pairs_needed(effect, sd, static_cast<int>(least), most));
-  } else if (in_place) {
-    wanted = decided.empty() ? kLeastBlocks : 1;
-  }
-
-  bool failed = false;
-  bool going = true;
-  int failures = 0;
-  auto once = [&](bool default_turn, bool cold, double needed_s) -> base::Result<void> {
-    auto ran = confirm_once(result, default_turn, cold, needed_s, failed);
+  const Series& series = series_[winner.trial_id];
+  const ConfirmPlan plan = plan_confirmation(winner, series);
+  bool going = !too_many_failures(series);  // they are not forgotten on resume
+  if (going && plan.blocks) {
+    auto ran = run_blocks(result, plan, series);
     if (!ran) {
       return ran.failure();
     }
     going = *ran;
-    if (failed && ++failures <= kFailuresForgiven) {  // a busy moment of the host; it is launched again
-      failed = false;
-      going = true;
-    }
-    return {};
-  };
-  while (going && in_place && series.in_place.size() < 4 * wanted) {
-    size_t step = series.in_place.size() % 4;  // D W W D
-    if (auto ran = once(step == 0 || step == 3, false, static_cast<double>(4 - step) * warm_s); !ran) {
-      return ran.failure();
-    }
   }
-  Comparison comparison = compare_logs(block_log_ratios(series.in_place));
+  Comparison comparison = compare_logs(blocks_of(series.in_place).logs);
   // Blocks that show nothing need no cold launches to say so.
-  bool cold_wanted = !in_place || comparison.low > 1 || !decided.empty();
-  size_t cold_pairs = !cold_wanted ? 0 : in_place ? (decided.empty() ? kColdLaunches : kLeastPairs) : wanted;
-  while (going && (series.winner.size() < cold_pairs || series.baseline.size() < cold_pairs)) {
-    // D W W D D W ...: neither arm always comes first.
-    size_t step = series.winner.size() + series.baseline.size();
-    bool default_turn = (step + 1) / 2 % 2 == 0;
-    default_turn =
-        series.winner.size() >= cold_pairs || (default_turn && series.baseline.size() < cold_pairs);
-    if (auto ran = once(default_turn, true, (step % 2 == 0 ? 2 : 1) * cold_s); !ran) {
+  if (going && plan.cold && (!plan.blocks || comparison.low > 1 || !plan.decided.empty())) {
+    size_t pairs = !plan.blocks           ? static_cast<size_t>(plan.planned)
+                   : plan.decided.empty() ? kColdLaunches
+                                          : kLeastPairs;
+    auto ran = run_cold(result, plan, series, pairs);
+    if (!ran) {
       return ran.failure();
     }
   }
   if (result.end == EndReason::kInterrupted) {
     return result;
   }
-  std::vector<double> cold_logs;
-  for (size_t i = 0; i < std::min(series.winner.size(), series.baseline.size()); ++i) {
-    if (series.winner[i] > 0 && series.baseline[i] > 0) {
-      cold_logs.push_back(std::log(series.winner[i] / series.baseline[i]));
-    }
-  }
-  Comparison cold = compare_logs(cold_logs);
-  bool agree = !in_place || !cold_wanted || cold_agrees(comparison, cold_logs, sigma());
-  if (!in_place) {
-    comparison = cold;
-  }
-  comparison.in_place = in_place;
-  comparison.planned = static_cast<int>(wanted);
-  comparison.cold_pairs = cold.pairs;
-  comparison.cold_ratio = cold.ratio;
-  comparison.missed = series.missed;
-  comparison.decided_by = decided;
-  bool enough = in_place && decided.empty()
-                    ? comparison.pairs >= kLeastBlocks && (!cold_wanted || cold.pairs >= kColdLaunches)
-                    : cold.pairs >= kLeastPairs;
-  if (failed) {
-    result.reason += "; too many confirmation launches failed";
-  } else if (2 * series.missed > series.winner_launches) {
-    // Not the default either: it is better only where the limits do not matter.
-    result.reason += fmt::format("; a limit did not hold in {} of {} fresh launches of the winner",
-                                 series.missed, series.winner_launches);
-  } else if (enough && !agree && decided.empty()) {
-    result.reason +=
-        fmt::format("; in place the winner is at {:.3f} of the default, launched afresh at {:.3f}",
-                    comparison.ratio, cold.ratio);
-  } else if (enough && (comparison.low > 1 || !decided.empty())) {
-    result.verdict = Verdict::kConfirmed;
-  } else if (enough) {
-    result.verdict = Verdict::kDefaultStands;
-  }
+  judge_confirmation(result, plan, series, comparison);
   return finish(result, &comparison);
 }
 

@@ -92,9 +92,12 @@ uint64_t Loop::key_of(const search::Config& config) const {
   return std::stoull(params_hash(search::to_json(study_.space, config)), nullptr, 16);
 }
 
+bool Loop::speed_decides() const {
+  return !study_.objective.maximize.empty() && depends_on_speed(study_.objective.maximize.back());
+}
+
 double Loop::sigma() const {
-  bool noisy = !study_.objective.maximize.empty() && depends_on_speed(study_.objective.maximize.back());
-  return noisy ? noise_.relative_se(repeats()) : 0;
+  return speed_decides() ? noise_.relative_se(repeats()) : 0;
 }
 
 LoopResult Loop::stopped_by_user() {
@@ -125,7 +128,8 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
     return std::nullopt;
   }
   TrialMetrics level = slowed(so_far, drift_.factor);
-  double error = noise_.relative_se(repeats());
+  // What it is compared with ran in other processes, or may have.
+  double error = std::max(noise_.relative_se(repeats()), between_.relative_se(repeats()));
   if (auto broken = broken_limit(study_, level, default_metrics(), references_, error)) {
     return broken;
   }
@@ -196,6 +200,8 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   learnt.trial_id = request.trial_id;
   learnt.parent_id = request.parent_id;
   learnt.cold_required = request.cold;
+  learnt.confirm_planned = request.confirm_planned;
+  learnt.confirm_in_place = request.confirm_in_place;
   learnt.status = record.status;
   learnt.judgement = record.judgement;
   learnt.drift = record.drift;
@@ -229,11 +235,20 @@ void Loop::learn_speed(const EndedTrial& trial) {
     auto found = trial.metrics->values.find(name);
     return found != trial.metrics->values.end() ? found->second : 0;
   };
-  noise_.add_samples(value("decode_tps"), value("decode_tps_mad"),
-                     static_cast<int>(value("decode_tps_samples")));
+  for (Noise* noise : {&noise_, &between_}) {
+    noise->add_samples(value("decode_tps"), value("decode_tps_mad"),
+                       static_cast<int>(value("decode_tps_samples")));
+  }
   auto level = speed_level(study_, *trial.metrics);
   double judged = trial.judgement.objective.empty() ? 0 : trial.judgement.objective.back();
-  noise_.add_launch(trial.key, sigma() > 0 && judged > 0 ? judged : level.value_or(0) / trial.drift);
+  // One quantity only: what is judged where noise acts on it (0, not known, is ignored), else the speed.
+  double value_seen = speed_decides() ? judged : level.value_or(0) / trial.drift;
+  noise_.add_launch(trial.key, value_seen);
+  process_ += trial.times.cold ? 1 : 0;
+  if (int& last = last_process_[trial.key]; last != process_) {
+    last = process_;
+    between_.add_launch(trial.key, value_seen);
+  }
   if (trial.key != default_key_) {
     return;
   }
@@ -263,6 +278,36 @@ void Loop::learn_speed(const EndedTrial& trial) {
   }
 }
 
+void Loop::learn_confirmation(const EndedTrial& trial, bool launched, double value) {
+  Series& series = series_[trial.parent_id];
+  if (series.planned == 0) {
+    series.planned = trial.confirm_planned;
+    series.blocks = trial.confirm_in_place;
+  }
+  // What was to be a fresh process and was none says nothing of one.
+  if (!launched || (trial.cold_required && !trial.times.cold)) {
+    ++series.failures;
+    series.machine_lost |= trial.status == Status::kHostCrash;
+    return;
+  }
+  bool winner = trial.key != default_key_;
+  if (trial.cold_required) {
+    (winner ? series.winner : series.baseline).push_back(value);
+  } else {
+    series.in_place.push_back({winner, value, trial.times.cold});
+  }
+  if (!winner) {
+    return;
+  }
+  ++series.winner_launches;
+  if (!trial.judgement.feasible) {
+    ++series.missed;
+    TrialMetrics whole = answers_.complete(trial.key, slowed(*trial.metrics, trial.drift));
+    double error = std::max(noise_.relative_se(repeats()), between_.relative_se(repeats()));
+    series.broken |= broken_limit(study_, whole, default_metrics(), references_, error).has_value();
+  }
+}
+
 bool Loop::learn(const EndedTrial& trial) {
   if (trial.status != Status::kSkippedPredicted) {
     pace_.learn(trial.times);
@@ -271,17 +316,7 @@ bool Loop::learn(const EndedTrial& trial) {
   bool launched = trial.status == Status::kOk && !trial.judgement.objective.empty();
   double value = launched ? trial.judgement.objective.back() : 0;
   if (trial.phase == kConfirmPhase) {
-    if (launched) {
-      Series& series = series_[trial.parent_id];
-      bool winner = trial.key != default_key_;
-      if (!trial.cold_required) {
-        series.in_place.push_back({winner, value});
-      } else {
-        (winner ? series.winner : series.baseline).push_back(value);
-      }
-      series.winner_launches += winner ? 1 : 0;
-      series.missed += winner && !trial.judgement.feasible ? 1 : 0;
-    }
+    learn_confirmation(trial, launched, value);
     return false;
   }
   if (trial.phase == kAnchorPhase || trial.phase == kFinalPhase) {

@@ -24,6 +24,8 @@ struct EndedTrial {
   uint64_t key = 0;  // of the configuration
   int trial_id = 0, parent_id = 0;
   bool cold_required = false;
+  int confirm_planned = 0;  // as in TrialRequest
+  bool confirm_in_place = false;
   Status status = Status::kOk;
   std::optional<TrialMetrics> metrics;  // as measured
   Judgement judgement;                  // drift taken out
@@ -37,9 +39,24 @@ struct EndedTrial {
 
 // The fresh launches that confirm one winner.
 struct Series {
+  int planned = 0;      // pairs, or blocks; fixed before the first launch, 0 = not yet
+  bool blocks = false;  // ABBA blocks in one running server
   std::vector<InPlaceLaunch> in_place;
   std::vector<double> winner, baseline;  // cold
   int winner_launches = 0, missed = 0;   // any of the winner's; those in which a limit did not hold
+  bool broken = false;                   // one of these beyond noise
+  int failures = 0;                      // launches without a result
+  bool machine_lost = false;             // one of these took the machine down: never tried again
+};
+
+// How a winner is to be confirmed.
+struct ConfirmPlan {
+  bool blocks = false, cold = true;  // in place; by processes of their own
+  int planned = 0;                   // blocks or cold pairs
+  int least = 0;                     // likewise: fewer decide nothing
+  bool few = false;                  // so few launches were asked for that nothing is confirmed
+  std::string decided;               // the earlier objective entry that already tells them apart, if one does
+  double cold_s = 0, warm_s = 0;     // of one launch
 };
 
 class Loop {
@@ -74,6 +91,9 @@ class Loop {
   int repeats() const { return study_.probes.speed_options.repeats; }
   // Relative standard error of one launch of the objective's last entry.
   double sigma() const;
+  // Whether the objective's last entry is a speed, or made of one.
+  bool speed_decides() const;
+  void learn_confirmation(const EndedTrial& trial, bool launched, double value);
   LoopResult stopped_by_user();
 
   // replay.cc
@@ -87,9 +107,16 @@ class Loop {
   // False: stopped by the user.
   base::Result<bool> run_finals(LoopResult& result);
   base::Result<LoopResult> confirm(LoopResult result);
+  ConfirmPlan plan_confirmation(const Ranked& winner, const Series& series) const;
+  // Launches what the plan still lacks; false when nothing more is to be launched.
+  base::Result<bool> run_blocks(LoopResult& result, const ConfirmPlan& plan, const Series& series);
+  base::Result<bool> run_cold(LoopResult& result, const ConfirmPlan& plan, const Series& series,
+                              size_t pairs);
+  void judge_confirmation(LoopResult& result, const ConfirmPlan& plan, const Series& series,
+                          Comparison& comparison) const;
   // One launch of a confirmation; false when nothing more is to be launched.
-  base::Result<bool> confirm_once(LoopResult& result, bool default_turn, bool cold, double needed_s,
-                                  bool& failed);
+  base::Result<bool> confirm_once(LoopResult& result, const ConfirmPlan& plan, bool default_turn, bool cold,
+                                  double needed_s);
   std::string decided_by(const Ranked& winner) const;
   bool same_process(const search::Config& winner) const;
   base::Result<LoopResult> finish(LoopResult result, const Comparison* comparison);
@@ -116,7 +143,11 @@ class Loop {
   KnownAnswers answers_;
   std::vector<TrialMetrics> references_;  // of "quality not_worse_than"
   std::map<std::string, NumericsResult> numerics_;
-  Noise noise_;
+  // All launches of the study as they scatter; those of different processes alone. The same where every launch is a
+  // process of its own.
+  Noise noise_, between_;
+  int process_ = 0;                       // counts them
+  std::map<uint64_t, int> last_process_;  // that served a configuration
   Pace pace_;
   Ranking ranking_;
   int leader_id_ = 0;  // trial that leads, 0 = none

@@ -36,6 +36,8 @@ class Noise {
   double cautious_se(int n_samples) const;
   // Launches beyond the first of their configuration: what the pooled value rests on.
   double freedom() const { return freedom_; }
+  // Likewise, with the prior's weight.
+  double total_freedom() const { return kPriorFreedom + freedom_; }
 
  private:
   struct Launches {

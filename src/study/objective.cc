@@ -189,7 +189,12 @@ Judgement judge(const Study& study, const TrialMetrics& trial, const TrialMetric
                                            : value.failure().what);
       continue;
     }
-    judgement.objective.push_back(whole != nullptr ? static_cast<double>(*whole) : *real);
+    double number = whole != nullptr ? static_cast<double>(*whole) : *real;
+    if (!std::isfinite(number)) {
+      judgement.violations.push_back(fmt::format("{} is not finite", part.text()));
+      continue;
+    }
+    judgement.objective.push_back(number);
   }
   if (judgement.objective.size() != study.objective.maximize.size()) {
     judgement.objective.clear();

@@ -17,6 +17,10 @@ base::Json optional_number(const std::optional<double>& value) {
 
 base::Json head(const char* type, const std::string& study_id, const search::Space& space,
                 const TrialRequest& request) {
+  base::Json confirm;
+  if (request.confirm_planned > 0) {
+    confirm = {{"in_place", request.confirm_in_place}, {"planned", request.confirm_planned}};
+  }
   return {{"type", type},
           {"schema_version", kSchemaVersion},
           {"study_id", study_id},
@@ -27,6 +31,7 @@ base::Json head(const char* type, const std::string& study_id, const search::Spa
           {"proposer", request.proposer},
           {"rationale", request.proposal.rationale},
           {"cold_required", request.cold},
+          {"confirm", std::move(confirm)},
           {"params", search::to_json(space, request.proposal.config)},
           {"params_hash", request.params_hash}};
 }
@@ -157,9 +162,12 @@ Judgement judgement_of(const base::Json& end) {
   judgement.feasible = base::json_get<bool>(end, "feasible", false);
   if (auto objective = end.find("objective"); objective != end.end() && objective->is_array()) {
     for (const base::Json& value : *objective) {
-      if (value.is_number()) {
-        judgement.objective.push_back(value.get<double>());
+      if (!value.is_number()) {  // an entry that was not finite: a shorter vector would be another objective
+        judgement.objective.clear();
+        judgement.feasible = false;
+        break;
       }
+      judgement.objective.push_back(value.get<double>());
     }
   }
   if (auto violations = end.find("violations"); violations != end.end() && violations->is_array()) {

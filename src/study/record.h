@@ -20,6 +20,8 @@ struct TrialRequest {
   std::string proposer;     // the strategy's name
   std::string params_hash;  // of the canonical configuration
   bool cold = false;        // must be a fresh process, even where a running one could be changed
+  int confirm_planned = 0;  // confirm: pairs or blocks (in_place), as fixed before the first; 0 = none
+  bool confirm_in_place = false;
   bool speed_only = false;  // anchors, finals, confirmation: what depends on the configuration alone is known
 };
 

@@ -17,6 +17,10 @@ EndedTrial ended_of(const Study& study, const base::Json& end, search::Config co
   trial.trial_id = base::json_get<int>(end, "trial_id", 0);
   trial.parent_id = base::json_get<int>(end, "parent_id", 0);
   trial.cold_required = base::json_get<bool>(end, "cold_required", false);
+  if (auto plan = end.find("confirm"); plan != end.end() && plan->is_object()) {
+    trial.confirm_planned = base::json_get<int>(*plan, "planned", 0);
+    trial.confirm_in_place = base::json_get<bool>(*plan, "in_place", false);
+  }
   trial.status = parse_status(base::json_get<std::string>(end, "status", "")).value_or(Status::kRunCrash);
   trial.metrics = metrics_of(study.space, end);
   trial.judgement = judgement_of(end);

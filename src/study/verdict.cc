@@ -78,20 +78,35 @@ Comparison compare_pairs(const std::vector<double>& winner, const std::vector<do
   return compare_logs(logs);
 }
 
-std::vector<double> block_log_ratios(const std::vector<InPlaceLaunch>& launches) {
-  std::vector<double> logs;
-  for (size_t i = 0; i + 4 <= launches.size(); i += 4) {
-    double sum = 0;
-    bool usable = true;
-    for (size_t j = i; j < i + 4; ++j) {
-      usable &= launches[j].value > 0 && launches[j].winner == (j - i == 1 || j - i == 2);
-      sum += (launches[j].winner ? 1 : -1) * std::log(std::max(launches[j].value, 1e-300));
+Blocks blocks_of(const std::vector<InPlaceLaunch>& launches) {
+  Blocks blocks;
+  double sum = 0;
+  bool usable = true;
+  for (const InPlaceLaunch& launch : launches) {
+    blocks.restarts += launch.cold ? 1 : 0;
+    bool winner_turn = blocks.step == 1 || blocks.step == 2;
+    if (launch.cold || launch.winner != winner_turn) {
+      blocks.step = 0;
+      if (launch.cold || launch.winner) {
+        continue;
+      }
     }
+    if (blocks.step == 0) {
+      sum = 0;
+      usable = true;
+    }
+    usable &= launch.value > 0;
+    sum += (launch.winner ? 1 : -1) * std::log(std::max(launch.value, 1e-300));
+    if (++blocks.step < 4) {
+      continue;
+    }
+    blocks.step = 0;
+    ++blocks.complete;
     if (usable) {
-      logs.push_back(sum / 2);
+      blocks.logs.push_back(sum / 2);
     }
   }
-  return logs;
+  return blocks;
 }
 
 int pairs_needed(double effect, double sd, int least, int most) {
@@ -112,14 +127,15 @@ double shrunk_effect(double seen, double error) {
   return seen * prior / (prior + error * error);
 }
 
-bool cold_agrees(const Comparison& blocks, const std::vector<double>& cold, double launch_sigma) {
-  if (cold.empty() || blocks.pairs == 0) {
+bool cold_agrees(const Comparison& blocks, const Comparison& cold, double process_sigma, double freedom) {
+  if (cold.pairs == 0 || blocks.pairs == 0) {
     return false;
   }
-  double se_cold = launch_sigma * std::sqrt(2.0 / static_cast<double>(cold.size()));
+  double se_cold = process_sigma * std::sqrt(2.0 / cold.pairs);
   double t = student_t95(blocks.pairs - 1);
   double se_blocks = blocks.pairs > 1 ? std::log(blocks.high / blocks.ratio) / t : se_cold;
-  return std::fabs(mean_of(cold) - std::log(blocks.ratio)) <= kAgreeSigmas * std::hypot(se_cold, se_blocks);
+  double sigmas = kAgreeSigmas * student_t95(static_cast<int>(freedom)) / 1.96;
+  return std::fabs(std::log(cold.ratio / blocks.ratio)) <= sigmas * std::hypot(se_cold, se_blocks);
 }
 
 }  // namespace study

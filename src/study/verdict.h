@@ -34,10 +34,17 @@ Comparison compare_pairs(const std::vector<double>& winner, const std::vector<do
 struct InPlaceLaunch {
   bool winner = false;
   double value = 0;
+  bool cold = false;  // it took a fresh process after all: the first of a session, or a server that was lost
 };
-// Log-ratios of the whole ABBA blocks (default, winner, winner, default): a drift that is steady within a block
-// cancels. What does not complete a block is left out.
-std::vector<double> block_log_ratios(const std::vector<InPlaceLaunch>& launches);
+// What they make: whole ABBA blocks (default, winner, winner, default), in which a steady drift cancels. All four are
+// of one process and none of them started it: a cold launch is a discarded warm-up, and ends what was begun.
+struct Blocks {
+  std::vector<double> logs;  // log-ratios of the blocks whose values are positive
+  int complete = 0;          // blocks, those of no use included
+  int step = 0;              // launches of the block that is begun: the next one is its step 0..3
+  int restarts = 0;          // cold launches
+};
+Blocks blocks_of(const std::vector<InPlaceLaunch>& launches);
 
 // How many pairs (or blocks) show a true log-ratio `effect` with 95% probability, when one of them scatters by `sd`
 // and the 95% t-interval decides; between `least` and `most`.
@@ -46,8 +53,9 @@ int pairs_needed(double effect, double sd, int least, int most);
 // What is left of a log-ratio that was seen with this standard error, by a prior that effects are about 10%: for planning.
 double shrunk_effect(double seen, double error);
 
-// Whether cold launches say the same as the blocks: their difference is within 2.5 standard errors.
-bool cold_agrees(const Comparison& blocks, const std::vector<double>& cold_log_ratios, double launch_sigma);
+// Whether cold pairs say the same as the blocks: their difference is within 2.5 standard errors, more where the
+// scatter of a process (`process_sigma`, relative) rests on few degrees of freedom. In-place noise says nothing here.
+bool cold_agrees(const Comparison& blocks, const Comparison& cold, double process_sigma, double freedom);
 
 // Two-sided 95% quantile of Student's t.
 double student_t95(int freedom);

@@ -100,16 +100,26 @@ TEST_CASE("blocks: a steady drift cancels, an incomplete block does not count") 
   double speed = 100;
   for (int i = 0; i < 26; ++i) {
     bool winner = i % 4 == 1 || i % 4 == 2;
-    launches.push_back({winner, speed * (winner ? 1.1 : 1)});
+    launches.push_back({winner, speed * (winner ? 1.1 : 1), false});
     speed *= 0.99;
   }
-  auto logs = study::block_log_ratios(launches);
+  auto logs = study::blocks_of(launches).logs;
   REQUIRE_EQ(logs.size(), 6);
   for (double log : logs) {
     CHECK_EQ(log, doctest::Approx(std::log(1.1)));
   }
   launches[1].winner = false;  // not the order of a block
-  CHECK_EQ(study::block_log_ratios(launches).size(), 5);
+  CHECK_EQ(study::blocks_of(launches).logs.size(), 5);
+  // A block never spans processes: a cold launch is a warm-up, whatever was begun before it is begun again.
+  launches = {{false, 50, true},   {false, 100, false}, {true, 110, false}, {true, 55, true},
+              {false, 100, false}, {true, 110, false},  {true, 110, false}, {false, 100, false}};
+  study::Blocks blocks = study::blocks_of(launches);
+  REQUIRE_EQ(blocks.logs.size(), 1);
+  CHECK_EQ(blocks.logs[0], doctest::Approx(std::log(1.1)));
+  CHECK_EQ(blocks.restarts, 2);
+  CHECK_EQ(blocks.step, 0);
+  launches.push_back({false, 100, false});
+  CHECK_EQ(study::blocks_of(launches).step, 1);
 }
 
 TEST_CASE("the number of pairs follows noise and effect, and has the power it claims") {
@@ -138,9 +148,14 @@ TEST_CASE("the number of pairs follows noise and effect, and has the power it cl
 
 TEST_CASE("cold launches that say otherwise are seen") {
   study::Comparison blocks = study::compare_logs({0.10, 0.11, 0.09, 0.10, 0.105, 0.095});
-  CHECK(study::cold_agrees(blocks, {0.08, 0.11}, 0.02));
-  CHECK_FALSE(study::cold_agrees(blocks, {-0.02, 0.0}, 0.02));
-  CHECK_FALSE(study::cold_agrees(blocks, {}, 0.02));
+  auto agrees = [&](const std::vector<double>& logs, double sigma, double freedom) {
+    return study::cold_agrees(blocks, study::compare_logs(logs), sigma, freedom);
+  };
+  CHECK(agrees({0.08, 0.11}, 0.02, 10));
+  CHECK_FALSE(agrees({-0.02, 0.0}, 0.02, 10));
+  CHECK_FALSE(agrees({}, 0.02, 10));
+  CHECK_FALSE(agrees({0.03, 0.03}, 0.02, 100));
+  CHECK(agrees({0.03, 0.03}, 0.02, 2));  // a scatter hardly known is no ground to call them different
 }
 
 TEST_CASE(

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "src/study/record.h"
+
 using search::Value;
 using study::Judgement;
 using study::Study;
@@ -91,6 +93,18 @@ TEST_CASE("what was not measured is said once, and is never a number") {
   s = make_study({"decode_tps"}, {"decode_tps >= 0.9 * default.decode_tps"}, false);
   j = judge(s, trial(config("f16", "q4_0", 2048), 20, 0, 0), nullptr, {});
   CHECK_EQ(j.violations, std::vector<std::string>{"default.decode_tps was not measured"});
+}
+
+TEST_CASE("an objective entry that is not finite is no objective") {
+  Study s = make_study({"decode_tps / (ctx_size - 4096)", "decode_tps"}, {}, false);
+  Judgement j = judge(s, trial(config("f16", "q4_0", 4096), 20, 0, 0), nullptr, {});
+  CHECK_FALSE(j.feasible);
+  CHECK(j.objective.empty());
+  REQUIRE_EQ(j.violations.size(), 1);
+  // A journal that holds one all the same must not replay as a shorter vector.
+  Judgement old = study::judgement_of({{"feasible", true}, {"objective", {nullptr, 20.0}}});
+  CHECK_FALSE(old.feasible);
+  CHECK(old.objective.empty());
 }
 
 TEST_CASE("quality is compared item by item with the same configuration in f16, else with the default") {
