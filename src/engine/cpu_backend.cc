@@ -51,7 +51,7 @@ class CpuSession : public Session {
     const int n_layer = model_->hp.n_layer;
     const LayerRange layers = attention_layers(segment, n_layer);
     AR_CHECK(layers.first > layers.last || (arena_.has(layers.first) && arena_.has(layers.last)),
-             "a part this session was not opened for");
+             "a part this Session was not opened for");
     CpuRegion region{*model_, plan_, arena_, space_, rope_, step, space_.act, nullptr};
     region.act.h = io.data;
     if (segment.last.part == Part::kHead) {

@@ -344,13 +344,6 @@ uint64_t major_faults(const std::vector<pid_t>& pids) {
   return sum;
 }
 
-FaultCounters read_fault_counters(pid_t root) {
-  std::vector<pid_t> pids = descendants(root);
-  pids.push_back(root);
-  VmCounters host = read_vm_counters();
-  return {major_faults(pids), host.refaults_file + host.refaults_anon};
-}
-
 std::vector<std::pair<pid_t, std::string>> processes_with_variable(std::string_view name) {
   std::vector<std::pair<pid_t, std::string>> result;
   std::string wanted = fmt::format("{}=", name);

@@ -77,14 +77,6 @@ std::vector<pid_t> descendants(pid_t root);
 // Major faults of these processes and of the children they have waited for; those that are gone count nothing.
 uint64_t major_faults(const std::vector<pid_t>& pids);
 
-// What spoils a timing: major faults of a process and its descendants, and refaults (file and swap) of the whole
-// host, each since it began. For differences. A walk over /proc, some milliseconds: before and after a timing,
-// not during it.
-struct FaultCounters {
-  uint64_t major_faults = 0, refaults = 0;
-};
-FaultCounters read_fault_counters(pid_t root);
-
 // Every process whose environment (as it was at exec) has the variable, with its value.
 std::vector<std::pair<pid_t, std::string>> processes_with_variable(std::string_view name);
 

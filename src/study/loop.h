@@ -17,7 +17,7 @@ enum class EndReason { kFinished, kBudget, kInterrupted, kMemory };
 
 struct LoopOptions {
   int max_trials = 60;    // ended trials of the whole study; finals, confirmation, skips not counted
-  double budget_s = 0;    // wall time of this session; 0 = none
+  double budget_s = 0;    // wall time of this run or resume; 0 = none
   double deadline_s = 0;  // seconds from now ("until"); 0 = none
   // Fresh launches of winner and default each: at least so many, up to kMostPairs where noise asks for it; under
   // three exactly so many (never confirmed); 0 = neither finals nor confirmation.

@@ -70,7 +70,7 @@ class Loop {
  private:
   // loop.cc
   double elapsed_s() const;
-  double limit_s() const;  // of this session; 0 = none
+  double limit_s() const;  // of this run or resume; 0 = none
   bool out_of_time(double needed_s) const { return limit_s() > 0 && elapsed_s() + needed_s > limit_s(); }
   // Waits for the floor; false when it was not reached in time. True, too, when the user stops: ask next.
   bool memory_is_back();

@@ -65,7 +65,7 @@ int resume_command(int argc, char** argv) {
   bool quiet = false;
   app.add_option("journal", path, "the study's journal")->required();
   app.add_option("--max-trials", max_trials,
-                 "stop after this many trials of the whole study (for this session; not recorded)")
+                 "stop after this many trials of the whole study (for this resume; not recorded)")
       ->check(CLI::Range(1, 100000));
   app.add_option("--budget", budget, "stop after this long, from now (default: what the study has left)");
   app.add_option("--until", until, "stop at this local time, such as 07:00 (default: as the study began)");

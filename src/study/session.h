@@ -13,7 +13,7 @@
 namespace study {
 
 struct SessionOptions {
-  double budget_s = 0;  // of this session; 0 = none
+  double budget_s = 0;  // of this run or resume; 0 = none
   std::string until;    // "HH:MM" local time; "" = none
   int max_trials = 0;   // of the whole study
   int confirm_launches = 3;
