@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
+#include <mutex>
+#include <thread>
 
 #include "bench/study_runs.h"
 
 namespace {
 
 struct Options {
-  int seeds = 20, first_seed = 1, trials = 20;
+  int seeds = 20, first_seed = 1, trials = 20, jobs = 2;
   double gain = 0.10, noise = 0.05;
   std::string reuse = "auto", out;
 };
@@ -17,9 +20,20 @@ struct Options {
 struct Tally {
   int confirmed = 0, right = 0, default_stands = 0, unconfirmed = 0, other = 0, launches = 0;
   double wall_s = 0;
+
+  void add(const Tally& one) {
+    confirmed += one.confirmed;
+    right += one.right;
+    default_stands += one.default_stands;
+    unconfirmed += one.unconfirmed;
+    other += one.other;
+    launches += one.launches;
+    wall_s += one.wall_s;
+  }
 };
 
-void one_study(const Options& options, double gain, int seed, Tally& tally) {
+Tally one_study(const Options& options, double gain, int seed) {
+  Tally tally;
   e2e::Process process;
   // Slow enough for a clock on a busy host, so that the noise is the script's.
   std::string scenario = fmt::format(
@@ -56,6 +70,26 @@ void one_study(const Options& options, double gain, int seed, Tally& tally) {
       break;
     }
   }
+  return tally;
+}
+
+// The studies of every seed, `jobs` at a time: the scripted servers sleep most of the time.
+Tally all_studies(const Options& options, double gain) {
+  Tally sum;
+  std::mutex mutex;
+  std::atomic<int> next = 0;
+  std::vector<std::jthread> workers;
+  for (int job = 0; job < options.jobs; ++job) {
+    workers.emplace_back([&] {
+      for (int i = next++; i < options.seeds; i = next++) {
+        Tally one = one_study(options, gain, options.first_seed + i);
+        std::lock_guard lock(mutex);
+        sum.add(one);
+      }
+    });
+  }
+  workers.clear();  // joins
+  return sum;
 }
 
 }  // namespace
@@ -68,6 +102,8 @@ int main(int argc, char** argv) {
   app.add_option("--trials", options.trials, "trials of one search")->check(CLI::Range(2, 100));
   app.add_option("--gain", options.gain, "the true gain");
   app.add_option("--noise", options.noise, "sigma of one launch");
+  app.add_option("--jobs", options.jobs, "studies at a time (they sleep most of the time)")
+      ->check(CLI::Range(1, 64));
   app.add_option("--reuse", options.reuse, "auto or never")->check(CLI::IsMember({"auto", "never"}));
   app.add_option("--out", options.out, "write the results there, such as results/verdict-bench.md");
   CLI11_PARSE(app, argc, argv);
@@ -77,10 +113,7 @@ int main(int argc, char** argv) {
       "study | seconds a study |");
   report.line("|---|---|---|---|---|---|---|---|---|");
   for (double gain : {options.gain, 0.0}) {
-    Tally tally;
-    for (int i = 0; i < options.seeds; ++i) {
-      one_study(options, gain, options.first_seed + i, tally);
-    }
+    Tally tally = all_studies(options, gain);
     auto share = [&](int n) { return fmt::format("{:.0f}%", 100.0 * n / options.seeds); };
     report.line(fmt::format("| {:+.0f}% | {} | {} | {} | {} | {} | {} | {:.1f} | {:.1f} |", gain * 100,
                             options.seeds, share(tally.confirmed), share(tally.right),
