@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -14,7 +15,7 @@ namespace {
 struct Options {
   int seeds = 20, first_seed = 1, trials = 20, jobs = 2;
   double gain = 0.10, noise = 0.05;
-  std::string reuse = "auto", out;
+  std::string reuse = "auto", keep, out;
 };
 
 struct Tally {
@@ -70,6 +71,12 @@ Tally one_study(const Options& options, double gain, int seed) {
       break;
     }
   }
+  const bool expected = gain > 0 ? tally.right == 1 : tally.default_stands == 1;
+  if (!expected && !options.keep.empty()) {
+    std::filesystem::copy_file(process.path("j.jsonl"),
+                               fmt::format("{}/{}-{:+.0f}-{}.jsonl", options.keep, verdict, gain * 100, seed),
+                               std::filesystem::copy_options::overwrite_existing);
+  }
   return tally;
 }
 
@@ -105,6 +112,8 @@ int main(int argc, char** argv) {
   app.add_option("--jobs", options.jobs, "studies at a time (they sleep most of the time)")
       ->check(CLI::Range(1, 64));
   app.add_option("--reuse", options.reuse, "auto or never")->check(CLI::IsMember({"auto", "never"}));
+  app.add_option("--keep", options.keep, "folder for the journals of the studies that were wrong")
+      ->check(CLI::ExistingDirectory);
   app.add_option("--out", options.out, "write the results there, such as results/verdict-bench.md");
   CLI11_PARSE(app, argc, argv);
   bench::Report report("verdict-bench: what a night's verdict is worth", argc, argv);

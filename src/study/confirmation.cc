@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kFailuresForgiven = 2;  // launches of one confirmation that may fail
 constexpr int kRestartsForgiven = 8;  // fresh processes that its blocks may need
+// Launches are planned for a log-ratio of at most this: what was seen larger may be luck.
+constexpr double kPlannedEffect = 0.085;
 constexpr double kWorthwhile =
     1.03;  // an effect that "the default stands" must rule out when launches are missing
 
@@ -27,8 +29,12 @@ double Loop::final_s() const {
   if (options_.confirm_launches == 0 || sigma() == 0) {
     return 0;
   }
-  size_t contenders = ranking_.contenders(sigma(), default_key_, kFinalists).size();
-  return static_cast<double>(contenders) * (kFinalLaunches - 1) * pace_.speed_trial_s(true);
+  auto contenders = static_cast<int>(ranking_.contenders(sigma(), default_key_).size());
+  int launches = 0;
+  for (int wave : kFinalWaves) {
+    launches += std::min(wave, contenders);
+  }
+  return launches * pace_.speed_trial_s(true);
 }
 
 double Loop::confirmation_s() const {
@@ -50,12 +56,7 @@ base::Result<bool> Loop::run_finals(LoopResult& result) {
   double least = 2.0 * std::max(kLeastPairs, options_.confirm_launches);
   while (sigma() > 0) {
     const Ranked* usual = ranking_.find(default_key_);
-    const Ranked* next = nullptr;
-    for (const Ranked* each : ranking_.contenders(sigma(), default_key_, kFinalists)) {
-      if (each->tries < kFinalLaunches && (next == nullptr || each->tries < next->tries)) {
-        next = each;
-      }
-    }
+    const Ranked* next = ranking_.next_final(sigma(), default_key_, kFinalWaves);
     if (next == nullptr) {
       return true;
     }
@@ -77,8 +78,8 @@ base::Result<bool> Loop::run_finals(LoopResult& result) {
       return false;
     }
     search::Proposal proposal{next->config, std::string(kFinalPhase),
-                              fmt::format("final: trial {} launched again, {} of {}", next->trial_id,
-                                          next->tries + 1, kFinalLaunches)};
+                              fmt::format("final: trial {} launched again, {} of up to {}", next->trial_id,
+                                          next->finals + 1, kFinalWaves.size())};
     TrialRequest request = request_for(std::move(proposal));
     observer_.trial_started(ended_, options_.max_trials, request);
     auto record = trial(request);
@@ -231,7 +232,7 @@ ConfirmPlan Loop::plan_confirmation(const Ranked& winner, const Series& series) 
     double seen = winner.objective.back() > 0 && usual.objective.back() > 0
                       ? std::log(winner.objective.back() / usual.objective.back())
                       : 0;
-    double effect = std::max(shrunk_effect(seen, error) - error, 1e-4);
+    double effect = std::clamp(shrunk_effect(seen, error) - error, 1e-4, kPlannedEffect);
     double sd = std::max(sigma() > 0 ? noise_.cautious_se(repeats()) : 0, 1e-6);
     plan.planned =
         pairs_needed(effect, sd * (plan.blocks ? 1 : std::sqrt(2.0)), least, std::max(kMostPairs, least));

@@ -3,6 +3,7 @@
 // the user stops it; then confirmation and the verdict. Everything it learns is in the journal before it goes
 // on.
 
+#include <array>
 #include <functional>
 #include <string>
 #include <vector>
@@ -35,8 +36,9 @@ struct LoopOptions {
 // A confirmation has at most so many cold pairs or ABBA blocks, and in place at least so many blocks and cold
 // launches of each.
 inline constexpr int kMostPairs = 12, kLeastPairs = 3, kLeastBlocks = 6, kColdLaunches = 2;
-// The finals: so many contenders, each launched so often.
-inline constexpr int kFinalists = 4, kFinalLaunches = 3;
+// The finals: so many contenders are launched again, the best so many of those once more, and so on. Wider first waves
+// find a true 10% more often than more launches of few (simulated, 5% noise, 12 values: right in 92% against 86% of {4, 4}).
+inline constexpr std::array kFinalWaves = {6, 3, 2};
 
 // What somebody watching is told. `k` counts ended trials, the running one included.
 class LoopObserver {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "search/strategy.h"
@@ -99,7 +100,7 @@ const Ranked* Ranking::leader(double sigma, uint64_t default_key) const {
   return default_leads ? usual : best;
 }
 
-std::vector<const Ranked*> Ranking::contenders(double sigma, uint64_t but, size_t at_most) const {
+std::vector<const Ranked*> Ranking::contenders(double sigma, uint64_t but) const {
   std::vector<const Ranked*> order;
   for (size_t i : tied_before_last()) {
     if (entries_[i].key != but) {
@@ -109,27 +110,33 @@ std::vector<const Ranked*> Ranking::contenders(double sigma, uint64_t but, size_
   if (order.empty()) {
     return order;
   }
-  auto higher = [](const Ranked* a, const Ranked* b) {
-    bool a_final = a->finals > 0;
-    bool b_final = b->finals > 0;
-    if (a_final != b_final) {
-      return a_final;
-    }
-    return a->objective.back() > b->objective.back();
-  };
-  double peak = -std::numeric_limits<double>::infinity();
-  for (const Ranked* entry : order) {
-    peak = std::max(peak, entry->objective.back());
-  }
+  const Ranked* peak =
+      *std::ranges::max_element(order, {}, [](const Ranked* entry) { return entry->objective.back(); });
   std::erase_if(order, [&](const Ranked* entry) {
-    double error = std::fabs(peak) * sigma * std::sqrt(1 + 1.0 / entry->launches);
-    return entry->finals == 0 && peak - entry->objective.back() > 2 * error;
+    double error =
+        std::fabs(peak->objective.back()) * sigma * std::sqrt(1.0 / peak->launches + 1.0 / entry->launches);
+    return entry->finals == 0 && peak->objective.back() - entry->objective.back() > 2 * error;
   });
-  std::stable_sort(order.begin(), order.end(), higher);
-  if (order.size() > at_most) {
-    order.resize(at_most);
-  }
+  std::ranges::stable_sort(order, std::greater<>(),
+                           [](const Ranked* entry) { return entry->objective.back(); });
   return order;
+}
+
+const Ranked* Ranking::next_final(double sigma, uint64_t but, std::span<const int> waves) const {
+  std::vector<const Ranked*> field = contenders(sigma, but);
+  for (int wave = 0; wave < static_cast<int>(waves.size()); ++wave) {
+    std::ranges::stable_partition(field, [wave](const Ranked* entry) { return entry->finals > wave; });
+    if (const auto places = static_cast<size_t>(waves[static_cast<size_t>(wave)]); field.size() > places) {
+      field.resize(places);
+    }
+    auto next = std::ranges::find_if(field, [wave](const Ranked* entry) { return entry->finals <= wave; });
+    if (next != field.end()) {
+      return *next;
+    }
+    std::ranges::stable_sort(field, std::greater<>(),
+                             [](const Ranked* entry) { return entry->objective.back(); });
+  }
+  return nullptr;
 }
 
 }  // namespace study

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct Ranked {
   int launches = 0;
   int tries = 0;   // launches, failed ones included
   int missed = 0;  // of these, those in which a limit did not hold or that failed
-  int finals = 0;  // launches of phase "final" among them
+  int finals = 0;  // tries of phase "final" among them
   double sum = 0;  // of the last entry
   bool stands() const { return 2 * missed <= tries; }
 };
@@ -39,9 +40,12 @@ class Ranking {
   // lucky launch does not beat three good ones. The default leads only with the highest plain mean: whoever looks
   // better is worth a confirmation. Nullptr when nothing stands.
   const Ranked* leader(double sigma, uint64_t default_key) const;
-  // The few that the best cannot be told apart from: `but` (the default) left out, whoever was launched in the
-  // finals already kept, within two sigma of the highest mean, at most `at_most`.
-  std::vector<const Ranked*> contenders(double sigma, uint64_t but, size_t at_most) const;
+  // Those that the best cannot be told apart from, the likeliest first: `but` (the default) left out, within two
+  // sigma of the highest mean or launched in the finals already.
+  std::vector<const Ranked*> contenders(double sigma, uint64_t but) const;
+  // The finals run in waves: waves[0] contenders are launched once more, the best waves[1] of them again, and so on.
+  // Whose turn it is; nullptr when they are through. Who was launched in a wave keeps its place in it.
+  const Ranked* next_final(double sigma, uint64_t but, std::span<const int> waves) const;
   const Ranked* find(uint64_t key) const;
 
  private:

@@ -286,10 +286,12 @@ TEST_CASE("confirmation launches winner and default afresh, in turns, and surviv
     }
   }
   REQUIRE_EQ(launches.size(), 2);
+  const base::Json& confirmation = content.records.back()["confirmation"];
+  CHECK_GE(confirmation["pairs"], 3);
+  CHECK_EQ(confirmation["pairs"], confirmation["planned"]);
   for (const auto& [hash, count] : launches) {
-    CHECK_EQ(count, 3);
+    CHECK_EQ(count, confirmation["pairs"]);
   }
-  CHECK_EQ(content.records.back()["confirmation"]["pairs"], 3);
 }
 
 TEST_CASE("nothing is launched after Ctrl-C while waiting for memory, nor below the floor") {

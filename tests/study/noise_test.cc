@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 #include <random>
 
 #include "src/study/pace.h"
@@ -169,11 +171,36 @@ TEST_CASE(
   }
   CHECK_EQ(ranking.leader(0.05, 1)->key, 3);  // 112 - 5% against 110 - 5% / sqrt(3)
   CHECK_EQ(ranking.leader(0.001, 1)->key, 2);
-  CHECK_EQ(ranking.contenders(0.05, 1, 4).size(), 2);
-  CHECK_EQ(ranking.contenders(0.001, 1, 4).size(), 2);  // who was in the finals stays
+  CHECK_EQ(ranking.contenders(0.05, 1).size(), 2);
+  CHECK_EQ(ranking.contenders(0.001, 1).size(), 2);  // who was in the finals stays
   ranking.add(4, {}, 4, {8192, 50});
   CHECK_EQ(ranking.leader(0.05, 1)->key, 4);
   ranking.add_failure(4);
   ranking.add_failure(4);
   CHECK_EQ(ranking.leader(0.05, 1)->key, 3);  // failed more often than not
+}
+
+TEST_CASE("finals run in waves, each for the best of the one before") {
+  study::Ranking ranking;
+  ranking.add(1, {}, 1, {100});
+  for (uint64_t key = 2; key <= 9; ++key) {
+    ranking.add(key, {}, static_cast<int>(key), {100 + static_cast<double>(key)});
+  }
+  ranking.add(10, {}, 10, {50});  // too far off
+  const std::array waves = {6, 3, 1};
+  std::map<uint64_t, int> launched;
+  std::vector<uint64_t> order;
+  while (const study::Ranked* next = ranking.next_final(0.05, 1, waves)) {
+    REQUIRE_LT(order.size(), 20);
+    order.push_back(next->key);
+    ++launched[next->key];
+    // Launched again, what led falls back: 9 gives 95, 4 gives 106.
+    ranking.add_launch(
+        next->key,
+        next->key < 7 ? 102 + static_cast<double>(next->key) : 104 - static_cast<double>(next->key), true,
+        true);
+  }
+  // The six best of the search, then the three best of two launches, then the best of three.
+  CHECK_EQ(order, std::vector<uint64_t>{9, 8, 7, 6, 5, 4, 6, 5, 4, 6});
+  CHECK_EQ(ranking.leader(0.05, 1)->key, 6);
 }
