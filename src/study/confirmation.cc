@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "search/strategy.h"
 #include "src/study/interrupt.h"
 #include "src/study/loop_state.h"
 
@@ -17,6 +18,11 @@ constexpr int kRestartsForgiven = 8;  // fresh processes that its blocks may nee
 constexpr double kPlannedEffect = 0.085;
 constexpr double kWorthwhile =
     1.03;  // an effect that "the default stands" must rule out when launches are missing
+
+// Beyond noise, and more than what the objective takes for equal.
+bool shows_gain(const Comparison& comparison) {
+  return comparison.low > 1 && comparison.ratio > 1 + search::kObjectiveTolerance;
+}
 
 // A launch that took the machine down is never tried again.
 bool too_many_failures(const Series& series) {
@@ -287,7 +293,7 @@ void Loop::judge_confirmation(LoopResult& result, const ConfirmPlan& plan, const
   if (!plan.blocks || (!plan.decided.empty() && plan.cold)) {
     enough = cold.pairs >= kLeastPairs;
   } else {
-    bool cold_wanted = plan.cold && comparison.low > 1;
+    bool cold_wanted = plan.cold && shows_gain(comparison);
     enough = comparison.pairs >= plan.least && (!cold_wanted || cold.pairs >= kColdLaunches);
     Noise processes = between_;  // and what the cold launches themselves show
     for (double value : series.winner) {
@@ -323,7 +329,7 @@ void Loop::judge_confirmation(LoopResult& result, const ConfirmPlan& plan, const
     result.reason +=
         fmt::format("; in place the winner is at {:.3f} of the default, launched afresh at {:.3f}",
                     comparison.ratio, cold.ratio);
-  } else if (enough && (comparison.low > 1 || !plan.decided.empty())) {
+  } else if (enough && (shows_gain(comparison) || !plan.decided.empty())) {
     result.verdict = Verdict::kConfirmed;
   } else if (enough && comparison.pairs < plan.planned && comparison.high > kWorthwhile) {
     result.reason +=
@@ -347,7 +353,7 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
   }
   Comparison comparison = compare_logs(blocks_of(series.in_place).logs);
   // Blocks that show nothing need no cold launches to say so.
-  if (going && plan.cold && (!plan.blocks || comparison.low > 1 || !plan.decided.empty())) {
+  if (going && plan.cold && (!plan.blocks || shows_gain(comparison) || !plan.decided.empty())) {
     size_t pairs = !plan.blocks           ? static_cast<size_t>(plan.planned)
                    : plan.decided.empty() ? kColdLaunches
                                           : kLeastPairs;
