@@ -48,25 +48,43 @@ Vocabulary make_vocabulary(size_t n) {
                                       : std::string{static_cast<char>(0xC0 | point >> 6),
                                                     static_cast<char>(0x80 | (point & 0x3F))});
   }
-  std::vector<std::string> words;  // what may be merged: letters, and what they made
-  for (char c = 'a'; c <= 'z'; ++c) {
-    words.emplace_back(1, c);
-  }
   std::unordered_set<std::string> known(out.tokens.begin(), out.tokens.end());
-  while (out.tokens.size() + 2 < n) {
-    const std::string& left = words[random() % words.size()];
-    const std::string& right = words[random() % std::min<size_t>(words.size(), 2000)];
-    const std::string merged = left + right;
-    if (merged.size() > 14 || !known.insert(merged).second) {
-      continue;
+  const auto add = [&](const std::string& word) {
+    if (out.tokens.size() + 2 == n || !known.insert(word).second) {
+      return false;
     }
-    for (size_t cut = 1; cut < merged.size(); ++cut) {
-      if (known.contains(merged.substr(0, cut)) && known.contains(merged.substr(cut))) {
-        out.merges.push_back(merged.substr(0, cut) + " " + merged.substr(cut));
+    for (size_t cut = 1; cut < word.size(); ++cut) {
+      if (known.contains(word.substr(0, cut)) && known.contains(word.substr(cut))) {
+        out.merges.push_back(word.substr(0, cut) + " " + word.substr(cut));
       }
     }
-    out.tokens.push_back(merged);
-    words.push_back(merged);
+    out.tokens.push_back(word);
+    return true;
+  };
+  const auto letters = [&](int count) {
+    std::string word;
+    for (int i = 0; i < count; ++i) {
+      word.push_back(static_cast<char>('a' + random() % 26));
+    }
+    return word;
+  };
+  for (char a = 'a'; a <= 'z';
+       ++a) {  // all pairs and triples, so that words of four have three ways to be made
+    for (char b = 'a'; b <= 'z'; ++b) {
+      add({a, b});
+    }
+  }
+  for (int i = 0; i < 26 * 26 * 26; ++i) {
+    add({static_cast<char>('a' + i / 676), static_cast<char>('a' + i / 26 % 26),
+         static_cast<char>('a' + i % 26)});
+  }
+  std::vector<std::string> fours = {"abcd"};
+  add(fours[0]);
+  while (out.tokens.size() + 2 < n) {
+    if (const std::string four = letters(4); add(four)) {
+      fours.push_back(four);
+    }
+    add(fours[random() % fours.size()] + fours[random() % fours.size()]);
   }
   out.tokens.emplace_back("<|begin_of_text|>");
   out.tokens.emplace_back("<|end_of_text|>");
