@@ -12,4 +12,13 @@ if(AR_SANITIZE)
                                             -fno-omit-frame-pointer)
   target_link_options(ar_flags INTERFACE -fsanitize=address,undefined)
 endif()
+if(AR_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL Clang)
+    message(FATAL_ERROR "AR_FUZZ needs clang: configure with CC=clang CXX=clang++")
+  endif()
+  target_compile_options(ar_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+                                            -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(ar_flags INTERFACE -fsanitize=address,undefined)
+  target_compile_definitions(ar_flags INTERFACE HWY_COMPILE_ONLY_STATIC)  # one instruction set: builds in half the time
+endif()
 target_include_directories(ar_flags INTERFACE ${CMAKE_SOURCE_DIR})

@@ -15,6 +15,8 @@ using base::Json;
 
 constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
 constexpr double kMaxProbs = 1024;  // each token keeps that many until the answer is sent
+// Every prompt of a request has its own copy of what the request says; far above what anybody asks for.
+constexpr size_t kMaxPrompts = 256, kMaxStrings = 256, kMaxStringBytes = 64 << 10, kMaxBiases = 64 << 10;
 
 // Reads fields one by one; after the first error the rest are left alone.
 class Fields {
@@ -66,9 +68,16 @@ class Fields {
       return wrong_type(name, "array", *value);
     }
     out.clear();
+    size_t bytes = 0;
     for (const Json& item : *value) {
       if (!item.is_string()) {
         return wrong_type(name, "string", item);
+      }
+      bytes += item.get_ref<const std::string&>().size();
+      if (out.size() == kMaxStrings || bytes > kMaxStringBytes) {
+        error = invalid_request(fmt::format("Field '{}': at most {} strings of {} bytes together", name,
+                                            kMaxStrings, kMaxStringBytes));
+        return;
       }
       out.push_back(item.get<std::string>());
     }
@@ -141,12 +150,14 @@ constexpr Unsupported kUnsupported[] = {
 
 MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer,
                            std::vector<std::pair<int, float>>& out) {
-  ApiError bad =
-      invalid_request("Field 'logit_bias': must be [[token or text, bias or false], ...] or {text: bias}");
+  ApiError bad = invalid_request(
+      "Field 'logit_bias': must be [[token or text, bias or false], ...] or {text: bias}, for at most 65536 "
+      "tokens");
   auto add = [&](const Json& token, const Json& bias) -> bool {
+    constexpr double kMost = std::numeric_limits<float>::max();
     float amount = 0;
     if (bias.is_number()) {
-      amount = bias.get<float>();
+      amount = static_cast<float>(std::clamp(bias.get<double>(), -kMost, kMost));
     } else if (bias == false) {
       amount = -std::numeric_limits<float>::infinity();
     } else {
@@ -156,15 +167,15 @@ MaybeError read_logit_bias(const Json& value, const Tokenizer& tokenizer,
       if (tokenizer.in_range(token.get<int64_t>())) {
         out.emplace_back(token.get<int>(), amount);
       }
-      return true;
+      return out.size() <= kMaxBiases;
     }
-    if (!token.is_string()) {
+    if (!token.is_string() || token.get_ref<const std::string&>().size() > kMaxStringBytes) {
       return false;
     }
     for (int id : tokenizer.encode(token.get<std::string>(), false, true)) {
       out.emplace_back(id, amount);
     }
-    return true;
+    return out.size() <= kMaxBiases;
   };
   if (value.is_object()) {
     for (const auto& [key, bias] : value.items()) {
@@ -340,6 +351,10 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
   for (const Json& item : *prompt) {
     several = several && !item.is_number();
   }
+  if (several && prompt->size() > kMaxPrompts) {
+    return invalid_request(
+        fmt::format("{} prompts; at most {} are taken in one request", prompt->size(), kMaxPrompts));
+  }
   if (!several) {
     return read_prompt(*prompt, tokenizer, n_ctx, out.emplace_back());
   }
@@ -396,7 +411,7 @@ ReasoningWish parse_reasoning(const Json& body) {
     wish.thinking = base::json_get(*options, "enable_thinking", true);
   }
   for (const char* budget : {"reasoning_budget_tokens", "thinking_budget_tokens"}) {
-    wish.thinking = wish.thinking && base::json_get(body, budget, -1) != 0;
+    wish.thinking = wish.thinking && base::json_get(body, budget, -1.0) != 0;
   }
   wish.thinking = wish.thinking && base::json_get<std::string>(body, "reasoning_effort", "") != "none";
   wish.split = base::json_get<std::string>(body, "reasoning_format", "") != "none";

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <queue>
 
 namespace engine {
@@ -83,24 +84,34 @@ base::Result<std::unique_ptr<BpeCoder>> BpeCoder::make(const Vocabulary& vocabul
                        "the file is damaged; convert the model again");
   }
   std::unique_ptr<BpeCoder> out(new BpeCoder(vocabulary, std::move(pretokenizer)));
-  // Views of this call's own strings and of the file's: gone when make returns, as the map is.
-  std::unordered_map<std::string, int> others;
+  // Symbols by their text. A control token is a token only where the text is parsed for one, never the end of a merge.
+  FlatTable<int> symbols;
+  symbols.reserve(n + merges.size() / 8);
+  const std::hash<std::string_view> hash;
+  for (size_t i = 0; i < n; ++i) {
+    if (vocabulary.types[i] != TokenType::kControl) {
+      symbols.insert(hash(vocabulary.tokens[i]), static_cast<int>(i));
+    }
+  }
   auto symbol_of = [&](std::string_view text) {
-    // A control token is a token only where the text is parsed for one, never the end of a merge.
-    if (int token = vocabulary.find(text);
-        token >= 0 && vocabulary.types[static_cast<size_t>(token)] != TokenType::kControl) {
-      return token;
+    const uint64_t key = hash(text);
+    const int* found = symbols.find(key, [&](int symbol) {
+      const auto at = static_cast<size_t>(symbol);
+      return text == (at < n ? vocabulary.tokens[at] : out->other_symbols_[at - n]);
+    });
+    if (found != nullptr) {
+      return *found;
     }
-    auto [found, added] = others.try_emplace(std::string(text), static_cast<int>(n + others.size()));
-    if (added) {
-      out->other_symbols_.push_back(found->first);
-    }
-    return found->second;
+    const int added = static_cast<int>(n + out->other_symbols_.size());
+    out->other_symbols_.emplace_back(text);
+    symbols.insert(key, added);
+    return added;
   };
   for (size_t b = 0; b < 256; ++b) {
     out->byte_symbols_[b] = symbol_of(alphabet().character[b]);
   }
   out->merges_.reserve(merges.size());
+  std::string whole;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     std::string_view merge = merges[rank];
     size_t space = merge.find(' ', 1);  // the first part may be a space itself
@@ -115,16 +126,19 @@ base::Result<std::unique_ptr<BpeCoder>> BpeCoder::make(const Vocabulary& vocabul
                                      rank, left.size() + right.size(), vocabulary.max_token_bytes),
                          "the file is damaged; convert the model again");
     }
-    int merged = symbol_of(fmt::format("{}{}", left, right));
-    out->merges_.try_emplace(pair_key(symbol_of(left), symbol_of(right)),
-                             Merged{static_cast<uint32_t>(rank), merged});
+    whole.assign(left);
+    whole += right;
+    const int merged = symbol_of(whole);
+    const uint64_t pair = pair_key(symbol_of(left), symbol_of(right));
+    if (out->merges_.find(pair) == nullptr) {  // of equals the best counts
+      out->merges_.insert(pair, Merged{static_cast<uint32_t>(rank), merged});
+    }
   }
   return out;
 }
 
 const BpeCoder::Merged* BpeCoder::merge_of(int left, int right) const {
-  auto found = merges_.find(pair_key(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
+  return merges_.find(pair_key(left, right));
 }
 
 void BpeCoder::encode(std::string_view text, bool /*first*/, std::vector<int>& out) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "src/base/error.h"
+#include "src/engine/flat_table.h"
 #include "src/engine/pretokenizer.h"
 #include "src/engine/vocabulary.h"
 
@@ -25,8 +26,8 @@ class BpeCoder : public TextCoder {
 
  private:
   struct Merged {
-    uint32_t rank;
-    int symbol;
+    uint32_t rank = 0;
+    int symbol = -1;
   };
   // Kept between the pieces of a text, so that a piece allocates nothing.
   struct Scratch;
@@ -41,7 +42,7 @@ class BpeCoder : public TextCoder {
   // A symbol is a token's id or, from n_vocab on, a step of merging that is no token: its bytes, to fall back.
   std::vector<std::string> other_symbols_;
   int byte_symbols_[256];
-  std::unordered_map<uint64_t, Merged> merges_;  // left << 32 | right
+  FlatTable<Merged> merges_;  // left << 32 | right
 };
 
 }  // namespace engine

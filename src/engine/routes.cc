@@ -13,6 +13,8 @@ namespace {
 
 using base::Json;
 
+// What a body of 16 MiB could ask for beyond these takes gigabytes to say.
+constexpr size_t kMaxPieces = 1 << 20, kMaxDetokenize = 1 << 20;
 constexpr std::string_view kJsonType = "application/json; charset=utf-8";
 
 // general.file_type to the name llama-server shows.
@@ -140,8 +142,12 @@ void tokenize(const RouteContext& context, const os::HttpIncoming& request, os::
     std::string content = base::json_get<std::string>(json, "content", "");
     std::vector<int> tokens = context.loaded.tokenizer.encode(
         content, base::json_get(json, "add_special", false), base::json_get(json, "parse_special", true));
-    reply_json(reply,
-               tokens_json(tokens, context.loaded.tokenizer, base::json_get(json, "with_pieces", false)));
+    const bool with_pieces = base::json_get(json, "with_pieces", false);
+    if (with_pieces && tokens.size() > kMaxPieces) {
+      return invalid_request(fmt::format("{} tokens; pieces are told of at most {}: send the text in parts",
+                                         tokens.size(), kMaxPieces));
+    }
+    reply_json(reply, tokens_json(tokens, context.loaded.tokenizer, with_pieces));
     return std::nullopt;
   });
 }
@@ -151,6 +157,10 @@ void detokenize(const RouteContext& context, const os::HttpIncoming& request, os
     std::vector<int> tokens;
     if (MaybeError error = parse_tokens(json, context.loaded.tokenizer, tokens)) {
       return error;
+    }
+    if (tokens.size() > kMaxDetokenize) {
+      return invalid_request(fmt::format("{} tokens; at most {} are taken at once: send them in parts",
+                                         tokens.size(), kMaxDetokenize));
     }
     reply_json(reply, {{"content", context.loaded.tokenizer.decode(tokens, true)}});
     return std::nullopt;

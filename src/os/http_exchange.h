@@ -17,7 +17,9 @@ namespace os {
 struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
   enum class Answer { kNone, kWhole, kStream, kAborted };
 
-  HttpIncoming request;  // complete before a handler sees it, constant afterwards
+  HttpIncoming request;
+  size_t body_bytes =
+      0;  // of the request, received so far; the polling thread's alone  // complete before a handler sees it, constant afterwards
   double write_timeout_s = 0;
   HttpHeaders always;  // on every answer
   bool begun = false;  // the poller has seen the headers; its own

@@ -135,6 +135,7 @@ struct HttpServer::State {
   std::condition_variable drained;
   std::set<HttpExchange*> live;  // requests between their first byte and their end
   bool stopping = false, stopped = false;
+  size_t bodies_bytes = 0;  // of live requests; the polling thread's alone
 
   ~State() { close_listener(); }
   void close_listener() {
@@ -187,6 +188,7 @@ void HttpServer::State::on_over(void* self, MHD_Connection*, void** holder, MHD_
   std::unique_ptr<ExchangePtr> owner(static_cast<ExchangePtr*>(*holder));
   *holder = nullptr;
   (*owner)->over();
+  state->bodies_bytes -= (*owner)->body_bytes;
   std::lock_guard lock(state->mutex);
   state->live.erase(owner->get());
   state->drained.notify_all();
@@ -200,9 +202,15 @@ MHD_Result HttpServer::State::receive(const ExchangePtr& exchange, const char* p
     request.method = method;
     request.path = path;
     MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, add_header, &request);
-    if (announced_length(request) > options.limits.max_body_bytes) {
+    const size_t announced = announced_length(request);
+    if (announced > options.limits.max_body_bytes) {
       exchange->set_answer(HttpExchange::Answer::kWhole, 413, kJson, {},
                            error_body(413, "the request body is too large"), true);
+      return exchange->queue_answer();
+    }
+    if (announced + bodies_bytes > options.limits.max_bodies_bytes) {
+      exchange->set_answer(HttpExchange::Answer::kWhole, 503, kJson, {},
+                           error_body(503, "too many large requests at once; send it again later"), true);
       return exchange->queue_answer();
     }
     return MHD_YES;
@@ -210,10 +218,13 @@ MHD_Result HttpServer::State::receive(const ExchangePtr& exchange, const char* p
   if (*size > 0) {
     // A chunked body has no announced length; libmicrohttpd takes no answer here, so the connection just
     // ends.
-    if (request.body.size() + *size > options.limits.max_body_bytes) {
+    if (exchange->body_bytes + *size > options.limits.max_body_bytes ||
+        bodies_bytes + *size > options.limits.max_bodies_bytes) {
       return MHD_NO;
     }
     request.body.append(data, *size);
+    exchange->body_bytes += *size;
+    bodies_bytes += *size;
     *size = 0;
     return MHD_YES;
   }

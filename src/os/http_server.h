@@ -58,6 +58,8 @@ class HttpReply {
 struct HttpLimits {
   size_t max_head_bytes = 64u << 10;
   size_t max_body_bytes = 64u << 20;  // chunked bodies too
+  // Of all requests together that are on their way or being answered: a thousand slow uploads must not fill memory.
+  size_t max_bodies_bytes = 256u << 20;
 };
 
 struct HttpServerOptions {

@@ -149,6 +149,43 @@ TEST_CASE("body limits hold, for chunked bodies too") {
   CHECK(whole.read_until("hello, w").find("POST / hello, w") != std::string::npos);
 }
 
+TEST_CASE("slow uploads may hold only so much memory together") {
+  HttpServerOptions options = small_options();
+  options.limits.max_bodies_bytes = 2500;
+  auto server = serve(echo, options);
+  const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n";
+  auto upload = [&](RawClient& client, size_t bytes) { client.send(head + std::string(bytes, 'x')); };
+  auto answers = [&] {  // and so all that was sent before has been received
+    RawClient client(server->port());
+    client.send("GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
+    return client.read_until("/small").find("200 OK") != std::string::npos;
+  };
+  auto first = std::make_unique<RawClient>(server->port()),
+       second = std::make_unique<RawClient>(server->port());
+  upload(*first, 900);
+  upload(*second, 900);
+  CHECK(answers());
+  RawClient third(server->port());
+  upload(third, 10);
+  CHECK(third.read_until("later").find(" 503 ") != std::string::npos);
+  RawClient chunked(server->port());
+  chunked.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+  for (int i = 0; i < 8 && chunked.send("64\r\n" + std::string(100, 'x') + "\r\n"); ++i) {
+  }
+  chunked.read_until("never");
+  CHECK(chunked.closed());
+  // What hangs up in the middle gives its share back; the other goes on as if nothing had been.
+  first.reset();
+  CHECK(answers());
+  second->send(std::string(100, 'y'));
+  CHECK(second->read_until("yyyyy").find("200 OK") != std::string::npos);
+  for (int i = 0; i < 5; ++i) {  // answered requests give it back, too
+    RawClient fourth(server->port());
+    upload(fourth, 1000);
+    CHECK(fourth.read_until("xxxxx").find("200 OK") != std::string::npos);
+  }
+}
+
 TEST_CASE("what is no HTTP is refused and the server goes on") {
   auto server = serve(echo);
   for (const char* text :
