@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <initializer_list>
@@ -12,6 +13,7 @@
 #include "kernels/formats/formats.h"
 #include "src/base/log.h"
 #include "src/engine/architectures.h"
+#include "src/gguf/model_files.h"
 
 namespace engine {
 namespace {
@@ -31,8 +33,8 @@ std::string weight_format_names() {
 // Takes tensors out of the file by name and exact shape; the first failure sticks.
 class Weights {
  public:
-  Weights(Model& model, std::span<const std::byte> bytes)
-      : model_(model), bytes_(bytes), used_(model.file.tensors.size(), false) {}
+  Weights(Model& model, const gguf::ModelFiles& files)
+      : model_(model), files_(files), used_(model.file.tensors.size(), false) {}
 
   const std::optional<base::Error>& failure() const { return failure_; }
   bool has(const std::string& name) const { return model_.file.find(name) != nullptr; }
@@ -57,7 +59,7 @@ class Weights {
     if (format == nullptr) {
       return nullptr;
     }
-    const std::byte* data = bytes_.data() + tensor->offset;
+    const std::byte* data = files_.data(*tensor);
     if (format->name == "f32" && reinterpret_cast<uintptr_t>(data) % alignof(float) == 0) {
       return reinterpret_cast<const float*>(data);
     }
@@ -93,7 +95,7 @@ class Weights {
       return {};
     }
     const auto row_bytes = static_cast<size_t>(cols / format->block_values * format->block_bytes);
-    return {format, bytes_.data() + tensor->offset, rows, cols, row_bytes};
+    return {format, files_.data(*tensor), rows, cols, row_bytes};
   }
 
   const gguf::Tensor* take(const std::string& name, const std::vector<uint64_t>& dims) {
@@ -132,7 +134,7 @@ class Weights {
   }
 
   Model& model_;
-  std::span<const std::byte> bytes_;
+  const gguf::ModelFiles& files_;
   std::vector<bool> used_;
   std::optional<base::Error> failure_;
 };
@@ -205,7 +207,7 @@ base::Result<void> check_rope_factors(const Model& model) {
 }
 
 // A few bytes of each tensor, so that a 100 GB file is not read for it.
-uint64_t fingerprint_of(std::span<const std::byte> bytes, const gguf::File& file) {
+uint64_t fingerprint_of(const gguf::ModelFiles& files, const gguf::File& file) {
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   const auto mix = [&hash](std::span<const std::byte> piece) {
     for (const std::byte b : piece) {
@@ -213,16 +215,22 @@ uint64_t fingerprint_of(std::span<const std::byte> bytes, const gguf::File& file
     }
   };
   constexpr uint64_t kSample = 64;
-  uint64_t header = bytes.size();
-  for (const gguf::Tensor& tensor : file.tensors) {
-    header = std::min(header, tensor.offset);
+  for (size_t part = 0; part < files.parts.size(); ++part) {
+    const std::span<const std::byte> bytes = files.parts[part].bytes();
+    uint64_t header = bytes.size();
+    for (const gguf::Tensor& tensor : file.tensors) {
+      header = tensor.part == part ? std::min(header, tensor.offset) : header;
+    }
+    mix(bytes.first(header));
+    for (const gguf::Tensor& tensor : file.tensors) {
+      if (tensor.part == part) {
+        mix(bytes.subspan(tensor.offset + tensor.bytes / 2,
+                          std::min(kSample, tensor.bytes - tensor.bytes / 2)));
+      }
+    }
+    const uint64_t size = bytes.size();
+    mix(std::as_bytes(std::span(&size, 1)));
   }
-  mix(bytes.first(header));
-  for (const gguf::Tensor& tensor : file.tensors) {
-    mix(bytes.subspan(tensor.offset + tensor.bytes / 2, std::min(kSample, tensor.bytes - tensor.bytes / 2)));
-  }
-  const uint64_t size = bytes.size();
-  mix(std::as_bytes(std::span(&size, 1)));
   return hash;
 }
 
@@ -253,25 +261,16 @@ uint64_t bytes_per_step(const Model& model, int64_t experts) {
 }
 
 base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, const LoadOptions& options) {
-  auto opened = options.mmap ? gguf::MappedFile::open(path) : gguf::MappedFile::read(path);
+  auto opened = gguf::open_model(path, options.mmap ? gguf::Access::kMap : gguf::Access::kRead);
   if (!opened) {
     return opened.failure();
   }
-  const auto storage = std::make_shared<gguf::MappedFile>(*std::move(opened));
-  auto file = gguf::parse(storage->bytes(), path);
-  if (!file) {
-    return file.failure();
-  }
+  const auto files = std::make_shared<gguf::ModelFiles>(*std::move(opened));
   auto model = std::make_shared<Model>();
   model->path = path;
-  model->file = *std::move(file);
-  model->storage = storage;
+  model->file = std::move(files->file);
+  model->storage = files;
   model->mapped = options.mmap;
-  if (const auto parts = model->file.get_int("split.count").value_or(1); parts > 1) {
-    return base::error(path,
-                       fmt::format("one of {} parts of a split model, which is not supported yet", parts),
-                       "join the parts with llama-gguf-split --merge");
-  }
   const std::string name = model->file.get_string("general.architecture").value_or("");
   const Architecture* row = find_architecture(name);
   if (row == nullptr) {
@@ -284,7 +283,7 @@ base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, c
   }
   model->hp = *std::move(hp);
   model->hp.qk_norm_all = row->qk_norm == QkNorm::kAll;
-  Weights weights(*model, storage->bytes());
+  Weights weights(*model, *files);
   take_weights(*model, *row, weights);
   weights.refuse_unused();
   if (weights.failure()) {
@@ -301,8 +300,10 @@ base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, c
     model->n_params += values;
     model->weight_bytes += tensor.bytes;
   }
-  model->fingerprint = fingerprint_of(storage->bytes(), model->file);
-  keep_resident(storage->bytes(), options, path);
+  model->fingerprint = fingerprint_of(*files, model->file);
+  for (size_t part = 0; part < files->parts.size(); ++part) {
+    keep_resident(files->parts[part].bytes(), options, files->paths[part]);
+  }
   return std::shared_ptr<const Model>(std::move(model));
 }
 

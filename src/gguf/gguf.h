@@ -44,6 +44,7 @@ struct Tensor {
   std::vector<uint64_t> dims;  // ggml order: dims[0] is contiguous
   uint64_t offset = 0;         // from the start of the file
   uint64_t bytes = 0;
+  uint32_t part = 0;  // which file of a split model; 0 as parsed (model_files.h)
 };
 
 struct File {

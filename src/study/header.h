@@ -10,6 +10,9 @@
 
 namespace study {
 
+// Every model a trial may load: the values of the axis `model`, else the study's one; none where it names none.
+std::vector<std::string> model_paths(const Study& study);
+
 // Path, size, modification time, a hash of the first MiB; of a GGUF its name, architecture and number of tensors,
 // of a split one the parts and their size together. Errors: missing, unreadable, damaged or cut off, a part missing;
 // for the kinds that load GGUF files anything else. For openai and url a directory or a name that is no path at all

@@ -39,8 +39,7 @@ struct ModelShape {
   std::optional<uint64_t> kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v) const;
 };
 
-// From the metadata of one file, the first of a split model; weight_bytes are that file's. Error: numbers that no
-// model has.
+// From the metadata of one file, or of all parts joined. Error: numbers that no model has.
 base::Result<ModelShape> model_shape(const gguf::File& file, std::string_view where);
 // The whole model with all its parts. nullopt: not a GGUF file. Errors: unreadable, damaged, or a part is missing.
 base::Result<std::optional<ModelShape>> load_model_shape(const std::string& path);

@@ -11,6 +11,7 @@
 #include "src/os/gpu.h"
 #include "src/os/host.h"
 #include "src/os/proc.h"
+#include "src/study/header.h"
 #include "src/study/memory_estimate.h"
 
 namespace study {
@@ -100,15 +101,7 @@ base::Result<MemoryForecast> MemoryForecast::make(const Study& study, const Host
   if (study.backend.kind != BackendKind::kTbqServer && study.backend.kind != BackendKind::kLlamaServer) {
     return forecast;
   }
-  std::vector<std::string> paths;
-  if (const search::Axis* axis = study.space.find("model")) {
-    for (const search::Value& value : axis->values) {
-      paths.push_back(search::to_string(value));
-    }
-  } else {
-    paths.push_back(study.model);
-  }
-  for (const std::string& path : paths) {
+  for (const std::string& path : model_paths(study)) {
     auto shape = load_model_shape(path);
     if (!shape) {
       return shape.failure();

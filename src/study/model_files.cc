@@ -1,16 +1,11 @@
-// Which file a study measures: model_identity() of header.h.
-
-#include <fmt/format.h>
+// Which files a study measures: model_paths() and model_identity() of header.h.
 
 #include <algorithm>
-#include <cctype>
-#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <optional>
 
-#include "src/gguf/gguf.h"
+#include "src/gguf/model_files.h"
 #include "src/study/header.h"
 #include "src/study/journal.h"
 
@@ -18,28 +13,6 @@ namespace study {
 namespace {
 
 namespace fs = std::filesystem;
-
-// "x-00002-of-00003.gguf" -> "x-", 3; nullopt for any other name.
-struct SplitName {
-  std::string stem;
-  int count = 0;
-};
-std::optional<SplitName> parse_split_name(const std::string& path) {
-  constexpr std::string_view kShape = "-00001-of-00003.gguf";
-  if (path.size() <= kShape.size()) {
-    return std::nullopt;
-  }
-  std::string_view tail = std::string_view(path).substr(path.size() - kShape.size());
-  for (size_t i = 0; i < kShape.size(); ++i) {
-    bool digit = std::isdigit(static_cast<unsigned char>(kShape[i])) != 0;
-    if (digit ? std::isdigit(static_cast<unsigned char>(tail[i])) == 0 : tail[i] != kShape[i]) {
-      return std::nullopt;
-    }
-  }
-  SplitName name{path.substr(0, path.size() - kShape.size()), 0};
-  std::from_chars(tail.data() + 10, tail.data() + 15, name.count);
-  return name.count > 0 ? std::optional(name) : std::nullopt;
-}
 
 std::string head_of(const std::string& path, size_t bytes) {
   std::ifstream file(path, std::ios::binary);
@@ -49,47 +22,39 @@ std::string head_of(const std::string& path, size_t bytes) {
   return head;
 }
 
-// All parts of a split model are there; their paths and size together.
-base::Result<void> add_parts(const std::string& path, base::Json& model) {
-  auto split = parse_split_name(path);
-  if (!split) {
-    return {};
-  }
-  uint64_t total = 0;
-  std::error_code problem;
-  for (int part = 1; part <= split->count; ++part) {
-    std::string name = fmt::format("{}-{:05}-of-{:05}.gguf", split->stem, part, split->count);
-    if (!fs::exists(name, problem)) {
-      return base::error(name, fmt::format("part {} of {} of the model is missing", part, split->count),
-                         "download it; a split model needs every part in one directory");
-    }
-    if (!head_of(name, 4).starts_with("GGUF")) {
-      return base::error(name, fmt::format("part {} of {} of the model is no GGUF file", part, split->count),
-                         "download it again");
-    }
-    total += fs::file_size(name, problem);
-  }
-  model["parts"] = split->count;
-  model["size"] = total;
-  return {};
-}
-
+// Whether every part is there and whole, their sizes together, and what the metadata call the model.
 base::Result<void> add_metadata(const std::string& path, base::Json& model) {
-  auto mapped = gguf::MappedFile::open(path);
-  if (!mapped) {
-    return mapped.failure();
+  auto opened = gguf::open_model(path, gguf::Access::kMap);
+  if (!opened) {
+    return opened.failure();
   }
-  auto parsed = gguf::parse(mapped->bytes(), path);
-  if (!parsed) {
-    return parsed.failure();
+  if (opened->parts.size() > 1) {
+    uint64_t total = 0;
+    for (const gguf::MappedFile& part : opened->parts) {
+      total += part.bytes().size();
+    }
+    model["parts"] = opened->parts.size();
+    model["size"] = total;
   }
-  model["name"] = parsed->get_string("general.name").value_or("");
-  model["architecture"] = parsed->get_string("general.architecture").value_or("");
-  model["tensors"] = parsed->tensors.size();
+  model["name"] = opened->file.get_string("general.name").value_or("");
+  model["architecture"] = opened->file.get_string("general.architecture").value_or("");
+  model["tensors"] = opened->file.tensors.size();
   return {};
 }
 
 }  // namespace
+
+std::vector<std::string> model_paths(const Study& study) {
+  std::vector<std::string> paths;
+  if (const search::Axis* axis = study.space.find("model")) {
+    for (const search::Value& value : axis->values) {
+      paths.push_back(search::to_string(value));
+    }
+  } else if (!study.model.empty()) {
+    paths.push_back(study.model);
+  }
+  return paths;
+}
 
 base::Result<base::Json> model_identity(const std::string& path, BackendKind kind) {
   const bool wants_gguf = kind == BackendKind::kTbqServer || kind == BackendKind::kLlamaServer;
@@ -120,9 +85,6 @@ base::Result<base::Json> model_identity(const std::string& path, BackendKind kin
                          "name the model itself; a .safetensors or .bin must be converted first");
     }
     return model;
-  }
-  if (auto parts = add_parts(path, model); !parts) {
-    return parts.failure();
   }
   if (auto metadata = add_metadata(path, model); !metadata) {
     return metadata.failure();

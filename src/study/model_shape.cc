@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "src/gguf/model_files.h"
 #include "src/study/memory_estimate.h"
 
 namespace study {
@@ -82,22 +83,6 @@ void add_tensors(const gguf::File& file, ModelShape& shape) {
   }
 }
 
-base::Result<gguf::File> parse_header(const std::string& path) {
-  auto mapped = gguf::MappedFile::open(path);
-  if (!mapped) {
-    return mapped.failure();
-  }
-  return gguf::parse(mapped->bytes(), path);
-}
-
-// "/m/x-00001-of-00003.gguf", 2 of 3 -> "/m/x-00002-of-00003.gguf"; "" when the name is of another form.
-std::string part_path(const std::string& first, int64_t part, int64_t parts) {
-  std::string ending = fmt::format("-00001-of-{:05}.gguf", parts);
-  return first.ends_with(ending) ? fmt::format("{}-{:05}-of-{:05}.gguf",
-                                               first.substr(0, first.size() - ending.size()), part, parts)
-                                 : "";
-}
-
 }  // namespace
 
 base::Result<ModelShape> model_shape(const gguf::File& file, std::string_view where) {
@@ -151,32 +136,15 @@ base::Result<std::optional<ModelShape>> load_model_shape(const std::string& path
   if (std::memcmp(magic.data(), "GGUF", magic.size()) != 0) {
     return std::optional<ModelShape>();
   }
-  auto first = parse_header(path);
-  if (!first) {
-    return first.failure();
+  auto opened = gguf::open_model(path, gguf::Access::kMap);
+  if (!opened) {
+    return opened.failure();
   }
-  auto shape = model_shape(*first, path);
+  auto shape = model_shape(opened->file, path);
   if (!shape) {
     return shape.failure();
   }
-  const int64_t parts = first->get_int("split.count").value_or(1);
-  for (int64_t part = 2; part <= parts; ++part) {
-    std::string name = part_path(path, part, parts);
-    if (name.empty()) {
-      return base::error(path, fmt::format("it says that it is one of {} parts, but is not named so", parts),
-                         fmt::format("give the first part, its name ending in -00001-of-{:05}.gguf", parts));
-    }
-    if (!std::ifstream(name)) {
-      return base::error(name, fmt::format("part {} of {} of the model is missing", part, parts),
-                         "put every part beside the first");
-    }
-    auto file = parse_header(name);
-    if (!file) {
-      return file.failure();
-    }
-    add_tensors(*file, *shape);
-  }
-  return std::optional<ModelShape>(std::move(*shape));
+  return std::optional<ModelShape>(*std::move(shape));
 }
 
 }  // namespace study

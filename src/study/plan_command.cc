@@ -9,6 +9,7 @@
 #include "src/base/units.h"
 #include "src/study/backends.h"
 #include "src/study/clock.h"
+#include "src/study/header.h"
 #include "src/study/in_place.h"
 #include "src/study/memory_estimate.h"
 #include "src/study/plan.h"
@@ -16,7 +17,7 @@
 namespace study {
 namespace {
 
-constexpr int kOk = 0, kUsage = 2;
+constexpr int kOk = 0, kUsage = 2, kPreflight = 3;
 
 // Decode is bound by memory traffic and a sparse model reads part of its file: a rough guess between what
 // large and tiny models do. Prefill batches the same reads.
@@ -40,6 +41,11 @@ double available_s(const SearchOptions& search) {
   return left;
 }
 
+int preflight_failed(const base::Error& problem) {
+  fmt::print(stderr, "error: preflight failed: {}\n", problem.to_string());
+  return kPreflight;
+}
+
 }  // namespace
 
 int plan_command(const PlanOptions& options) {
@@ -55,6 +61,15 @@ int plan_command(const PlanOptions& options) {
   if (options.max_trials > 0) {
     study.search.max_trials = options.max_trials;
   }
+  for (const std::string& path : model_paths(study)) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) {
+      continue;  // a plan may come before the download; what is there must be whole
+    }
+    if (auto model = model_identity(path, study.backend.kind); !model) {
+      return preflight_failed(model.failure());
+    }
+  }
   PlanRates rates = guess_rates(study.model);
   if (options.decode_tps > 0) {
     rates.decode_tps = options.decode_tps;
@@ -65,12 +80,11 @@ int plan_command(const PlanOptions& options) {
   PlanMemory memory;
   auto forecast = MemoryForecast::make(study, read_host_capacity(study));
   if (!forecast) {
-    fmt::print(stderr, "warning: {}\n", forecast.failure().to_string());
-  } else {
-    memory.bytes = [&](const search::Config& config) { return forecast->estimate(config).total(); };
-    memory.cannot_fit = [&](const search::Config& config) { return forecast->cannot_fit(config); };
-    memory.host_bytes = forecast->host().memory;
+    return preflight_failed(forecast.failure());
   }
+  memory.bytes = [&](const search::Config& config) { return forecast->estimate(config).total(); };
+  memory.cannot_fit = [&](const search::Config& config) { return forecast->cannot_fit(config); };
+  memory.host_bytes = forecast->host().memory;
   // Where the server is not there yet, the plan is one of fresh launches.
   std::vector<std::string> in_place;
   std::vector<base::Error> refused;

@@ -32,26 +32,13 @@ base::Result<void> check_disk(const std::string& journal_path) {
   return {};
 }
 
-// Every model file a trial may load: the axis's values, or the study's one.
-std::vector<std::string> models_of(const Study& study) {
-  std::vector<std::string> models;
-  if (const search::Axis* axis = study.space.find("model")) {
-    for (const search::Value& value : axis->values) {
-      models.push_back(search::to_string(value));
-    }
-  } else if (!study.model.empty()) {
-    models.push_back(study.model);
-  }
-  return models;
-}
-
 }  // namespace
 
 base::Result<Preflight> preflight(const Study& study, const std::string& journal_path) {
   Preflight checked;
   std::vector<base::Error> problems;
   checked.model = base::Json::object();
-  for (const std::string& path : models_of(study)) {
+  for (const std::string& path : model_paths(study)) {
     auto model = model_identity(path, study.backend.kind);
     if (!model) {
       problems.push_back(model.failure());

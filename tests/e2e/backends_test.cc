@@ -6,6 +6,7 @@
 
 #include "src/os/http_client.h"
 #include "tests/e2e/driver.h"
+#include "tests/gguf/build_gguf.h"
 
 using e2e::has;
 using e2e::Json;
@@ -255,7 +256,9 @@ TEST_CASE("a split model with a part missing is refused") {
   std::string space = driver.scripted_space("  n_batch: {values: [1], default: 1}\n", "{}", kGoal);
   const std::string first = driver.path("m-00001-of-00003.gguf");
   for (const char* part : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
-    e2e::write(driver.path(part), e2e::tiny_model());
+    fixtures::GgufBuilder file;
+    file.raw("split.no", 2, uint16_t{0}).raw("split.count", 2, uint16_t{3});
+    e2e::write(driver.path(part), file.build());
   }
   e2e::write(space, replaced(e2e::read(space), driver.path("model.bin"), first));
   e2e::Result result = driver.run({"run", "--space", space, "--out", driver.path("j.jsonl")});

@@ -114,6 +114,31 @@ TEST_CASE("what is missing on this machine exits 3 before anything is launched")
   CHECK_EQ(result.code, 3);
 }
 
+TEST_CASE("a plan on half a model is no plan: preflight fails with where, what and what to do next") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  const std::string space = driver.scripted_space(kAxes, "{}", kGoal), model = driver.path("model.bin");
+  CHECK_EQ(driver.run({"plan", "--space", space}).code, 0);
+  for (const size_t bytes : {e2e::tiny_model().size() / 2, size_t{2000}, size_t{1}}) {
+    e2e::write(model, e2e::tiny_model().substr(0, bytes));
+    for (const char* command : {"plan", "run"}) {
+      e2e::Result result = driver.run({command, "--space", space});
+      CAPTURE(result.err);
+      CHECK_EQ(result.code, 3);
+      CHECK_EQ(result.out, "");
+      CHECK_EQ(lines(result.err), 1);
+      CHECK(has(result.err, model));
+      CHECK(has(result.err, bytes == 1 ? "is no GGUF file" : "download it again"));
+    }
+  }
+  std::filesystem::remove(model);  // not downloaded yet: a plan all the same, and it says so
+  e2e::Result early = driver.run({"plan", "--space", space});
+  CHECK_EQ(early.code, 0);
+  CHECK(has(early.out, "The model is not there yet"));
+}
+
 TEST_CASE("a server that dies at load costs its trials, not the study; nothing feasible exits 4") {
   if (!e2e::programs_exist()) {
     return;

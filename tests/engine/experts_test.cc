@@ -9,6 +9,7 @@
 
 #include "tests/engine/fixtures.h"
 #include "tests/engine/synthetic_model.h"
+#include "tests/gguf/split_gguf.h"
 
 using fixtures::SyntheticSpec;
 using fixtures::SyntheticTensor;
@@ -94,6 +95,14 @@ TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs th
     CAPTURE(n_ubatch);
     CHECK(same_bits(fixtures::logits(*fixtures::open(model, options(3, n_ubatch)), tokens), whole));
   }
+
+  const fixtures::Folder folder(fmt::format("ar_experts_split_{}", ::getpid()));
+  const std::string first = fixtures::write_parts(folder, fixtures::split_gguf(file.path(), 3));
+  CHECK(first.ends_with("-00001-of-00003.gguf"));
+  const auto split = fixtures::load(first);
+  CHECK(split->weight_bytes == model->weight_bytes);
+  CHECK(split->expert_bytes == model->expert_bytes);
+  CHECK(same_bits(fixtures::logits(*fixtures::open(split, options(2, 64)), tokens), whole));
 }
 
 TEST_CASE("bytes of a step: the experts it touches and everything that is not an expert") {

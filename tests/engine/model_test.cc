@@ -162,7 +162,7 @@ TEST_CASE("models that cannot be are refused by name") {
                  "'rope_freqs.weight': element 0 is 0");
   CHECK_CONTAINS(refusal(Recipe().builder().text("llama.rope.scaling.type", "longrope").build()),
                  "'longrope', which is not supported");
-  CHECK_CONTAINS(refusal(Recipe().builder().u32("split.count", 3).build()), "split model");
+  CHECK_CONTAINS(refusal(Recipe().builder().u32("split.count", 3).build()), "first of 3 parts");
   CHECK_CONTAINS(refusal(Recipe().builder().f32("llama.rope.freq_base", std::nanf("")).build()),
                  "rope.freq_base' is nan");
   CHECK_CONTAINS(refusal(Recipe().builder().text("llama.rope.freq_base", "x").build()),
