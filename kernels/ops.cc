@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/route.h"
+
 // Compiled once per instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/ops.cc"
@@ -75,16 +77,46 @@ struct ExpOp {
   HWY_INLINE VF operator()(int i, int n) const { return hn::Exp(FloatTag(), hn::Sub(load(x + i, n), max)); }
 };
 
+struct MixOp {
+  const float* rows;
+  int64_t stride;
+  const int* at;
+  const float* weights;
+  int k;
+  const float* y;
+  HWY_INLINE VF operator()(int i, int n) const {
+    const FloatTag df;
+    VF sum = hn::Zero(df);
+    for (int j = 0; j < k; ++j) {
+      sum =
+          hn::MulAdd(hn::Set(df, weights[j]), load(rows + (at == nullptr ? j : at[j]) * stride + i, n), sum);
+    }
+    return hn::Add(load(y + i, n), sum);
+  }
+};
+
 }  // namespace
 
-void rms_norm_all(const float* x, const float* weight, int n, float eps, float* out) {
+float rms_scale_all(const float* x, int n, float eps) {
   VF sum = hn::Zero(FloatTag());
   for (int i = 0; i < n; i += kLanes) {
     const VF v = load(x + i, std::min(kLanes, n - i));
     sum = hn::MulAdd(v, v, sum);
   }
   const float mean = sum_lanes(sum) / static_cast<float>(n);
-  each(out, n, NormOp{x, weight, hn::Set(FloatTag(), 1.0F / std::sqrt(mean + eps))});
+  return 1.0F / std::sqrt(mean + eps);
+}
+
+void scale_by_all(const float* x, float s, const float* weight, int n, float* out) {
+  each(out, n, NormOp{x, weight, hn::Set(FloatTag(), s)});
+}
+
+void rms_norm_all(const float* x, const float* weight, int n, float eps, float* out) {
+  scale_by_all(x, rms_scale_all(x, n, eps), weight, n, out);
+}
+
+void mix_all(const float* rows, int64_t stride, const int* at, const float* weights, int k, int n, float* y) {
+  each(y, n, MixOp{rows, stride, at, weights, k, y});
 }
 
 void swiglu_all(float* gate, const float* up, int n) {
@@ -150,6 +182,9 @@ HWY_AFTER_NAMESPACE();
 namespace kernels {
 
 HWY_EXPORT(rms_norm_all);
+HWY_EXPORT(rms_scale_all);
+HWY_EXPORT(scale_by_all);
+HWY_EXPORT(mix_all);
 HWY_EXPORT(swiglu_all);
 HWY_EXPORT(add_all);
 HWY_EXPORT(scale_all);
@@ -160,6 +195,15 @@ HWY_EXPORT(rope_neox_all);
 
 void rms_norm(const float* x, const float* weight, int n, float eps, float* out) {
   HWY_DYNAMIC_DISPATCH(rms_norm_all)(x, weight, n, eps, out);
+}
+float rms_scale(const float* x, int n, float eps) {
+  return HWY_DYNAMIC_DISPATCH(rms_scale_all)(x, n, eps);
+}
+void scale_by(const float* x, float s, const float* weight, int n, float* out) {
+  HWY_DYNAMIC_DISPATCH(scale_by_all)(x, s, weight, n, out);
+}
+void mix(const float* rows, int64_t stride, const int* at, const float* weights, int k, int n, float* y) {
+  HWY_DYNAMIC_DISPATCH(mix_all)(rows, stride, at, weights, k, n, y);
 }
 void rope_norm(float* head, int n_rot, const float* cos_sin) {
   HWY_DYNAMIC_DISPATCH(rope_norm_all)(head, n_rot, cos_sin);

@@ -30,6 +30,10 @@ void matmul(const Matrix& w, int64_t row0, int64_t row1, const float* x, int64_t
 
 // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
 void rms_norm(const float* x, const float* weight, int n, float eps, float* out);
+// Its two halves, for a vector that is normalised piece by piece: 1 / sqrt(mean(x^2) + eps), and
+// out[i] = x[i] * s * weight[i]. out may be x.
+float rms_scale(const float* x, int n, float eps);
+void scale_by(const float* x, float s, const float* weight, int n, float* out);
 
 // Rotates pairs (2i, 2i+1) for i < n_rot/2 of one head in place; cos_sin holds n_rot/2 (cos, sin) pairs for
 // the position.

@@ -15,11 +15,25 @@ namespace {
 
 constexpr std::array kArchitectures = {
     Architecture{.name = "llama", .rope = RopeKind::kNorm, .tied_output = true, .whole_head_rope = true},
+    Architecture{.name = "qwen2", .rope = RopeKind::kNeox, .tied_output = true, .qkv_bias = true},
+    Architecture{.name = "qwen3", .rope = RopeKind::kNeox, .tied_output = true, .qk_norm = QkNorm::kHead},
+    Architecture{.name = "qwen3moe",
+                 .rope = RopeKind::kNeox,
+                 .tied_output = true,
+                 .qk_norm = QkNorm::kHead,
+                 .experts = true},
+    Architecture{.name = "minimax-m2",
+                 .rope = RopeKind::kNeox,
+                 .tied_output = false,
+                 .qk_norm = QkNorm::kAll,
+                 .experts = true,
+                 .selection_bias = true,
+                 .gating = kernels::Gating::kSigmoid},
 };
 
 // Upper bounds that keep every product of sizes within 64 bits and every size within an int.
 constexpr int64_t kMaxWidth = 1 << 24, kMaxLayers = 1 << 12, kMaxHeads = 1 << 16, kMaxContext = 1 << 30,
-                  kMaxVocab = 1 << 28;
+                  kMaxVocab = 1 << 28, kMaxExperts = 1 << 12, kMaxExpertsUsed = 1 << 5;
 
 // Typed look-ups of PREFIX.key with bounds; the first failure sticks.
 class Keys {
@@ -108,6 +122,45 @@ void read_rope(const gguf::File& file, Keys& keys, HParams& hp) {
   }
 }
 
+// As expert_gating_func spells it; 0 or absent is the architecture's own.
+int gating_id(kernels::Gating gating) {
+  return gating == kernels::Gating::kSoftmax ? 1 : 2;
+}
+
+void read_experts(const gguf::File& file, const Architecture& row, Keys& keys, HParams& hp) {
+  const int64_t n_expert = file.get_int(keys.name("expert_count")).value_or(0);
+  if (!row.experts) {
+    if (n_expert != 0) {
+      keys.fail(
+          "expert_count",
+          fmt::format("is {}, but a mixture of experts is not what {} models are here", n_expert, row.name),
+          "use a dense model");
+    }
+    hp.n_ff = keys.integer("feed_forward_length", kMaxWidth);
+    return;
+  }
+  hp.n_expert = keys.integer("expert_count", kMaxExperts);
+  hp.n_expert_used = keys.integer("expert_used_count", std::min<int64_t>(hp.n_expert, kMaxExpertsUsed));
+  std::optional<int64_t> width = file.get_int(keys.name("feed_forward_length"));
+  if (width && row.gating == kernels::Gating::kSoftmax) {
+    *width /= hp.n_expert_used;  // of all the experts of a token, where the file does not say it of one
+  }
+  hp.n_ff = keys.integer("expert_feed_forward_length", kMaxWidth, width);
+  hp.gating = row.gating;
+  const int64_t gating = file.get_int(keys.name("expert_gating_func")).value_or(0);
+  if (gating != 0 && gating != gating_id(row.gating)) {
+    keys.fail("expert_gating_func", fmt::format("is {}, which is not how {} models choose", gating, row.name),
+              fmt::format("use a model with {}", gating_id(row.gating)));
+  }
+  if (file.get_int(keys.name("expert_group_count")).value_or(0) > 1) {
+    keys.fail("expert_group_count", "says that experts are chosen by groups, which is not supported",
+              "use a model without groups of experts");
+  }
+  // 0 means "not set".
+  const float scale = keys.real("expert_weights_scale", 0, 1e6, 0);
+  hp.expert_scale = scale == 0 ? 1 : scale;
+}
+
 }  // namespace
 
 std::span<const Architecture> architectures() {
@@ -136,17 +189,13 @@ base::Result<HParams> read_hparams(const gguf::File& file, const Architecture& r
   hp.n_ctx_train = keys.integer("context_length", kMaxContext);
   hp.n_embd = keys.integer("embedding_length", kMaxWidth);
   hp.n_layer = keys.integer("block_count", kMaxLayers);
-  hp.n_ff = keys.integer("feed_forward_length", kMaxWidth);
+  read_experts(file, row, keys, hp);
   hp.n_head = keys.integer("attention.head_count", kMaxHeads);
   hp.n_head_kv = keys.integer("attention.head_count_kv", kMaxHeads, hp.n_head);
   hp.rms_eps = keys.real("attention.layer_norm_rms_epsilon", 1e-30, 1);
   hp.head_dim = keys.integer("attention.key_length", kernels::kMaxHeadDim, hp.n_embd / hp.n_head);
   const int value_length = keys.integer("attention.value_length", kernels::kMaxHeadDim, hp.head_dim);
   read_rope(file, keys, hp);
-  if (file.get_int(keys.name("expert_count")).value_or(0) != 0) {
-    keys.fail("expert_count", "says that this is a mixture of experts, which is not supported yet",
-              "use a dense model");
-  }
   if (value_length != hp.head_dim) {
     keys.fail("attention.value_length", fmt::format("is {}, unlike key_length {}", value_length, hp.head_dim),
               "use a model with equal lengths");

@@ -11,17 +11,29 @@
 
 namespace engine {
 
+// What the RMS norm of queries and keys, before RoPE, goes over.
+enum class QkNorm {
+  kNone,
+  kHead,  // each head; weights (head_dim)
+  kAll    // all heads of a token together; weights (heads * head_dim)
+};
+
 struct Architecture {
   std::string_view name;  // general.architecture, and the prefix of its keys
   RopeKind rope;
-  bool tied_output;      // without output.weight, token_embd.weight serves
-  bool whole_head_rope;  // n_rot must equal head_dim
+  bool tied_output;              // without output.weight, token_embd.weight serves
+  bool whole_head_rope = false;  // n_rot must equal head_dim
+  bool qkv_bias = false;         // queries, keys and values have a bias
+  QkNorm qk_norm = QkNorm::kNone;
+  bool experts = false;         // every layer is a mixture of experts
+  bool selection_bias = false;  // exp_probs_b.bias, added for the choice of experts alone
+  kernels::Gating gating = kernels::Gating::kSoftmax;  // the only kind of this architecture's experts
 };
 
 std::span<const Architecture> architectures();
 // nullptr when the name is unknown.
 const Architecture* find_architecture(std::string_view name);
-std::string architecture_names();  // "llama", for error messages
+std::string architecture_names();  // "llama, qwen2, ...", for error messages
 
 // The hyperparameters as the file's keys give them. n_vocab is the tokenizer's, or the vocab_size key's, or 0
 // when the file has neither. Errors name `where` and the key.

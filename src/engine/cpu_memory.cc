@@ -28,6 +28,22 @@ Partial take_partial(Carver& carver, uint64_t queries, uint64_t dim_v) {
   return partial;
 }
 
+ExpertSpace take_experts(Carver& carver, uint64_t rows, const HParams& hp) {
+  const auto n_expert = static_cast<uint64_t>(hp.n_expert);
+  const uint64_t slots = rows * static_cast<uint64_t>(hp.n_expert_used);
+  ExpertSpace space;
+  space.logits = carver.take<float>(rows * n_expert);
+  space.chosen = carver.take<int>(slots);
+  space.weight = carver.take<float>(slots);
+  space.slot = carver.take<int>(slots);
+  space.row_of = carver.take<int>(slots);
+  space.begin = carver.take<int>(n_expert + 1);
+  space.by_size = carver.take<int>(n_expert);
+  space.n_active = carver.take<int>(1);
+  space.x = carver.take<float>(slots * static_cast<uint64_t>(hp.n_embd));
+  return space;
+}
+
 }  // namespace
 
 Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const BackendOptions& options,
@@ -47,8 +63,12 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
   space.act.a = carver.take<float>(rows * q_width);
   space.act.k = carver.take<float>(rows * kv_width);
   space.act.v = carver.take<float>(rows * kv_width);
-  space.act.gate = carver.take<float>(rows * n_ff);
-  space.act.up = carver.take<float>(rows * n_ff);
+  const uint64_t ffn_rows = hp.n_expert > 0 ? rows * static_cast<uint64_t>(hp.n_expert_used) : rows;
+  space.act.gate = carver.take<float>(ffn_rows * n_ff);
+  space.act.up = carver.take<float>(ffn_rows * n_ff);
+  if (hp.n_expert > 0) {
+    space.experts = take_experts(carver, rows, hp);
+  }
   space.cos_sin = carver.take<float>(rows * static_cast<uint64_t>(hp.n_rot));
   const uint64_t queries = static_cast<uint64_t>(block_rows(static_cast<int>(group))) * group;
   for (int i = 0; i < n_threads; ++i) {
@@ -59,6 +79,9 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
     thread.visible = carver.take<int>(queries);
     thread.chunk = take_partial(carver, queries, head_dim);
     thread.total = take_partial(carver, queries, head_dim);
+    thread.expert_logits = carver.take<float>(static_cast<uint64_t>(hp.n_expert));
+    thread.chosen = carver.take<int>(static_cast<uint64_t>(hp.n_expert_used));
+    thread.expert_weight = carver.take<float>(static_cast<uint64_t>(hp.n_expert_used));
     space.threads.push_back(thread);
   }
   const int64_t tokens = int64_t{kv.n_pages} / std::max(1, kv.n_seqs) * kv.page_tokens;

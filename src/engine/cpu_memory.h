@@ -62,11 +62,30 @@ struct ThreadScratch {
   float* scores = nullptr;  // [queries x kChunkTokens]
   int* visible = nullptr;   // [queries]: how many tokens of the sequence each may see
   Partial chunk, total;
+  // The experts of a step's only row (cpu_experts.cc), which every worker chooses for itself:
+  float* expert_logits = nullptr;  // [n_expert]
+  int* chosen = nullptr;           // [n_expert_used]
+  float* expert_weight = nullptr;  // [n_expert_used]
+};
+
+// The rows of a step by experts. A slot is a row together with one of its experts; slots are ordered by expert,
+// then by row, so that each expert's are neighbours.
+struct ExpertSpace {
+  float* logits = nullptr;  // (rows, n_expert): the router's
+  int* chosen = nullptr;    // (rows, n_expert_used), best first
+  float* weight = nullptr;  // (rows, n_expert_used)
+  int* slot = nullptr;      // (rows, n_expert_used): where each of chosen is
+  int* row_of = nullptr;    // [slots]
+  int* begin = nullptr;     // [n_expert + 1]: the first slot of an expert
+  int* by_size = nullptr;   // [n_expert]: experts that have slots, those with most first
+  int* n_active = nullptr;  // [1]: how many have
+  float* x = nullptr;       // (slots, n_embd): what experts read, then what they give
 };
 
 struct Workspace {
   Activations act;
   float* cos_sin = nullptr;  // (rows, n_rot)
+  ExpertSpace experts;       // nothing in a dense model
   std::vector<ThreadScratch> threads;
   // For decode, where heads are too few to share out: one Partial of `group` queries per item and chunk of
   // context.

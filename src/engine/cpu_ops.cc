@@ -10,15 +10,6 @@ namespace {
 // Rows of x that stay in the L2 cache while a chunk of weight rows passes over them.
 constexpr int kTileTokens = 64;
 
-size_t at(int64_t row, int64_t stride) {
-  return static_cast<size_t>(row * stride);
-}
-
-// Pieces small enough to balance big and little cores, large enough that the counter costs nothing.
-int64_t chunk_rows(int64_t rows, int n_workers) {
-  return std::clamp<int64_t>(rows / (int64_t{n_workers} * 8), 8, 64);
-}
-
 int chunks_of(int tokens) {
   return (tokens + kChunkTokens - 1) / kChunkTokens;
 }
@@ -82,6 +73,10 @@ void CpuOps::linear(const float* x, int n_rows, std::initializer_list<Product> p
       const int64_t row0 = std::max<int64_t>(begin - first, 0), row1 = std::min(end - first, product.w->rows);
       if (row0 < row1) {
         multiply(*product.w, row0, row1, x, n_rows, product.y);
+        for (int64_t i = 0; i < n_rows && product.bias != nullptr; ++i) {
+          kernels::add(product.y + at(i, product.w->rows) + row0, product.bias + row0,
+                       static_cast<int>(row1 - row0));
+        }
       }
       first += product.w->rows;
     }
@@ -125,25 +120,53 @@ void CpuOps::head(const float* h, const float* weight, float* x, const kernels::
   linear(norm(n, row_of, h, weight, x), n, {Product{&output, region_.logits}});
 }
 
-void CpuOps::rotate_and_store(int layer, float* q, float* k, const float* v) {
+void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const float* v, float* out) {
   const HParams& hp = region_.model.hp;
+  const LayerWeights& w = region_.model.layers[static_cast<size_t>(layer)];
   const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  const int dim = kv.dim_k;
   const auto rotate = hp.rope == RopeKind::kNorm ? kernels::rope_norm : kernels::rope_neox;
+  // A norm over all heads is finished head by head, its scale computed anew by whoever comes to a row: cheaper
+  // than meeting for it.
+  const auto scale_of_row = [&](const float* x, const float* weight, int row, int heads) {
+    const bool all = weight != nullptr && hp.qk_norm_all;
+    return all ? kernels::rms_scale(x + at(row, int64_t{heads} * dim), heads * dim, hp.rms_eps) : 0;
+  };
+  const auto turn = [&](const float* x, const float* weight, float scale, int head, const float* cos_sin,
+                        float* y) {
+    if (weight == nullptr) {
+      std::copy_n(x, dim, y);
+    } else if (hp.qk_norm_all) {
+      kernels::scale_by(x, scale, weight + at(head, dim), dim, y);
+    } else {
+      kernels::rms_norm(x, weight, dim, hp.rms_eps, y);
+    }
+    rotate(y, hp.n_rot, cos_sin);
+  };
   // An item is a KV head of a row with its query heads; item i's are query heads i * group and on.
   worker_.for_chunks(int64_t{n_rows()} * kv.heads, 4, [&](int64_t begin, int64_t end) {
+    int scaled_row = -1;
+    float q_scale = 0, k_scale = 0;
     for (int64_t i = begin; i < end; ++i) {
       const int row = static_cast<int>(i / kv.heads), head = static_cast<int>(i % kv.heads);
       const float* cos_sin = region_.space.cos_sin + at(row, hp.n_rot);
-      for (int64_t j = i * kv.group; j < (i + 1) * kv.group; ++j) {
-        rotate(q + at(j, kv.dim_k), hp.n_rot, cos_sin);
+      if (row != scaled_row) {
+        q_scale = scale_of_row(q, w.q_norm, row, kv.heads * kv.group);
+        k_scale = scale_of_row(k, w.k_norm, row, kv.heads);
+        scaled_row = row;
       }
-      rotate(k + at(i, kv.dim_k), hp.n_rot, cos_sin);
+      for (int j = 0; j < kv.group; ++j) {
+        const size_t query = at(i * kv.group + j, dim);
+        turn(q + query, w.q_norm, q_scale, head * kv.group + j, cos_sin, out + query);
+      }
+      float* key = scratch_.query;
+      turn(k + at(i, dim), w.k_norm, k_scale, head, cos_sin, key);
       const auto seq = std::ranges::find_if(region_.step.seqs,
                                             [row](const SeqRows& rows) { return row < rows.row0 + rows.n; });
       const int token = seq->n_past + row - seq->row0;
       const int page = seq->pages[static_cast<size_t>(token / kernels::kPageTokens)];
       const int slot = token % kernels::kPageTokens;
-      kv.k->write_row(k + at(i, kv.dim_k), kv.dim_k, region_.arena.k(layer, page, head), slot);
+      kv.k->write_row(key, dim, region_.arena.k(layer, page, head), slot);
       kv.v->write_row(v + at(i, kv.dim_v), kv.dim_v, region_.arena.v(layer, page, head), slot);
     }
   });

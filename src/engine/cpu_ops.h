@@ -2,6 +2,7 @@
 // The walker's operations on the CPU: one instance per worker of a parallel region, all making the same
 // calls.
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "kernels/threads.h"
@@ -34,11 +35,12 @@ class CpuOps {
   void prepare_rope();
   void embed(const kernels::Matrix& table, float* y);
   void norm_linear(const float* h, const float* weight, float* x, std::initializer_list<Product> products);
-  void rotate_and_store(int layer, float* q, float* k, const float* v);
+  void rotate_and_store(int layer, const float* q, const float* k, const float* v, float* out);
   void attention(int layer, const float* q, float* a);
   void linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y);
   void norm_swiglu(const float* h, const float* weight, float* x, const kernels::Matrix& w_gate,
                    const kernels::Matrix& w_up, float* gate, float* up);
+  void experts(float* h, const LayerWeights& w, float* x);  // cpu_experts.cc
   void head(const float* h, const float* weight, float* x, const kernels::Matrix& output);
 
  private:
@@ -47,6 +49,12 @@ class CpuOps {
     const SeqRows* seq;
     int first, rows;  // within the sequence's rows of this step
   };
+  static size_t at(int64_t row, int64_t stride) { return static_cast<size_t>(row * stride); }
+  // Pieces small enough to balance big and little cores, large enough that the counter costs nothing; whole
+  // fours, which kernels::matmul likes best.
+  static int64_t chunk_rows(int64_t rows, int n_workers) {
+    return std::clamp<int64_t>(rows / (int64_t{n_workers} * 8), 8, 64) / 4 * 4;
+  }
   int n_rows() const { return static_cast<int>(region_.step.token.size()); }
   template <class RowOf>
   const float* norm(int n, RowOf row_of, const float* h, const float* weight, float* x);
@@ -56,6 +64,9 @@ class CpuOps {
   void attend_block(int layer, int head, const Block& block, const float* q, float* a);
   void attend_split(int layer, const float* q, float* a, int max_chunks);
   Partial split_slot(int64_t index, const KvLayer& kv) const;
+  void experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router, const float* normed);
+  void experts_of_many(float* h, const LayerWeights& w, const kernels::Router& router, const float* normed);
+  void group_by_expert() const;
   void multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows, float* y);
 
   const CpuRegion& region_;

@@ -40,13 +40,16 @@ class Weights {
   bool has(const std::string& name) const { return model_.file.find(name) != nullptr; }
 
   kernels::Matrix matrix(const std::string& name, int64_t cols, int64_t rows) {
-    const gguf::Tensor* tensor = take(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)});
-    const kernels::WeightFormat* format = format_of(tensor);
-    if (format == nullptr) {
-      return {};
-    }
-    const auto row_bytes = static_cast<size_t>(cols / format->block_values * format->block_bytes);
-    return {format, files_.data(*tensor), rows, cols, row_bytes};
+    return view(take(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows)}), cols, rows);
+  }
+
+  // n matrices of [rows, cols], one after the other.
+  Experts experts(const std::string& name, int64_t cols, int64_t rows, int64_t n) {
+    const gguf::Tensor* tensor =
+        take(name, {static_cast<uint64_t>(cols), static_cast<uint64_t>(rows), static_cast<uint64_t>(n)});
+    const kernels::Matrix first = view(tensor, cols, rows);
+    model_.expert_bytes += first.format == nullptr ? 0 : tensor->bytes;
+    return {first, first.row_bytes * static_cast<size_t>(rows)};
   }
 
   // Float32 in place where it lies aligned, a converted copy otherwise.
@@ -72,7 +75,7 @@ class Weights {
       if (!used_[i]) {
         fail(fmt::format("tensor '{}' is not one that {} models have here", model_.file.tensors[i].name,
                          model_.hp.architecture),
-             "use a model without it; biases, fused and expert tensors are not supported yet");
+             "use a model without it");
         return;
       }
     }
@@ -83,6 +86,16 @@ class Weights {
     if (!failure_) {
       failure_ = base::error(model_.path, std::move(what), std::move(next));
     }
+  }
+
+  // The first rows of a tensor; an empty matrix where its type is not supported.
+  kernels::Matrix view(const gguf::Tensor* tensor, int64_t cols, int64_t rows) {
+    const kernels::WeightFormat* format = format_of(tensor);
+    if (format == nullptr) {
+      return {};
+    }
+    const auto row_bytes = static_cast<size_t>(cols / format->block_values * format->block_bytes);
+    return {format, files_.data(*tensor), rows, cols, row_bytes};
   }
 
   const gguf::Tensor* take(const std::string& name, const std::vector<uint64_t>& dims) {
@@ -152,10 +165,30 @@ void take_weights(Model& model, const Architecture& row, Weights& weights) {
     layer.k = weights.matrix(name("attn_k"), hp.n_embd, kv_width);
     layer.v = weights.matrix(name("attn_v"), hp.n_embd, kv_width);
     layer.o = weights.matrix(name("attn_output"), q_width, hp.n_embd);
+    if (row.qkv_bias) {
+      layer.q_bias = weights.vector(fmt::format("blk.{}.attn_q.bias", i), q_width);
+      layer.k_bias = weights.vector(fmt::format("blk.{}.attn_k.bias", i), kv_width);
+      layer.v_bias = weights.vector(fmt::format("blk.{}.attn_v.bias", i), kv_width);
+    }
+    if (row.qk_norm != QkNorm::kNone) {
+      const bool all = row.qk_norm == QkNorm::kAll;
+      layer.q_norm = weights.vector(name("attn_q_norm"), all ? q_width : hp.head_dim);
+      layer.k_norm = weights.vector(name("attn_k_norm"), all ? kv_width : hp.head_dim);
+    }
     layer.ffn_norm = weights.vector(name("ffn_norm"), hp.n_embd);
-    layer.gate = weights.matrix(name("ffn_gate"), hp.n_embd, hp.n_ff);
-    layer.up = weights.matrix(name("ffn_up"), hp.n_embd, hp.n_ff);
-    layer.down = weights.matrix(name("ffn_down"), hp.n_ff, hp.n_embd);
+    if (row.experts) {
+      layer.router = weights.matrix(name("ffn_gate_inp"), hp.n_embd, hp.n_expert);
+      if (row.selection_bias) {
+        layer.router_bias = weights.vector(fmt::format("blk.{}.exp_probs_b.bias", i), hp.n_expert);
+      }
+      layer.gate_exps = weights.experts(name("ffn_gate_exps"), hp.n_embd, hp.n_ff, hp.n_expert);
+      layer.up_exps = weights.experts(name("ffn_up_exps"), hp.n_embd, hp.n_ff, hp.n_expert);
+      layer.down_exps = weights.experts(name("ffn_down_exps"), hp.n_ff, hp.n_embd, hp.n_expert);
+    } else {
+      layer.gate = weights.matrix(name("ffn_gate"), hp.n_embd, hp.n_ff);
+      layer.up = weights.matrix(name("ffn_up"), hp.n_embd, hp.n_ff);
+      layer.down = weights.matrix(name("ffn_down"), hp.n_ff, hp.n_embd);
+    }
     model.layers.push_back(layer);
   }
 }
@@ -215,6 +248,18 @@ void keep_resident(std::span<const std::byte> bytes, const LoadOptions& options,
 
 }  // namespace
 
+uint64_t bytes_per_step(const Model& model, int64_t experts) {
+  const kernels::Matrix& table = model.token_embd;
+  const bool tied = model.output.data == table.data;
+  uint64_t bytes = model.weight_bytes - model.expert_bytes;
+  bytes -= tied ? 0 : static_cast<uint64_t>(table.rows) * table.row_bytes;
+  for (const LayerWeights& layer : model.layers) {  // layers may be stored in types of their own
+    const size_t expert = layer.gate_exps.bytes + layer.up_exps.bytes + layer.down_exps.bytes;
+    bytes += expert * static_cast<uint64_t>(experts) / model.layers.size();
+  }
+  return bytes;
+}
+
 base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, const LoadOptions& options) {
   auto opened = gguf::open_model(path, options.mmap ? gguf::Access::kMap : gguf::Access::kRead);
   if (!opened) {
@@ -237,6 +282,7 @@ base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, c
     return hp.failure();
   }
   model->hp = *std::move(hp);
+  model->hp.qk_norm_all = row->qk_norm == QkNorm::kAll;
   Weights weights(*model, *files);
   take_weights(*model, *row, weights);
   weights.refuse_unused();

@@ -14,25 +14,28 @@ namespace engine {
 struct Activations {
   float* h = nullptr;                    // (rows, n_embd): the residual stream
   float* x = nullptr;                    // (rows, n_embd): normalised input of a block, then its output
-  float *q = nullptr, *a = nullptr;      // (rows, n_head*head_dim)
+  float *q = nullptr, *a = nullptr;      // (rows, n_head*head_dim): queries, rotated queries, then attention
   float *k = nullptr, *v = nullptr;      // (rows, n_head_kv*head_dim)
-  float *gate = nullptr, *up = nullptr;  // (rows, n_ff)
+  float *gate = nullptr, *up = nullptr;  // (rows, n_ff); with experts (rows * n_expert_used, n_ff)
 };
 
-// y (rows, w.rows) = x * w^T
+// y (rows, w.rows) = x * w^T + bias
 struct Product {
   const kernels::Matrix* w;
   float* y;
+  const float* bias = nullptr;
 };
 
 // Ops; each ends when its results are there for the next:
 //   activations() -> const Activations&
 //   embed(table, y)                             y row = table row of the row's token
 //   norm_linear(h, weight, x, {products})       products of the RMS norm of every row; x is room for the norms
-//   rotate_and_store(layer, q, k, v)            RoPE on every head of q and k, in place; k and v go to the cache
+//   rotate_and_store(layer, q, k, v, out)       norm, where the layer has one, and RoPE of every head of q and
+//                                               k; the queries into out, k and v into the cache
 //   attention(layer, q, a)                      causal; reads the step's own rows back from the cache
 //   linear_add(x, w, tmp, y)                    y += x * w^T; tmp is as large as y
 //   norm_swiglu(h, weight, x, w_gate, w_up, gate, up)   gate = silu(norm * w_gate^T) * (norm * w_up^T)
+//   experts(h, layer weights, x)                h += the mix of each row's chosen experts on its norm
 //   head(h, weight, x, output)                  logits of the rows that want them
 
 template <class Ops>
@@ -44,16 +47,21 @@ template <class Ops>
 void attn_part(Ops& ops, const Model& model, int layer) {
   const LayerWeights& w = model.layers[static_cast<size_t>(layer)];
   const Activations& b = ops.activations();
-  ops.norm_linear(b.h, w.attn_norm, b.x, {Product{&w.q, b.q}, Product{&w.k, b.k}, Product{&w.v, b.v}});
-  ops.rotate_and_store(layer, b.q, b.k, b.v);
-  ops.attention(layer, b.q, b.a);
-  ops.linear_add(b.a, w.o, b.x, b.h);
+  ops.norm_linear(b.h, w.attn_norm, b.x,
+                  {Product{&w.q, b.q, w.q_bias}, Product{&w.k, b.k, w.k_bias}, Product{&w.v, b.v, w.v_bias}});
+  ops.rotate_and_store(layer, b.q, b.k, b.v, b.a);
+  ops.attention(layer, b.a, b.q);
+  ops.linear_add(b.q, w.o, b.x, b.h);
 }
 
 template <class Ops>
 void ffn_part(Ops& ops, const Model& model, int layer) {
   const LayerWeights& w = model.layers[static_cast<size_t>(layer)];
   const Activations& b = ops.activations();
+  if (model.hp.n_expert > 0) {
+    ops.experts(b.h, w, b.x);
+    return;
+  }
   ops.norm_swiglu(b.h, w.ffn_norm, b.x, w.gate, w.up, b.gate, b.up);
   ops.linear_add(b.gate, w.down, b.x, b.h);
 }

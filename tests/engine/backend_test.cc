@@ -73,6 +73,28 @@ TEST_CASE("logits do not depend on threads or ubatch, to the bit") {
   }
 }
 
+TEST_CASE("logits of a mixture of experts do not depend on threads or ubatch, to the bit") {
+  for (const std::string name : {"qwen3moe-f16", "minimax-m2-f16", "minimax-m2-q3_k_m"}) {
+    const std::string path = fixtures::reference_path("models/" + name + ".gguf");
+    if (path.empty()) {
+      MESSAGE("skipped: no reference data");
+      return;
+    }
+    CAPTURE(name);
+    const auto model = fixtures::load(path);
+    const auto tokens = long_prompt(model->hp.n_vocab, 150);
+    const auto base = fixtures::logits(*fixtures::open(model, options(1, 512)), tokens);
+    for (const int n_threads : {1, 2, 3}) {
+      for (const int n_ubatch : {1, 7, 64}) {
+        CAPTURE(n_threads);
+        CAPTURE(n_ubatch);
+        CHECK(
+            same_bits(fixtures::logits(*fixtures::open(model, options(n_threads, n_ubatch)), tokens), base));
+      }
+    }
+  }
+}
+
 TEST_CASE("eval gives the last row of eval_all, however the prompt is cut") {
   const auto model = fixtures::load(kTiny);
   const auto tokens = long_prompt(model->hp.n_vocab, 700);
@@ -91,7 +113,9 @@ TEST_CASE("eval gives the last row of eval_all, however the prompt is cut") {
 }
 
 TEST_CASE("two backends alternating at every part give the logits of one, to the bit") {
-  for (const std::string& path : {kTiny, fixtures::reference_path("models/llama31-hd64-f16.gguf")}) {
+  for (const std::string& path : {kTiny, fixtures::reference_path("models/llama31-hd64-f16.gguf"),
+                                  fixtures::reference_path("models/qwen3moe-f16.gguf"),
+                                  fixtures::reference_path("models/minimax-m2-f16.gguf")}) {
     if (path.empty()) {
       MESSAGE("skipped: no reference data");
       continue;

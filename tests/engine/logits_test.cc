@@ -44,9 +44,10 @@ TEST_CASE("logits equal llama.cpp's within 1e-3 of their standard deviation") {
   }
   const auto tokens = fixtures::read_tokens(root + "/tokens.json");
   for (const std::string name :
-       {"llama-f16", "llama-q8_0", "llama-q4_0", "llama-q4_1", "llama-q5_0", "llama-q5_1", "llama-q2_k",
-        "llama-q3_k_s", "llama-q4_k_s", "llama-q5_k_s", "llama-q6_k", "llama-iq3_s", "llama-iq4_nl",
-        "llama-iq4_xs", "llama31-hd64-f16", "llama-yarn-f16"}) {
+       {"llama-f16",    "llama-q8_0",     "llama-q4_0",       "llama-q4_1",     "llama-q5_0", "llama-q5_1",
+        "llama-q2_k",   "llama-q3_k_s",   "llama-q4_k_s",     "llama-q5_k_s",   "llama-q6_k", "llama-iq3_s",
+        "llama-iq4_nl", "llama-iq4_xs",   "llama31-hd64-f16", "llama-yarn-f16", "qwen2-f16",  "qwen3-f16",
+        "qwen3moe-f16", "minimax-m2-f16", "minimax-m2-q3_k_m"}) {
     CAPTURE(name);
     const auto model = fixtures::load(fmt::format("{}/{}.gguf", root, name));
     const auto golden = fixtures::read_floats(fmt::format("{}/{}.logits.f32", root, name));
