@@ -18,6 +18,8 @@ namespace {
 
 const std::string kDemo = fixtures::demo_model();
 
+constexpr int kLong = 16384;  // a context that takes seconds to fill
+
 bool has(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
 }
@@ -182,8 +184,8 @@ TEST_CASE("twenty requests for two slots: all are answered, two at a time") {
     clients.emplace_back([&, i] {
       const os::HttpResponse response = rig.post(
           "/completion",
-          fmt::format(R"({{"prompt":"number {}","n_predict":20,"temperature":0,"ignore_eos":true}})", i));
-      n_right += response.status == 200 && Json::parse(response.body)["tokens_predicted"] == 20;
+          fmt::format(R"({{"prompt":"number {}","n_predict":100,"temperature":0,"ignore_eos":true}})", i));
+      n_right += response.status == 200 && Json::parse(response.body)["tokens_predicted"] == 100;
       ++n_done;
     });
   }
@@ -200,14 +202,14 @@ TEST_CASE("twenty requests for two slots: all are answered, two at a time") {
   CHECK(most_waiting > 0);
   CHECK(most_running <= 2);
   CHECK(gauge(rig, "requests_deferred") == 0);
-  CHECK(gauge(rig, "tokens_predicted_total") == 400);
+  CHECK(gauge(rig, "tokens_predicted_total") == 2000);
 }
 
 TEST_CASE("a task that is cancelled, in its prompt or later, and one that fails leave the others alone") {
-  Rig rig(options(4, 4 * 2048, false));
+  Rig rig(options(4, 4 * kLong, false));
   const std::vector<int> expected = finish(*rig.submit(120)).result.tokens;
   auto bystander = rig.submit(120);
-  auto in_prompt = rig.submit(5, 2000, -1, 301), in_text = rig.submit(-1, 4, -1, 302);
+  auto in_prompt = rig.submit(-1, 2000, -1, 301), in_text = rig.submit(-1, 4, -1, 302);
   engine::GenerationParams nothing_left;
   nothing_left.sampling.temperature = 0;
   for (int token = 0; token < rig.tokenizer->n_vocab(); ++token) {
@@ -226,23 +228,21 @@ TEST_CASE("a task that is cancelled, in its prompt or later, and one that fails 
 }
 
 TEST_CASE("a generating slot goes on while another's long prompt is read") {
-  auto chosen = options(2, 2 * 4096, false);
+  auto chosen = options(2, 2 * kLong, false);
   chosen.n_batch = 32;
   Rig rig(chosen);
-  auto talker = rig.submit(3000, 3);
+  auto talker = rig.submit(-1, 3);
   await(*talker, GenerationEvent::Kind::kToken);
-  auto reader = rig.submit(1, 3000, -1, 301);
-  await(*reader, GenerationEvent::Kind::kStarted);
-  const auto n_before = rig.generator->view().slots[0].n_decoded;
-  CHECK(finish(*reader).result.tokens.size() == 1);
+  const int n_before = rig.generator->view().slots[0].n_decoded;
+  CHECK(finish(*rig.submit(1, 3000, -1, 301)).result.tokens.size() == 1);
   // One token for every piece of the prompt, of 31 tokens.
-  CHECK(rig.generator->view().slots[0].n_decoded - n_before > 3000 / 31 / 2);
+  CHECK(rig.generator->view().slots[0].n_decoded - n_before >= 3000 / 31);
   talker->cancel();
   CHECK(finish(*talker).status == 503);
 }
 
 TEST_CASE("id_slot: there and nowhere else, and others overtake who waits for it") {
-  Rig rig(options(3, 3 * 2048, false));
+  Rig rig(options(3, 3 * kLong, false));
   auto holder = rig.submit(-1, 3, 1);
   await(*holder, GenerationEvent::Kind::kToken);
   auto waits = rig.submit(2, 3, 4);  // 4 modulo 3
@@ -258,7 +258,7 @@ TEST_CASE("id_slot: there and nowhere else, and others overtake who waits for it
 }
 
 TEST_CASE("a prompt finds its prefix in a slot of its own, or shares that of a busy one") {
-  Rig rig(options(2, 2 * 2048, false));
+  Rig rig(options(2, 2 * kLong, false));
   const GenerationEvent first = finish(*rig.submit(5, 600));
   const GenerationEvent again = finish(*rig.submit(5, 600));
   CHECK(again.result.id_slot == first.result.id_slot);
@@ -304,7 +304,7 @@ TEST_CASE("one cache for all: idle slots give way, then the youngest request, an
 }
 
 TEST_CASE("stop() ends every task, running and waiting") {
-  Rig rig(options(2, 2 * 2048, false));
+  Rig rig(options(2, 2 * kLong, false));
   std::vector<std::shared_ptr<engine::Task>> tasks;
   for (int i = 0; i < 5; ++i) {
     tasks.push_back(rig.submit(-1, 3 + 400 * i, -1, 301 + i));
