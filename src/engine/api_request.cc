@@ -351,58 +351,6 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
   return std::nullopt;
 }
 
-MaybeError parse_messages(const Json& body, std::vector<ChatMessage>& out, bool& open_end) {
-  auto messages = body.find("messages");
-  if (messages == body.end()) {
-    return invalid_request("'messages' is required");
-  }
-  if (!messages->is_array()) {
-    return invalid_request("Expected 'messages' to be an array");
-  }
-  for (const Json& message : *messages) {
-    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
-      return invalid_request("Each message must be an object with a 'role'");
-    }
-    ChatMessage& added = out.emplace_back(ChatMessage{message["role"].get<std::string>(), ""});
-    auto content = message.find("content");
-    if (content == message.end() || content->is_null()) {
-      if (added.role != "assistant") {
-        return invalid_request("All non-assistant messages must contain 'content'");
-      }
-    } else if (content->is_string()) {
-      added.content = content->get<std::string>();
-    } else if (content->is_array()) {
-      for (const Json& part : *content) {
-        if (base::json_get<std::string>(part, "type", "") != "text") {
-          return invalid_request("unsupported content[].type: only 'text' is supported");
-        }
-        added.content += base::json_get<std::string>(part, "text", "");
-      }
-    } else {
-      return invalid_request("Invalid 'content': expected a string or an array");
-    }
-  }
-  open_end = !out.empty() && out.back().role == "assistant";
-  if (open_end && out.size() >= 2 && out[out.size() - 2].role == "assistant") {
-    return invalid_request("Cannot have 2 or more assistant messages at the end of the list.");
-  }
-  return std::nullopt;
-}
-
-ReasoningWish parse_reasoning(const Json& body) {
-  ReasoningWish wish;
-  auto options = body.find("chat_template_kwargs");
-  if (options != body.end() && options->is_object()) {
-    wish.thinking = base::json_get(*options, "enable_thinking", true);
-  }
-  for (const char* budget : {"reasoning_budget_tokens", "thinking_budget_tokens"}) {
-    wish.thinking = wish.thinking && base::json_get(body, budget, -1) != 0;
-  }
-  wish.thinking = wish.thinking && base::json_get<std::string>(body, "reasoning_effort", "") != "none";
-  wish.split = base::json_get<std::string>(body, "reasoning_format", "") != "none";
-  return wish;
-}
-
 MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {
   auto tokens = body.find("tokens");
   if (tokens == body.end()) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "src/engine/reasoning_budget.h"
 #include "src/engine/sampler.h"
 
 namespace engine {
@@ -25,6 +26,7 @@ struct GenerationParams {
   std::vector<std::string> stop;
   int n_probs = 0;           // likeliest tokens to report with each generated one; 0: no probabilities at all
   bool cache_prompt = true;  // reuse the rows of a common prefix with the prompt before
+  ReasoningLimit reasoning;
 };
 
 // llama-server's `timings`; every member is what its name says there.

@@ -92,7 +92,7 @@ void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& 
                      {"endpoint_slots", context.options.slots},
                      {"endpoint_props", false},
                      {"endpoint_metrics", context.options.metrics},
-                     {"chat_template", context.loaded.chat_template},
+                     {"chat_template", context.loaded.chat.text()},
                      {"bos_token", token_text(tokenizer.bos())},
                      {"eos_token", token_text(tokenizer.eos())},
                      {"build_info", build_info()},
@@ -159,13 +159,13 @@ void detokenize(const RouteContext& context, const os::HttpIncoming& request, os
 
 void apply_template(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
   with_json(request, reply, [&](const Json& json) -> MaybeError {
-    std::vector<ChatMessage> messages;
-    bool open_end = false;
-    if (MaybeError error = parse_messages(json, messages, open_end)) {
+    ChatRequest chat;
+    if (MaybeError error = parse_chat(json, context.options.chat.reasoning, chat)) {
       return error;
     }
     reply_json(reply,
-               {{"prompt", context.loaded.chat->render(messages, open_end, parse_reasoning(json).thinking)}});
+               {{"prompt", context.loaded.chat.render(std::move(chat.messages), chat.end,
+                                                      chat.reasoning.thinking, context.loaded.bos())}});
     return std::nullopt;
   });
 }
