@@ -65,7 +65,7 @@ struct AnswerFacts {
   int64_t created = 0;                         // seconds since 1970
   int index = 0, n_prompt = 0;
   bool reasons = false, in_reasoning = false;  // chat: the text may begin with reasoning; it begins inside it
-  std::string opened;                          // chat: what the prompt has of the answer already
+  std::string opened = {};                     // chat: what the prompt has of the answer already
   const Tokenizer* tokenizer = nullptr;        // for probabilities
 };
 

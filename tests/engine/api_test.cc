@@ -51,13 +51,6 @@ std::string completion_error(const std::string& text) {
   return error ? engine::error_body(*error) : "";
 }
 
-std::string messages_error(const std::string& text) {
-  std::vector<engine::ChatMessage> messages;
-  bool open_end = false;
-  auto error = engine::parse_messages(Json::parse(text), messages, open_end);
-  return error ? error->message : "";
-}
-
 }  // namespace
 
 TEST_CASE("errors are llama-server's, byte for byte") {
@@ -93,8 +86,6 @@ TEST_CASE("errors are llama-server's, byte for byte") {
       R"({"error":{"code":400,"message":"request (3002 tokens) exceeds the available context size (1024 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":3002,"n_ctx":1024}})");
   CHECK_FALSE(engine::check_context(std::vector<int>(1023), 1024).has_value());
   CHECK(engine::check_context(std::vector<int>(1024), 1024).has_value());
-  CHECK(messages_error("{}") == "'messages' is required");
-  CHECK(messages_error(R"({"messages": "x"})") == "Expected 'messages' to be an array");
 }
 
 TEST_CASE("fields become parameters, aliases and nulls included") {
@@ -181,25 +172,6 @@ TEST_CASE("text that cannot fit the context is refused before it is tokenized, t
     REQUIRE(refused.has_value());
     CHECK(refused->type == "exceed_context_size_error");
   }
-}
-
-TEST_CASE("messages: parts, null content, and an assistant's turn to continue") {
-  std::vector<engine::ChatMessage> m;
-  bool open_end = false;
-  REQUIRE_FALSE(engine::parse_messages(
-                    Json::parse(R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"},
-      {"type": "text", "text": "y"}]}, {"role": "assistant", "content": "z"}]})"),
-                    m, open_end)
-                    .has_value());
-  CHECK(m[0].content == "xy");
-  CHECK(open_end);
-  CHECK(messages_error(R"({"messages": [{"role": "user"}]})") != "");
-  CHECK(messages_error(R"({"messages": [1]})") != "");
-  CHECK(messages_error(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})") != "");
-  CHECK(
-      messages_error(
-          R"({"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]})") !=
-      "");
 }
 
 TEST_CASE("timings follow llama-server's formulas") {
