@@ -53,6 +53,8 @@ MaybeError parse_chat(const base::Json& body, const ReasoningOptions& defaults, 
 // Thinking that is switched off is thinking that ends where it begins, whatever the prompt could do about it.
 ReasoningLimit reasoning_limit(const ChatRequest& request, const ChatFamily& family,
                                const Tokenizer& tokenizer);
+// What /tokenize gets: a string, or a mix of strings and ids in range.
+MaybeError parse_text(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
 // Ids in range.
 MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
 // Both are exceed_context_size_error; check_text before tokenizing, for what is surely too long.

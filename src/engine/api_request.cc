@@ -310,9 +310,13 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   fields.number("id_slot", id_slot, -1, kMaxInt);
   double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
   fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);
+  double ignored = 0;  // the context never shifts, but llama-server checks these
+  fields.number("n_keep", ignored, -1, kMaxInt, true);
+  fields.number("n_discard", ignored, 0, kMaxInt, true);
+  constexpr double kSeeds = 4294967296.0;  // larger ones are taken modulo this; negative ones ask for any
   double seed = s.seed;
-  fields.number("seed", seed, -1, kRandomSeed, true);
-  s.seed = seed < 0 ? kRandomSeed : static_cast<uint32_t>(seed);
+  fields.number("seed", seed, -1, 9e18);
+  s.seed = seed < 0 ? kRandomSeed : static_cast<uint32_t>(std::fmod(seed, kSeeds));
   fields.boolean("ignore_eos", s.ignore_eos);
   fields.boolean("cache_prompt", p.cache_prompt);
   fields.boolean("stream", out.stream);
@@ -335,8 +339,11 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
   if (prompt == body.end()) {
     return invalid_request("[json.exception.out_of_range.403] key 'prompt' not found");
   }
+  if (prompt->is_array() && prompt->empty()) {
+    return invalid_request("\"prompt\" must not be empty");
+  }
   // An array is one prompt when it has a number in it; otherwise its elements are prompts.
-  several = prompt->is_array() && !prompt->empty();
+  several = prompt->is_array();
   for (const Json& item : *prompt) {
     several = several && !item.is_number();
   }
@@ -347,6 +354,30 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
     if (MaybeError error = read_prompt(item, tokenizer, n_ctx, out.emplace_back())) {
       return error;
     }
+  }
+  return std::nullopt;
+}
+
+MaybeError parse_text(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {
+  auto content = body.find("content");
+  if (content == body.end() || content->is_null()) {
+    return std::nullopt;
+  }
+  bool special = base::json_get(body, "add_special", false);
+  const bool parse_special = base::json_get(body, "parse_special", true);
+  // Only the first piece begins the text.
+  for (const Json& piece : content->is_array() ? *content : Json::array({*content})) {
+    if (piece.is_string()) {
+      const std::vector<int> tokens =
+          tokenizer.encode(piece.get_ref<const std::string&>(), special, parse_special);
+      out.insert(out.end(), tokens.begin(), tokens.end());
+    } else if (piece.is_number_integer() && content->is_array() && tokenizer.in_range(piece.get<int64_t>())) {
+      out.push_back(piece.get<int>());
+    } else {
+      return invalid_request(
+          "Field 'content': must be a string, or an array of strings and of token ids in range");
+    }
+    special = false;
   }
   return std::nullopt;
 }
