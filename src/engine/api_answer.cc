@@ -152,7 +152,7 @@ Json completion_answer(const AnswerFacts& facts, const CompletionRequest& reques
   Json out = {{"index", facts.index},
               {"content", whole ? result.content : ""},
               {"tokens", whole && request.return_tokens ? Json(result.tokens) : Json::array()},
-              {"id_slot", 0},
+              {"id_slot", result.id_slot},
               {"stop", true},
               {"model", facts.model},
               {"tokens_predicted", result.tokens.size()},
