@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "src/base/json.h"
-#include "src/engine/chat.h"
+#include "src/engine/chat_options.h"
 #include "src/engine/generation_types.h"
 #include "src/engine/tokenizer.h"
 
@@ -43,14 +43,18 @@ MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer,
 // Text that cannot fit n_ctx is refused before it is tokenized.
 MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, int n_ctx,
                          std::vector<std::vector<int>>& out, bool& several);
-// open_end: the last message is the assistant's and is to be continued.
-MaybeError parse_messages(const base::Json& body, std::vector<ChatMessage>& out, bool& open_end);
-// How a chat request wants its reasoning: none at all (enable_thinking false, reasoning_effort none, a budget of
-// 0), or left within the answer (reasoning_format none).
-struct ReasoningWish {
-  bool thinking = true, split = true;
+// A conversation (api_chat.cc): what it asks for, over what the server does by default.
+struct ChatRequest {
+  std::vector<ChatMessage> messages;  // at least one
+  ChatEnd end = ChatEnd::kOpened;
+  ReasoningOptions reasoning;
 };
-ReasoningWish parse_reasoning(const base::Json& body);
+MaybeError parse_chat(const base::Json& body, const ReasoningOptions& defaults, ChatRequest& out);
+// Thinking that is switched off is thinking that ends where it begins, whatever the prompt could do about it.
+ReasoningLimit reasoning_limit(const ChatRequest& request, const ChatFamily& family,
+                               const Tokenizer& tokenizer);
+// What /tokenize gets: a string, or a mix of strings and ids in range.
+MaybeError parse_text(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
 // Ids in range.
 MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std::vector<int>& out);
 // Both are exceed_context_size_error; check_text before tokenizing, for what is surely too long.
@@ -63,6 +67,7 @@ struct AnswerFacts {
   int64_t created = 0;                         // seconds since 1970
   int index = 0, n_prompt = 0;
   bool reasons = false, in_reasoning = false;  // chat: the text may begin with reasoning; it begins inside it
+  std::string opened = {};                     // chat: what the prompt has of the answer already
   const Tokenizer* tokenizer = nullptr;        // for probabilities
 };
 

@@ -212,7 +212,7 @@ Json oai_completion(const AnswerFacts& facts, std::string_view text, const Gener
 }
 
 Json chat_answer(const AnswerFacts& facts, const GenerationResult& result) {
-  Json message = {{"role", "assistant"}, {"content", result.content}};
+  Json message = {{"role", "assistant"}, {"content", facts.opened + result.content}};
   if (facts.reasons) {
     ReasoningSplitter splitter(facts.in_reasoning);
     ReasoningSplitter::Parts parts = splitter.push(result.content), rest = splitter.flush();

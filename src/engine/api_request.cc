@@ -320,9 +320,13 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   fields.number("id_slot", p.id_slot, -1, kMaxInt);
   double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
   fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);
+  double ignored = 0;  // the context never shifts, but llama-server checks these
+  fields.number("n_keep", ignored, -1, kMaxInt, true);
+  fields.number("n_discard", ignored, 0, kMaxInt, true);
+  constexpr double kSeeds = 4294967296.0;  // larger ones are taken modulo this; negative ones ask for any
   double seed = s.seed;
-  fields.number("seed", seed, -1, kRandomSeed, true);
-  s.seed = seed < 0 ? kRandomSeed : static_cast<uint32_t>(seed);
+  fields.number("seed", seed, -1, 9e18);
+  s.seed = seed < 0 ? kRandomSeed : static_cast<uint32_t>(std::fmod(seed, kSeeds));
   fields.boolean("ignore_eos", s.ignore_eos);
   fields.boolean("cache_prompt", p.cache_prompt);
   fields.boolean("stream", out.stream);
@@ -345,8 +349,11 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
   if (prompt == body.end()) {
     return invalid_request("[json.exception.out_of_range.403] key 'prompt' not found");
   }
+  if (prompt->is_array() && prompt->empty()) {
+    return invalid_request("\"prompt\" must not be empty");
+  }
   // An array is one prompt when it has a number in it; otherwise its elements are prompts.
-  several = prompt->is_array() && !prompt->empty();
+  several = prompt->is_array();
   for (const Json& item : *prompt) {
     several = several && !item.is_number();
   }
@@ -365,56 +372,28 @@ MaybeError parse_prompts(const Json& body, const Tokenizer& tokenizer, int n_ctx
   return std::nullopt;
 }
 
-MaybeError parse_messages(const Json& body, std::vector<ChatMessage>& out, bool& open_end) {
-  auto messages = body.find("messages");
-  if (messages == body.end()) {
-    return invalid_request("'messages' is required");
+MaybeError parse_text(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {
+  auto content = body.find("content");
+  if (content == body.end() || content->is_null()) {
+    return std::nullopt;
   }
-  if (!messages->is_array()) {
-    return invalid_request("Expected 'messages' to be an array");
-  }
-  for (const Json& message : *messages) {
-    if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) {
-      return invalid_request("Each message must be an object with a 'role'");
-    }
-    ChatMessage& added = out.emplace_back(ChatMessage{message["role"].get<std::string>(), ""});
-    auto content = message.find("content");
-    if (content == message.end() || content->is_null()) {
-      if (added.role != "assistant") {
-        return invalid_request("All non-assistant messages must contain 'content'");
-      }
-    } else if (content->is_string()) {
-      added.content = content->get<std::string>();
-    } else if (content->is_array()) {
-      for (const Json& part : *content) {
-        if (base::json_get<std::string>(part, "type", "") != "text") {
-          return invalid_request("unsupported content[].type: only 'text' is supported");
-        }
-        added.content += base::json_get<std::string>(part, "text", "");
-      }
+  bool special = base::json_get(body, "add_special", false);
+  const bool parse_special = base::json_get(body, "parse_special", true);
+  // Only the first piece begins the text.
+  for (const Json& piece : content->is_array() ? *content : Json::array({*content})) {
+    if (piece.is_string()) {
+      const std::vector<int> tokens =
+          tokenizer.encode(piece.get_ref<const std::string&>(), special, parse_special);
+      out.insert(out.end(), tokens.begin(), tokens.end());
+    } else if (piece.is_number_integer() && content->is_array() && tokenizer.in_range(piece.get<int64_t>())) {
+      out.push_back(piece.get<int>());
     } else {
-      return invalid_request("Invalid 'content': expected a string or an array");
+      return invalid_request(
+          "Field 'content': must be a string, or an array of strings and of token ids in range");
     }
-  }
-  open_end = !out.empty() && out.back().role == "assistant";
-  if (open_end && out.size() >= 2 && out[out.size() - 2].role == "assistant") {
-    return invalid_request("Cannot have 2 or more assistant messages at the end of the list.");
+    special = false;
   }
   return std::nullopt;
-}
-
-ReasoningWish parse_reasoning(const Json& body) {
-  ReasoningWish wish;
-  auto options = body.find("chat_template_kwargs");
-  if (options != body.end() && options->is_object()) {
-    wish.thinking = base::json_get(*options, "enable_thinking", true);
-  }
-  for (const char* budget : {"reasoning_budget_tokens", "thinking_budget_tokens"}) {
-    wish.thinking = wish.thinking && base::json_get(body, budget, -1.0) != 0;
-  }
-  wish.thinking = wish.thinking && base::json_get<std::string>(body, "reasoning_effort", "") != "none";
-  wish.split = base::json_get<std::string>(body, "reasoning_format", "") != "none";
-  return wish;
 }
 
 MaybeError parse_tokens(const Json& body, const Tokenizer& tokenizer, std::vector<int>& out) {

@@ -20,6 +20,9 @@ class ReasoningSplitter {
   Parts push(std::string_view text);
   // What was kept back, at the end of the text.
   Parts flush();
+  bool inside() const { return state_ == State::kLead || state_ == State::kReasoning; }
+  // No reasoning can follow any more: it is over, or the text began without.
+  bool ended() const { return state_ == State::kAfter || state_ == State::kContent; }
 
  private:
   enum class State {

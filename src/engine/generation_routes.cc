@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <random>
+#include <utility>
 
 #include "src/engine/chat_reasoning.h"
 #include "src/engine/routes.h"
@@ -95,25 +96,12 @@ class Exchange {
     const int n_ctx = context_.loaded.generator->info().n_ctx;
     MaybeError error;
     if (form_ == Form::kChat) {
-      std::vector<ChatMessage> messages;
-      bool open_end = false;
-      error = parse_messages(body, messages, open_end);
-      if (!error) {
-        const ChatFamily& chat = *context_.loaded.chat;
-        const ReasoningWish wish = parse_reasoning(body);
-        facts_.reasons = chat.reasons && wish.split;
-        facts_.in_reasoning = chat.opens_reasoning(open_end, wish.thinking);
-        splitter_ = ReasoningSplitter(facts_.in_reasoning);
-        const std::string text = chat.render(messages, open_end, wish.thinking);
-        error = check_text(text, tokenizer, n_ctx);
-        if (!error) {
-          prompts_.push_back(tokenizer.encode(text, true, true));
-        }
-      }
+      error = prepare_chat(body);
     } else {
       error = parse_prompts(body, tokenizer, n_ctx, prompts_, several_);
     }
     if (!error) {
+      defaults.reasoning = reasoning_;
       error = parse_completion(body, tokenizer, defaults, request_);
     }
     if (!error && form_ == Form::kOaiCompletion) {
@@ -135,6 +123,28 @@ class Exchange {
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
             .count();
     return error;
+  }
+
+  MaybeError prepare_chat(const Json& body) {
+    ChatRequest chat;
+    if (MaybeError error = parse_chat(body, context_.options.chat.reasoning, chat)) {
+      return error;
+    }
+    const Tokenizer& tokenizer = context_.loaded.tokenizer;
+    const ChatFamily& family = context_.loaded.chat.family();
+    const bool thinking = chat.reasoning.thinking;
+    facts_.reasons = family.reasons() && chat.reasoning.split;
+    facts_.in_reasoning = family.opens_reasoning(chat.end, thinking);
+    facts_.opened = unsaid_ = chat.reasoning.split ? "" : family.opened_thinking(chat.end, thinking);
+    splitter_ = ReasoningSplitter(facts_.in_reasoning);
+    reasoning_ = reasoning_limit(chat, family, tokenizer);
+    const std::string text =
+        context_.loaded.chat.render(std::move(chat.messages), chat.end, thinking, context_.loaded.bos());
+    if (MaybeError error = check_text(text, tokenizer, context_.loaded.generator->info().n_ctx)) {
+      return error;
+    }
+    prompts_.push_back(tokenizer.encode(text, true, true));
+    return std::nullopt;
   }
 
   // What the answer shows of prompt i: with echo the text that was sent, else what the tokens spell.
@@ -231,7 +241,7 @@ class Exchange {
         if (facts_.reasons) {
           return send_parts(splitter_.push(event.text), event);
         }
-        return send_parts({"", event.text}, event);
+        return send_parts({"", std::exchange(unsaid_, "") + event.text}, event);
       }
     }
     return false;
@@ -318,6 +328,8 @@ class Exchange {
   std::vector<int> prompt_;               // the present one of them
   std::vector<TokenProbs> unsent_;        // of tokens whose text is held back
   ReasoningSplitter splitter_{false};
+  ReasoningLimit reasoning_;
+  std::string unsaid_;                  // what the prompt has of a streamed chat's answer already
   std::vector<TokenProbs> held_probs_;  // of chat pieces whose text the splitter keeps back
 };
 

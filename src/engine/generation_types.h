@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "src/engine/reasoning_budget.h"
 #include "src/engine/sampler.h"
 
 namespace engine {
@@ -23,7 +24,8 @@ struct GenerationParams {
   SamplerParams sampling;
   int n_predict = -1;  // -1: until the context is full; 0 still gives one token, as in llama-server
   std::vector<std::string> stop;
-  int n_probs = 0;           // likeliest tokens to report with each generated one; 0: no probabilities at all
+  int n_probs = 0;  // likeliest tokens to report with each generated one; 0: no probabilities at all
+  ReasoningLimit reasoning;
   bool cache_prompt = true;  // reuse the rows of a common prefix with a prompt before
   int id_slot = -1;          // modulo their number; -1: any
   // Also report how likely each token of the prompt was, with so many likeliest ones; -1: no. Nothing is reused

@@ -89,9 +89,12 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
   return std::nullopt;
 }
 
-std::string numerics_key(const Model& model, const ContextInfo& info) {
-  const std::string text = fmt::format("{:016x}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
-                                       info.cache_type_v, info.backend, base::version(), base::commit());
+std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
+  const ReasoningOptions& reasoning = chat.reasoning;
+  const std::string text = fmt::format(
+      "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k, info.cache_type_v,
+      info.backend, base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
+      reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   for (const char c : text) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;

@@ -94,7 +94,7 @@ void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& 
                      {"endpoint_slots", context.options.slots},
                      {"endpoint_props", false},
                      {"endpoint_metrics", context.options.metrics},
-                     {"chat_template", context.loaded.chat_template},
+                     {"chat_template", context.loaded.chat.text()},
                      {"bos_token", token_text(tokenizer.bos())},
                      {"eos_token", token_text(tokenizer.eos())},
                      {"build_info", build_info()},
@@ -139,9 +139,10 @@ void with_json(const os::HttpIncoming& request, os::HttpReply& reply, Body&& bod
 
 void tokenize(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
   with_json(request, reply, [&](const Json& json) -> MaybeError {
-    std::string content = base::json_get<std::string>(json, "content", "");
-    std::vector<int> tokens = context.loaded.tokenizer.encode(
-        content, base::json_get(json, "add_special", false), base::json_get(json, "parse_special", true));
+    std::vector<int> tokens;
+    if (MaybeError error = parse_text(json, context.loaded.tokenizer, tokens)) {
+      return error;
+    }
     const bool with_pieces = base::json_get(json, "with_pieces", false);
     if (with_pieces && tokens.size() > kMaxPieces) {
       return invalid_request(fmt::format("{} tokens; pieces are told of at most {}: send the text in parts",
@@ -167,17 +168,46 @@ void detokenize(const RouteContext& context, const os::HttpIncoming& request, os
   });
 }
 
+// The prompt of the conversation in `json`.
+MaybeError chat_prompt(const RouteContext& context, const Json& json, std::string& out) {
+  ChatRequest chat;
+  if (MaybeError error = parse_chat(json, context.options.chat.reasoning, chat)) {
+    return error;
+  }
+  out = context.loaded.chat.render(std::move(chat.messages), chat.end, chat.reasoning.thinking,
+                                   context.loaded.bos());
+  return std::nullopt;
+}
+
 void apply_template(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
   with_json(request, reply, [&](const Json& json) -> MaybeError {
-    std::vector<ChatMessage> messages;
-    bool open_end = false;
-    if (MaybeError error = parse_messages(json, messages, open_end)) {
-      return error;
+    std::string prompt;
+    MaybeError error = chat_prompt(context, json, prompt);
+    if (!error) {
+      reply_json(reply, {{"prompt", prompt}});
     }
-    reply_json(reply,
-               {{"prompt", context.loaded.chat->render(messages, open_end, parse_reasoning(json).thinking)}});
-    return std::nullopt;
+    return error;
   });
+}
+
+void count_chat_tokens(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply) {
+  with_json(request, reply, [&](const Json& json) -> MaybeError {
+    std::string prompt;
+    MaybeError error = chat_prompt(context, json, prompt);
+    if (!error) {
+      reply_json(reply, {{"input_tokens", context.loaded.tokenizer.encode(prompt, true, true).size()},
+                         {"object", "response.input_tokens"}});
+    }
+    return error;
+  });
+}
+
+// What llama-server has and this server has not.
+void not_offered(const RouteContext&, const os::HttpIncoming& request, os::HttpReply& reply) {
+  reply_error(reply, {501,
+                      "not_supported_error",
+                      fmt::format("This server does not support {}", std::string_view(request.path)),
+                      {}});
 }
 
 struct Row {
@@ -198,11 +228,25 @@ constexpr Row kRoutes[] = {
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
+    {"POST", "/chat/completions/input_tokens", count_chat_tokens},
+    {"POST", "/v1/chat/completions/input_tokens", count_chat_tokens},
     {"POST", "/completion", route_completion},
     {"POST", "/completions", route_completion},
     {"POST", "/v1/completions", route_oai_completion},
     {"POST", "/chat/completions", route_chat},
     {"POST", "/v1/chat/completions", route_chat},
+    {"POST", "/props", not_offered},
+    {"POST", "/infill", not_offered},
+    {"POST", "/embedding", not_offered},
+    {"POST", "/embeddings", not_offered},
+    {"POST", "/v1/embeddings", not_offered},
+    {"POST", "/rerank", not_offered},
+    {"POST", "/reranking", not_offered},
+    {"POST", "/v1/rerank", not_offered},
+    {"POST", "/v1/reranking", not_offered},
+    {"POST", "/responses", not_offered},
+    {"POST", "/v1/responses", not_offered},
+    {"POST", "/v1/messages", not_offered},
 };
 
 }  // namespace
@@ -213,7 +257,7 @@ Route find_route(std::string_view method, std::string_view path) {
       return row.route;
     }
   }
-  return nullptr;
+  return method == "POST" && path.starts_with("/slots/") ? not_offered : nullptr;
 }
 
 bool is_urgent_route(std::string_view path) {
@@ -257,7 +301,7 @@ Json effective_settings(const RouteContext& context) {
               {"workspace_bytes", info.workspace_bytes},
               {"backend", info.backend},
               {"fallbacks", info.fallbacks},
-              {"numerics_key", numerics_key(*context.loaded.model, info)}};
+              {"numerics_key", numerics_key(*context.loaded.model, info, context.options.chat)}};
   if (context.options.reconfigure) {
     out["reconfigure"] = reconfigurable_axes();
   }

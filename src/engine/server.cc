@@ -70,6 +70,10 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
 
 }  // namespace
 
+ChatTemplate::Bos Loaded::bos() const {
+  return {tokenizer.bos() >= 0 ? tokenizer.piece(tokenizer.bos(), true) : "", tokenizer.adds_bos()};
+}
+
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
       created_(std::chrono::duration_cast<std::chrono::seconds>(
@@ -124,12 +128,12 @@ base::Result<void> Server::load() {
   if (!context) {
     return context.failure();
   }
-  auto loaded = std::make_unique<Loaded>(Loaded{*model, std::move(*tokenizer), nullptr, "", nullptr});
-  loaded->chat_template = (*model)->file.get_string("tokenizer.chat_template").value_or("");
-  bool known = true;
-  loaded->chat = &chat_family(loaded->chat_template, &known);
-  if (!known) {
-    base::log_warn("the model's chat template is not known to this server; using {}", loaded->chat->name);
+  auto loaded = std::make_unique<Loaded>(Loaded{*model, std::move(*tokenizer), {}, nullptr});
+  loaded->chat = options_.chat.chat_template.value_or(ChatTemplate::from_text(
+      std::string((*model)->file.get_string("tokenizer.chat_template").value_or(""))));
+  base::log_info("chat template: {}", loaded->chat.family().name);
+  if (!loaded->chat.warning().empty()) {
+    base::log_warn("{}", loaded->chat.warning());
   }
   std::lock_guard lock(mutex_);
   if (stopping_) {

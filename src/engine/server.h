@@ -9,7 +9,7 @@
 #include <string>
 
 #include "src/base/error.h"
-#include "src/engine/chat.h"
+#include "src/engine/chat_template.h"
 #include "src/engine/generation.h"
 #include "src/engine/server_options.h"
 #include "src/engine/tokenizer.h"
@@ -21,8 +21,9 @@ namespace engine {
 struct Loaded {
   std::shared_ptr<const Model> model;
   Tokenizer tokenizer;
-  const ChatFamily* chat = nullptr;
-  std::string chat_template;
+  ChatTemplate chat;
+
+  ChatTemplate::Bos bos() const;
   std::unique_ptr<Generator> generator;  // last: ends before what it uses
 };
 

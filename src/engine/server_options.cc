@@ -104,7 +104,7 @@ Why spec_type(std::string_view type, bool& ngram) {
 
 constexpr int kMax = std::numeric_limits<int>::max();
 
-// In two lists, since clang-format gives up on one so long.
+// In several lists, since clang-format gives up on one so long.
 constexpr Flag kSetupFlags[] = {
     {"-h --help --usage", "", "", "", "", "print this and exit",
      [](Parse& p, std::string_view) { return p.options.help = true, Why(); }},
@@ -263,10 +263,53 @@ constexpr Flag kBehaviourFlags[] = {
      [](Parse& p, std::string_view v) { return number(v, 0, 5, p.options.verbosity); }},
 };
 
+constexpr Flag kChatFlags[] = {
+    {"--chat-template", "", "LLAMA_ARG_CHAT_TEMPLATE", "NAME|TEXT", "the model's",
+     "family of chat templates by name (chatml, qwen3, llama-3.1, ...), or a template of such a family",
+     [](Parse& p, std::string_view v) { return set_chat_template(p.options.chat, v); }},
+    {"--chat-template-file", "", "LLAMA_ARG_CHAT_TEMPLATE_FILE", "FILE", "", "the same from a file",
+     [](Parse& p, std::string_view v) { return set_chat_template_file(p.options.chat, v); }},
+    {"--chat-template-kwargs", "", "LLAMA_ARG_CHAT_TEMPLATE_KWARGS", "JSON", "",
+     "only {\"enable_thinking\": false} has an effect, that of --reasoning off",
+     [](Parse& p, std::string_view v) {
+       return set_chat_template_kwargs(p.options.chat.reasoning, v, p.warnings);
+     }},
+    {"--jinja", "--no-jinja", "LLAMA_ARG_JINJA", "", "off",
+     "ignored: templates are recognised and rendered by this server itself",
+     [](Parse& p, std::string_view v) {
+       p.warnings.push_back(
+           fmt::format("--{}jinja is ignored: chat templates are recognised and rendered by this server "
+                       "itself, never run",
+                       v == "1" ? "" : "no-"));
+       return Why();
+     }},
+    {"--reasoning-format", "", "LLAMA_ARG_THINK", "FORMAT", "auto",
+     "where thinking goes: none: into the answer; auto, deepseek, deepseek-legacy: reasoning_content",
+     [](Parse& p, std::string_view v) { return set_reasoning_format(p.options.chat.reasoning, v); }},
+    {"-rea --reasoning", "", "LLAMA_ARG_REASONING", "on|off|auto", "auto", "whether models that can think do",
+     [](Parse& p, std::string_view v) { return set_reasoning(p.options.chat.reasoning, v); }},
+    {"--reasoning-effort", "", "LLAMA_ARG_REASONING_EFFORT", "LEVEL", "default",
+     "ignored: no template here takes one",
+     [](Parse& p, std::string_view v) {
+       if (v != "default") {
+         p.warnings.emplace_back(
+             "--reasoning-effort is ignored: no template here takes one; see --reasoning-budget");
+       }
+       return Why();
+     }},
+    {"--reasoning-budget", "", "LLAMA_ARG_THINK_BUDGET", "N", "-1",
+     "tokens of thinking, after which it is ended; -1: no limit; 0: at once",
+     [](Parse& p, std::string_view v) { return number(v, -1, kMax, p.options.chat.reasoning.budget); }},
+    {"--reasoning-budget-message", "", "LLAMA_ARG_THINK_BUDGET_MESSAGE", "TEXT", "",
+     "said before the end of thinking that ran out of its budget",
+     [](Parse& p, std::string_view v) { return p.options.chat.reasoning.budget_message = v, Why(); }},
+};
+
 constexpr auto kFlags = [] {
-  std::array<Flag, std::size(kSetupFlags) + std::size(kBehaviourFlags)> all{};
-  std::copy(std::begin(kBehaviourFlags), std::end(kBehaviourFlags),
-            std::copy(std::begin(kSetupFlags), std::end(kSetupFlags), all.begin()));
+  std::array<Flag, std::size(kSetupFlags) + std::size(kBehaviourFlags) + std::size(kChatFlags)> all{};
+  auto at = std::copy(std::begin(kSetupFlags), std::end(kSetupFlags), all.begin());
+  at = std::copy(std::begin(kBehaviourFlags), std::end(kBehaviourFlags), at);
+  std::copy(std::begin(kChatFlags), std::end(kChatFlags), at);
   return all;
 }();
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/base/error.h"
+#include "src/engine/chat_options.h"
 #include "src/engine/context.h"
 #include "src/engine/ngram_draft.h"
 #include "src/engine/sampler.h"
@@ -30,6 +31,7 @@ struct ServerOptions {
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
   bool slots = true, metrics = false;  // GET /slots and GET /metrics are served
   bool reconfigure = true;             // POST /reconfigure is served
+  ChatOptions chat;
   SamplerParams sampling;
   int n_predict = -1;
   std::vector<std::string> api_keys;  // secrets: never logged

@@ -59,6 +59,7 @@ void Slot::start(std::shared_ptr<Task> task, const Slot* donor) {
   prompt_begin_ = Clock::now();
   sampler_.emplace(task_->params_.sampling, tokenizer_.eog());
   output_.emplace(task_->params_.stop);
+  thinking_.emplace(task_->params_.reasoning);
   result_ = {};
   result_.n_prompt = static_cast<int>(prompt.size());
   result_.seed = sampler_->seed();
@@ -203,16 +204,20 @@ void Slot::settle() {
 }
 
 std::optional<int> Slot::sample(std::span<const float> logits) {
-  auto token = sampler_->sample(logits);
+  std::optional<int> token = thinking_->forced();
   if (!token) {
-    fail(500, token.failure().to_string());
-    return std::nullopt;
+    auto drawn = sampler_->sample(logits);
+    if (!drawn) {
+      fail(500, drawn.failure().to_string());
+      return std::nullopt;
+    }
+    token = *drawn;
   }
   last_token_ = Clock::now();
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
   }
-  return *token;
+  return token;
 }
 
 // What may follow the last token: no more than the context, the ubatch and the request have room for.
@@ -237,6 +242,7 @@ void Slot::accept(int token, std::span<const float> logits) {
   const std::string piece = tokenizer_.piece(token, false);
   has_new_line_ = has_new_line_ || piece.find('\n') != std::string::npos;
   TextOutput::Step step = output_->push(piece);
+  thinking_->accept(piece, step.mid_character);
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kToken;
   event.token = token;
@@ -334,6 +340,7 @@ void Slot::release() {
     totals.predicted_s += t.predicted_ms / 1000;
     totals.longest_sequence = std::max(totals.longest_sequence, static_cast<int64_t>(cached_.size()));
   });
+  thinking_.reset();  // refers to the task
   last_used_ = Clock::now().time_since_epoch().count();
   task_.reset();
   sampler_.reset();

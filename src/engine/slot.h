@@ -16,6 +16,7 @@
 #include "src/engine/context.h"
 #include "src/engine/generation_types.h"
 #include "src/engine/ngram_draft.h"
+#include "src/engine/reasoning_budget.h"
 #include "src/engine/schedule.h"
 #include "src/engine/serving_board.h"
 #include "src/engine/text_output.h"
@@ -113,6 +114,7 @@ class Slot {
   std::shared_ptr<Task> task_;
   std::optional<Sampler> sampler_;
   std::optional<TextOutput> output_;
+  std::optional<ReasoningBudget> thinking_;
   GenerationResult result_;
   size_t evaluated_ = 0;  // prompt tokens in the cache
   int n_reused_ = 0;

@@ -374,7 +374,7 @@ TEST_CASE("SIGTERM ends it within a second: idle keep-alive clients, a running s
   }
 }
 
-TEST_CASE("a client that goes away frees the engine, in the prompt and in a stream") {
+TEST_CASE("a client that goes away frees the engine, in the prompt, in an answer and in a stream") {
   if (!available()) {
     return;
   }
@@ -386,6 +386,7 @@ TEST_CASE("a client that goes away frees the engine, in the prompt and in a stre
   }
   int n_cancelled = 0;
   for (const std::string& body : {R"({"prompt":)" + many + R"(],"ignore_eos":true})",
+                                  std::string(R"({"prompt":"a","ignore_eos":true})"),
                                   std::string(R"({"prompt":"a","ignore_eos":true,"stream":true})")}) {
     {
       OpenConnection leaver(server.port(), raw_post("/completion", body));

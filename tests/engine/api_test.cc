@@ -51,13 +51,6 @@ std::string completion_error(const std::string& text) {
   return error ? engine::error_body(*error) : "";
 }
 
-std::string messages_error(const std::string& text) {
-  std::vector<engine::ChatMessage> messages;
-  bool open_end = false;
-  auto error = engine::parse_messages(Json::parse(text), messages, open_end);
-  return error ? error->message : "";
-}
-
 }  // namespace
 
 TEST_CASE("errors are llama-server's, byte for byte") {
@@ -93,8 +86,6 @@ TEST_CASE("errors are llama-server's, byte for byte") {
       R"({"error":{"code":400,"message":"request (3002 tokens) exceeds the available context size (1024 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":3002,"n_ctx":1024}})");
   CHECK_FALSE(engine::check_context(std::vector<int>(1023), 1024).has_value());
   CHECK(engine::check_context(std::vector<int>(1024), 1024).has_value());
-  CHECK(messages_error("{}") == "'messages' is required");
-  CHECK(messages_error(R"({"messages": "x"})") == "Expected 'messages' to be an array");
 }
 
 TEST_CASE("fields become parameters, aliases and nulls included") {
@@ -183,25 +174,6 @@ TEST_CASE("text that cannot fit the context is refused before it is tokenized, t
   }
 }
 
-TEST_CASE("messages: parts, null content, and an assistant's turn to continue") {
-  std::vector<engine::ChatMessage> m;
-  bool open_end = false;
-  REQUIRE_FALSE(engine::parse_messages(
-                    Json::parse(R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"},
-      {"type": "text", "text": "y"}]}, {"role": "assistant", "content": "z"}]})"),
-                    m, open_end)
-                    .has_value());
-  CHECK(m[0].content == "xy");
-  CHECK(open_end);
-  CHECK(messages_error(R"({"messages": [{"role": "user"}]})") != "");
-  CHECK(messages_error(R"({"messages": [1]})") != "");
-  CHECK(messages_error(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})") != "");
-  CHECK(
-      messages_error(
-          R"({"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]})") !=
-      "");
-}
-
 TEST_CASE("timings follow llama-server's formulas") {
   Json t = engine::timings_json({24, 4, 8.0, 5, 2.0});
   CHECK(keys(t) ==
@@ -284,4 +256,48 @@ TEST_CASE("tokenize shows pieces that are no UTF-8 as bytes") {
   CHECK(out == std::vector<int>{1, 2});
   CHECK(engine::parse_tokens(Json::parse(R"({"tokens": [-1]})"), t, out).has_value());
   CHECK(engine::parse_tokens(Json::parse(R"({"tokens": ["a"]})"), t, out).has_value());
+}
+
+TEST_CASE("text to tokenize: a string, or strings and ids; nothing else passes for no text") {
+  const engine::Tokenizer t = test::small_vocabulary();
+  auto read = [&](const char* body, std::vector<int>& out) {
+    out.clear();
+    return engine::parse_text(Json::parse(body), t, out);
+  };
+  std::vector<int> tokens;
+  CHECK_FALSE(read(R"({"content": "ab", "add_special": true})", tokens).has_value());
+  CHECK(tokens == t.encode("ab", true, true));
+  CHECK_FALSE(read(R"({"content": [5, "ab", "c"], "add_special": true})", tokens).has_value());
+  std::vector<int> mixed = {5};
+  for (const char* piece : {"ab", "c"}) {
+    const std::vector<int> more = t.encode(piece, false, true);
+    mixed.insert(mixed.end(), more.begin(), more.end());
+  }
+  CHECK(tokens == mixed);
+  CHECK_FALSE(read(R"({"content": "<|im_end|>", "parse_special": false})", tokens).has_value());
+  CHECK(tokens.size() > 1);
+  CHECK_FALSE(read("{}", tokens).has_value());
+  CHECK(tokens.empty());
+  for (const char* wrong : {R"({"content": 5})", R"({"content": {"a": 1}})", R"({"content": ["a", 1.5]})",
+                            R"({"content": [-1]})", R"({"content": [99999]})", R"({"content": [["a"]]})"}) {
+    CHECK_MESSAGE(read(wrong, tokens).has_value(), wrong);
+  }
+}
+
+TEST_CASE("seeds of any size are taken, and what llama-server checks is checked") {
+  const engine::Tokenizer tokenizer = test::small_vocabulary();
+  auto seed = [&](const char* text) {
+    CompletionRequest r;
+    CHECK_FALSE(engine::parse_completion(Json{{"seed", Json::parse(text)}}, tokenizer, {}, r).has_value());
+    return r.params.sampling.seed;
+  };
+  CHECK(seed("7") == 7);
+  CHECK(seed("-5") == engine::kRandomSeed);
+  CHECK(seed("4294967303") == 7);
+  CHECK(seed("1e300") == seed("9e18"));
+  CHECK(completion_error(R"({"prompt": "a", "seed": "x"})").find("type must be number") != std::string::npos);
+  CHECK(completion_error(R"({"prompt": "a", "n_keep": -5})").find("-1 <= value") != std::string::npos);
+  CHECK(completion_error(R"({"prompt": "a", "n_discard": -5})").find("0 <= value") != std::string::npos);
+  CHECK(completion_error(R"({"prompt": []})") ==
+        R"({"error":{"code":400,"message":"\"prompt\" must not be empty","type":"invalid_request_error"}})");
 }

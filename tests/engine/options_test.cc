@@ -220,6 +220,45 @@ TEST_CASE("API keys come from the flag, a file or the environment, and never int
   CHECK(bad({"--api-key-file", path}).find("options_test.keys") != std::string::npos);
 }
 
+TEST_CASE("chat flags: the template, and how much thinking") {
+  CHECK_FALSE(good({}).options.chat.chat_template.has_value());
+  CHECK(good({"--chat-template", "qwen3"}).options.chat.chat_template->family().name == "qwen3");
+  CHECK(good({"--jinja", "--chat-template", "{{ '<|im_start|>' }}"})
+            .options.chat.chat_template->family()
+            .name == "chatml");
+  CHECK(bad({"--chat-template", "qwen33"}).find("did you mean qwen3?") != std::string::npos);
+  CHECK(bad({"--chat-template", "{{ x }}"}).find("it runs no Jinja") != std::string::npos);
+  const std::string path = std::string(AR_BIN_DIR) + "/../options_test.jinja";
+  std::ofstream(path) << "{{ '<start_of_turn>' }} | trim";
+  CHECK(good({"--chat-template-file", path}).options.chat.chat_template->family().name == "gemma");
+  std::remove(path.c_str());
+  CHECK(bad({"--chat-template-file", path}).find("options_test.jinja") != std::string::npos);
+  CHECK(has(good({"--jinja"}).warnings, "--jinja is ignored"));
+  CHECK(has(good({"--no-jinja"}).warnings, "--no-jinja is ignored"));
+
+  const auto defaults = good({}).options.chat.reasoning;
+  CHECK((defaults.thinking && defaults.split && defaults.budget == -1));
+  const auto set = good({"--reasoning-format", "none", "-rea", "off", "--reasoning-budget", "64",
+                         "--reasoning-budget-message", "Stop."})
+                       .options.chat.reasoning;
+  CHECK_FALSE(set.split);
+  CHECK_FALSE(set.thinking);
+  CHECK(set.budget == 64);
+  CHECK(set.budget_message == "Stop.");
+  CHECK(good({}, {{"LLAMA_ARG_THINK_BUDGET", "0"}}).options.chat.reasoning.budget == 0);
+  CHECK(bad({"--reasoning-budget", "-2"}).find("-2 is not between -1 and") != std::string::npos);
+  CHECK(bad({"--reasoning-format", "x"}).find("Unknown reasoning format: x") != std::string::npos);
+  CHECK(bad({"--reasoning", "perhaps"}).find("one of on, off, auto") != std::string::npos);
+  CHECK_FALSE(
+      good({"--chat-template-kwargs", R"({"enable_thinking": false})"}).options.chat.reasoning.thinking);
+  CHECK(has(good({"--chat-template-kwargs", R"({"x": 1})"}).warnings, "'x' is ignored"));
+  CHECK(bad({"--chat-template-kwargs", "{"}).find("must be a JSON object") != std::string::npos);
+  CHECK(bad({"--chat-template-kwargs", R"({"enable_thinking": 1})"}).find("true or false") !=
+        std::string::npos);
+  CHECK(has(good({"--reasoning-effort", "high"}).warnings, "--reasoning-effort is ignored"));
+  CHECK(good({"--reasoning-effort", "default"}).warnings.empty());
+}
+
 TEST_CASE("load modes set both switches") {
   auto both = good({"--load-mode", "mmap+mlock"}).options;
   CHECK((both.mmap && both.mlock));

@@ -217,6 +217,14 @@ TEST_CASE("numerics_key: the same for what computes the same") {
   CHECK(key(options(512, "f16", "q8_0")) != base);
   CHECK(key(options(512, "f16", "q8_0")) != key(options(512, "q8_0", "f16")));
   const auto other = fixtures::load(AR_SOURCE_DIR "/tests/data/tiny.gguf");
+  const engine::ContextInfo info = fixtures::open(model, options(512, "f16", "f16"))->info();
+  engine::ChatOptions chat;
+  CHECK(engine::numerics_key(*model, info, chat) == engine::numerics_key(*model, info));
+  chat.reasoning.budget = 5;
+  CHECK(engine::numerics_key(*model, info, chat) != engine::numerics_key(*model, info));
+  chat = {};
+  chat.chat_template = *engine::ChatTemplate::from_option("qwen3");
+  CHECK(engine::numerics_key(*model, info, chat) != engine::numerics_key(*model, info));
   CHECK(engine::numerics_key(*other, fixtures::open(model, options(512, "f16", "f16"))->info()) != base);
 }
 

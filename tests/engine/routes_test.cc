@@ -49,6 +49,10 @@ TEST_CASE("apply-template gives the text that a chat's tokens are made of") {
       rig.json("/v1/chat/completions", R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":1})");
   CHECK(chat["usage"]["prompt_tokens"] == tokens["tokens"].size());
   CHECK(rig.post("/apply-template", "{}").status == 400);
+  const Json counted =
+      rig.json("/v1/chat/completions/input_tokens", R"({"messages":[{"role":"user","content":"Hi"}]})");
+  CHECK(counted["input_tokens"] == tokens["tokens"].size());
+  CHECK(rig.post("/chat/completions/input_tokens", "{}").status == 400);
 }
 
 TEST_CASE("cache_prompt, logit_bias and id_slot do what they say") {
@@ -77,4 +81,17 @@ TEST_CASE("cache_prompt, logit_bias and id_slot do what they say") {
   }
   CHECK(rig.json("/completion", body + R"(,"id_slot":99})")["id_slot"] == 3);  // of four
   CHECK(rig.post("/completion", body + R"(,"id_slot":"x"})").status == 400);
+}
+
+TEST_CASE("what llama-server offers and this server does not is 501, not unknown") {
+  HttpRig rig;
+  for (const char* path : {"/embedding", "/v1/embeddings", "/rerank", "/infill", "/props", "/slots/0",
+                           "/v1/responses", "/v1/messages"}) {
+    const os::HttpResponse answer = rig.post(path, "{}");
+    CHECK_MESSAGE(answer.status == 501, path);
+    CHECK(Json::parse(answer.body)["error"]["type"] == "not_supported_error");
+  }
+  CHECK(rig.get("/embedding").status == 404);
+  CHECK(rig.post("/nope", "{}").status == 404);
+  CHECK(rig.post("/tokenize", R"({"content":5})").status == 400);
 }
