@@ -7,10 +7,12 @@
 
 #include "probes/curve.h"
 #include "probes/needle.h"
+#include "probes/prompt_losses.h"
 #include "probes/quality.h"
 #include "probes/speed.h"
 #include "src/os/files.h"
 #include "src/study/interrupt.h"
+#include "src/study/perplexity_record.h"
 
 namespace study {
 namespace {
@@ -52,6 +54,7 @@ class Measurement {
     bool text = all && record_.cited_trial_id == 0;
     const ProbeOptions& probes = study_.probes;
     bool whole = (!probes.speed || (speed("speed", probes.speed_options, record_.speed, "") && gate())) &&
+                 (!probes.perplexity || !text || (perplexity() && gate())) &&
                  (!probes.quality || !text || (quality() && gate())) &&
                  (!probes.needle || !text || (needle() && gate())) &&
                  (!probes.half_context || (half_context() && gate())) &&
@@ -143,6 +146,31 @@ class Measurement {
       }
       values["prefill_tps"] = result->prefill_tps;
       values["ttft_ms"] = result->ttft_ms;
+    }
+    return true;
+  }
+
+  bool perplexity() {
+    if (context_.no_losses) {
+      return true;
+    }
+    if (study_.backend.kind == BackendKind::kLlamaServer) {
+      record_.perplexity = {{"unsupported", kLlamaServerGivesNone}};
+      return true;
+    }
+    report("perplexity");
+    auto losses = probes::run_prompt_losses(server_.endpoint, study_.probes.prompt_losses);
+    if (!losses) {
+      return probe_failed("perplexity", losses.failure());
+    }
+    bool is_default = request_.proposal.config == study_.space.canonical(study_.space.default_config());
+    PerplexityMeasured measured =
+        perplexity_record(study_.probes, *losses, is_default ? nullptr : context_.losses, is_default);
+    record_.perplexity = std::move(measured.record);
+    record_.metrics.values.merge(measured.values);
+    if (!losses->unsupported.empty() && perplexity_decides(study_.objective)) {
+      record_.server_lost = losses->unsupported + "; the objective or a limit needs the perplexity";
+      return fail(Status::kRunCrash, record_.server_lost);
     }
     return true;
   }
