@@ -47,7 +47,7 @@ std::string perplexity_section(const Page& page) {
       continue;
     }
     if (!part(row.perplexity, "unsupported").is_null()) {
-      unsupported = plain(part(row.perplexity, "unsupported"));
+      unsupported = unsupported.empty() ? plain(part(row.perplexity, "unsupported")) : unsupported;
       continue;
     }
     std::string change =

@@ -67,12 +67,13 @@ void Loop::learn_losses(const EndedTrial& trial) {
     return;
   }
   std::string why = base::json_get<std::string>(*trial.perplexity, "unsupported", "");
-  if (!why.empty() && !no_losses_) {
-    // Another binary may give them.
-    no_losses_ = study_.space.find("binary") == nullptr;
-    if (study_.backend.kind != BackendKind::kLlamaServer) {  // of that one it was said before the start
+  if (!why.empty()) {
+    no_losses_ = study_.space.find("binary") == nullptr;  // another binary may give them
+    if (!told_no_losses_ &&
+        study_.backend.kind != BackendKind::kLlamaServer) {  // of that one it was said before
       observer_.note("perplexity is not measured: " + why);
     }
+    told_no_losses_ = true;
   }
   if (default_losses_) {
     losses_by_key_.clear();

@@ -17,6 +17,8 @@
 namespace study {
 namespace {
 
+constexpr const char* kRefusedBefore = "this server gave no prompt log-probabilities before";
+
 // Pages that had to be read back: what spoils a timing. None where the server is not ours to look into.
 std::function<uint64_t()> fault_counter(const Launched& server) {
   os::GuardedChild* child = server.child.get();
@@ -151,11 +153,9 @@ class Measurement {
   }
 
   bool perplexity() {
-    if (context_.no_losses) {
-      return true;
-    }
-    if (study_.backend.kind == BackendKind::kLlamaServer) {
-      record_.perplexity = {{"unsupported", kLlamaServerGivesNone}};
+    const bool llama_server = study_.backend.kind == BackendKind::kLlamaServer;
+    if (llama_server || context_.no_losses) {
+      record_.perplexity = {{"unsupported", llama_server ? kLlamaServerGivesNone : kRefusedBefore}};
       return true;
     }
     report("perplexity");

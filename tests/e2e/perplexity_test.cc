@@ -126,10 +126,13 @@ TEST_CASE("a server without prompt log-probabilities: said once, unless the obje
     REQUIRE(first != std::string::npos);
     CHECK_EQ(result.out.find("perplexity is not measured", first + 1), std::string::npos);
     CHECK(has(result.out, "Not measured: this server gives no prompt log-probabilities"));
+    int cited = 0;
     for (const Json& end : driver.ends("j.jsonl")) {
       CHECK_EQ(end["status"], "ok");
       CHECK_FALSE(end["metrics"].contains("ppl"));
+      cited += end["cited_trial_id"].is_null() ? 0 : 1;
     }
+    CHECK_EQ(cited, 2);  // two pairs of equal numerics: the rest is cited all the same
 
     space = space_with(driver, plain, "ppl_change <= 0.02");
     result = driver.run({"run", "--space", space, "--out", driver.path("k.jsonl")});
