@@ -1,7 +1,7 @@
 #pragma once
 // Perplexity of one configuration against another (a quantized KV cache against f16), paired token by token on the
-// same text. Scoring only: llama-server's API gives probabilities of generated tokens, none of a prompt's, so the
-// losses come from files that an evaluation program writes, and no study measures this over HTTP.
+// same text. Scoring only: the losses come from a server (prompt_losses.h) or from files that an evaluation program
+// writes.
 
 #include <cstddef>
 #include <cstdint>

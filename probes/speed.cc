@@ -18,29 +18,36 @@ using base::json_get;
 constexpr double kGraceMs = 5;         // between the server's clock and ours: sockets, parsing, scheduling
 constexpr double kAbsurdTps = 100000;  // no server decodes one stream at this rate
 constexpr int kFewestTokens = 8;       // under this many a rate says nothing
+// Samples that a busy host spoils: so many before the first good one, and so many for each that is wanted after it.
+constexpr int kFewestRetaken = 8, kMostRetaken = 10;
 
-// Why this sample cannot be true, or "".
-std::string doubt(const SpeedSample& sample, const SpeedOptions& options) {
+// Why a sample cannot be true; `why` is "" where it may. `host`: a busy host makes honest samples look so, too, when it
+// keeps our own process from reading what has come.
+struct Doubt {
+  std::string why;
+  bool host = false;
+};
+Doubt doubt(const SpeedSample& sample, const SpeedOptions& options) {
   if (sample.backwards || json_get(sample.timings, "predicted_ms", 0.0) < 0 ||
       json_get(sample.timings, "prompt_ms", 0.0) < 0) {
-    return "a clock went backwards";
+    return {"a clock went backwards"};
   }
   if (!std::isfinite(sample.decode_tps) || !std::isfinite(sample.prefill_tps) || sample.decode_tps <= 0 ||
       sample.prefill_tps <= 0) {
-    return "a rate is not a finite number above zero";
+    return {"a rate is not a finite number above zero"};
   }
   if (sample.predicted_n < options.n_gen && !sample.end_of_text) {
-    return fmt::format("{} tokens came where {} were asked for, without an end of text", sample.predicted_n,
-                       options.n_gen);
+    return {fmt::format("{} tokens came where {} were asked for, without an end of text", sample.predicted_n,
+                        options.n_gen)};
   }
   if (sample.predicted_n > options.n_gen || sample.events > options.n_gen + 1) {
-    return fmt::format("{} tokens came where {} were asked for", std::max(sample.predicted_n, sample.events),
-                       options.n_gen);
+    return {fmt::format("{} tokens came where {} were asked for", std::max(sample.predicted_n, sample.events),
+                        options.n_gen)};
   }
   // The BOS token, and what a chat template puts before every prompt, may be kept; ours begins with a nonce.
   if (int cached = json_get(sample.timings, "cache_n", 0);
       cached > std::max(1, sample.prompt_n / 8) && !sample.kept_prompt) {
-    return fmt::format("{} tokens of a new prompt came from a cache", cached);
+    return {fmt::format("{} tokens of a new prompt came from a cache", cached)};
   }
   double decode_ms = sample.total_ms - sample.ttft_ms;
   double claimed_decode_ms = json_get(sample.timings, "predicted_ms", 0.0);
@@ -48,29 +55,32 @@ std::string doubt(const SpeedSample& sample, const SpeedOptions& options) {
   if (claimed_tps > 0 && decode_ms > kGraceMs) {
     double allowed = (sample.predicted_n) / ((decode_ms - kGraceMs) / 1000);
     if (claimed_tps > 2 * allowed) {
-      return fmt::format("the server claims {:.0f} tok/s where our clock allows at most {:.0f}", claimed_tps,
-                         allowed);
+      return {fmt::format("the server claims {:.0f} tok/s where our clock allows at most {:.0f}", claimed_tps,
+                          allowed),
+              true};
     }
   }
   if (claimed_tps > kAbsurdTps) {
-    return fmt::format("the server claims {:.0f} tok/s", claimed_tps);
+    return {fmt::format("the server claims {:.0f} tok/s", claimed_tps)};
   }
   // Tokens that waited for us arrive together. No grace: a generation of a few milliseconds is where it hides.
   if (claimed_decode_ms > 1.5 * decode_ms + 1) {
-    return fmt::format("{} tokens came in a burst of {:.1f} ms where the server took {:.1f} ms",
-                       sample.predicted_n, decode_ms, claimed_decode_ms);
+    return {fmt::format("{} tokens came in a burst of {:.1f} ms where the server took {:.1f} ms",
+                        sample.predicted_n, decode_ms, claimed_decode_ms),
+            true};
   }
   double claimed_prompt_ms = json_get(sample.timings, "prompt_ms", 0.0);
   if (claimed_prompt_ms > 2 * sample.ttft_ms + kGraceMs) {
-    return fmt::format(
-        "the first token came after {:.1f} ms where the server took {:.1f} ms to read the prompt",
-        sample.ttft_ms, claimed_prompt_ms);
+    return {
+        fmt::format("the first token came after {:.1f} ms where the server took {:.1f} ms to read the prompt",
+                    sample.ttft_ms, claimed_prompt_ms)};
   }
   if (sample.prompt_n >= 256 && !sample.kept_prompt && sample.decode_tps > 10 * sample.prefill_tps) {
-    return fmt::format("decode at {:.0f} tok/s is over ten times prefill at {:.0f}", sample.decode_tps,
-                       sample.prefill_tps);
+    return {fmt::format("decode at {:.0f} tok/s is over ten times prefill at {:.0f}", sample.decode_tps,
+                        sample.prefill_tps),
+            true};
   }
-  return "";
+  return {};
 }
 
 // Canned timings: equal to the last digit in every sample, while the tokens took visibly different times.
@@ -163,7 +173,7 @@ SpeedResult score_speed(const std::vector<SpeedSample>& samples, const SpeedOpti
     }
     decode.push_back(sample.decode_tps);
     if (result.implausible.empty()) {
-      result.implausible = doubt(sample, options);
+      result.implausible = doubt(sample, options).why;
     }
   }
   if (result.implausible.empty() && timings_are_canned(samples)) {
@@ -196,6 +206,7 @@ base::Result<SpeedResult> run_speed(const Endpoint& endpoint, const SpeedOptions
   std::vector<SpeedSample> samples;
   SpeedSample first;
   int retaken = 0;
+  bool believed = false;  // a sample was good
   for (int i = 0; i < options.warmups + options.repeats; ++i) {
     bool known = options.keep_prompt && (i > 0 || retaken > 0);
     std::string prompt = prompt_of(sentences, options.keep_prompt ? nonce : fresh_nonce());
@@ -217,14 +228,20 @@ base::Result<SpeedResult> run_speed(const Endpoint& endpoint, const SpeedOptions
     if (i < options.warmups) {
       continue;
     }
-    // On a busy host our own process may sleep through a burst of tokens: that sample is measured again, but a
-    // server whose numbers stay impossible is not given a better one. Likewise where pages had to be read.
-    bool doubtful = sample.faults > 0 || (!too_short(sample, options) && !doubt(sample, options).empty());
-    if (retaken < options.repeats && doubtful) {
+    // On a busy host our own process may sleep through a burst of tokens: that sample is measured again, as often as
+    // it takes once the server has shown that it can be believed. One whose numbers are impossible every time is not
+    // given a better one. Likewise where pages had to be read.
+    Doubt why = too_short(sample, options) ? Doubt{} : doubt(sample, options);
+    int limit = options.repeats;
+    if (sample.faults == 0 && why.host) {
+      limit = believed ? kMostRetaken * limit : std::max(limit, kFewestRetaken);
+    }
+    if (retaken < limit && (sample.faults > 0 || !why.why.empty())) {
       ++retaken;
       --i;
       continue;
     }
+    believed = believed || why.why.empty();
     samples.push_back(std::move(sample));
   }
   SpeedResult result = score_speed(samples, options);

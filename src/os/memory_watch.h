@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "src/os/child.h"
@@ -20,6 +21,10 @@ struct MemorySample {
   double psi_full_avg10 = 0;                                                 // percent
   uint64_t psi_full_us = 0;                                                  // since boot
 };
+
+// From now on the host's counters (meminfo, vmstat, pressure/memory) are read below this directory instead of /proc:
+// a recorded host, for tests of the whole watch. The processes are the real ones still.
+void read_host_from(std::string directory);
 
 // The file pages of a tree that the kernel may drop: what its processes count of them, together, less what is surely
 // counted more than once (workers that map the same weights; counted_twice() in os/proc.h), but all of the largest.

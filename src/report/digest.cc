@@ -72,6 +72,7 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.hw = part(end, "hw");
   row.memory = part(end, "memory");
   row.curve_anomaly = base::json_get<std::string>(part(end, "curve"), "anomaly", "");
+  row.perplexity = part(end, "perplexity");
   row.drift = base::json_get<double>(end, "drift", 1);
   row.noise = base::json_get<double>(end, "noise", 0);
   row.disturbed = base::json_get<int>(part(end, "speed"), "disturbed", 0);
@@ -114,6 +115,54 @@ std::optional<double> Row::metric(std::string_view name) const {
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
+std::optional<double> Row::typical(const std::string& name) const {
+  auto found = medians.find(name);
+  return found == medians.end() ? metric(name) : std::optional(found->second);
+}
+
+namespace {
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  size_t n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+// Row::medians and launches of every row among the trials.
+void pool_launches(Digest& digest) {
+  struct Launches {
+    int n = 0;
+    std::map<std::string, std::vector<double>> values;
+  };
+  std::map<std::string, Launches> by_config;
+  for (const auto* rows : {&digest.trials, &digest.anchors, &digest.finals, &digest.confirmations}) {
+    for (const Row& row : *rows) {
+      if (!row.ok || !row.metrics.is_object()) {
+        continue;
+      }
+      Launches& launches = by_config[row.params_hash];
+      ++launches.n;
+      for (const auto& [name, value] : row.metrics.items()) {
+        if (value.is_number() && std::isfinite(value.get<double>())) {
+          launches.values[name].push_back(value.get<double>());
+        }
+      }
+    }
+  }
+  for (Row& row : digest.trials) {
+    auto found = by_config.find(row.params_hash);
+    if (!row.ok || found == by_config.end()) {
+      continue;
+    }
+    row.launches = found->second.n;
+    for (const auto& [name, values] : found->second.values) {
+      row.medians[name] = median(values);
+    }
+  }
+}
+
+}  // namespace
+
 Digest digest(const base::Json& header, std::span<const base::Json> records) {
   Digest out;
   out.header = header;
@@ -140,6 +189,7 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
   for (const std::string& hash : started) {
     out.interrupted += ended.contains(hash) ? 0 : 1;
   }
+  pool_launches(out);
   int named_best = base::json_get<int>(out.end, "best_trial_id", 0);
   for (size_t i = 0; i < out.trials.size(); ++i) {
     const Row& row = out.trials[i];

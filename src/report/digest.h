@@ -1,6 +1,7 @@
 #pragma once
 // A journal boiled down to what a report says: rows, the default, the best, the verdict.
 
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,18 +18,24 @@ struct Row {
   base::Json quality_items;  // {id: passed}
   base::Json hw, memory;     // as in the record
   std::string curve_anomaly;
-  double drift = 1;    // speeds were divided by this before they were judged
-  double noise = 0;    // relative, of the last objective entry; 0 = unknown
-  int disturbed = 0;   // speed samples during which pages had to be read
-  bool cited = false;  // quality and needle are another trial's
-  std::string change;  // what differs from the default: "cache_type_k=q8_0 n_batch=512", "default"
+  base::Json perplexity;  // as in the record
+  double drift = 1;       // speeds were divided by this before they were judged
+  double noise = 0;       // relative, of the last objective entry; 0 = unknown
+  int disturbed = 0;      // speed samples during which pages had to be read
+  bool cited = false;     // quality and needle are another trial's
+  std::string change;     // what differs from the default: "cache_type_k=q8_0 n_batch=512", "default"
   std::vector<double> objective;
   std::vector<std::string> violations;
   std::vector<std::string> argv;
   bool ok = false, feasible = false;
   double rss_bytes = 0, t_total_s = 0, t_load_s = 0, t_measure_s = 0;
 
-  std::optional<double> metric(std::string_view name) const;
+  std::optional<double> metric(std::string_view name) const;  // of this launch
+  // Of this configuration: the median over all its launches (anchors, finals and confirmation too). What tables and
+  // findings compare, so that their figures agree; of a row among Digest::trials.
+  std::optional<double> typical(const std::string& name) const;
+  std::map<std::string, double> medians;
+  int launches = 1;  // that ran
 };
 
 struct AxisInfo {

@@ -151,7 +151,7 @@ std::vector<Finding> anomalies(const Digest& digest) {
 std::vector<Finding> idle_axes(const Digest& digest) {
   std::vector<Finding> out;
   const Row* baseline = digest.baseline();
-  if (baseline == nullptr || !baseline->ok || !baseline->metric("decode_tps")) {
+  if (baseline == nullptr || !baseline->ok || !baseline->typical("decode_tps")) {
     return out;
   }
   std::string names;
@@ -172,9 +172,9 @@ std::vector<Finding> idle_axes(const Digest& digest) {
       if (!alone) {
         continue;
       }
-      auto decode = row.metric("decode_tps"), prefill = row.metric("prefill_tps");
-      auto usual = baseline->metric("prefill_tps");
-      double change = decode ? std::abs(*decode / *baseline->metric("decode_tps") - 1) : NAN;
+      auto decode = row.typical("decode_tps"), prefill = row.typical("prefill_tps");
+      auto usual = baseline->typical("prefill_tps");
+      double change = decode ? std::abs(*decode / *baseline->typical("decode_tps") - 1) : NAN;
       bool small = change <= std::max(kDecodeEffect, 2 * row.noise);
       small = small && (!prefill || !usual || std::abs(*prefill / *usual - 1) <= kPrefillEffect);
       idle = idle && row.ok && small;

@@ -70,13 +70,13 @@ double median(std::vector<double> values) {
 std::optional<double> single_ratio(const Digest& digest, const Row& baseline, const AxisInfo& axis,
                                    const base::Json& value) {
   for (const Row& row : digest.trials) {
-    bool alone = part(row.params, axis.name) == value && row.metric("decode_tps").has_value();
+    bool alone = part(row.params, axis.name) == value && row.typical("decode_tps").has_value();
     for (const AxisInfo& other : digest.axes) {
       alone = alone &&
               (other.name == axis.name || part(row.params, other.name) == part(baseline.params, other.name));
     }
     if (alone) {
-      return *row.metric("decode_tps") / *baseline.metric("decode_tps");
+      return *row.typical("decode_tps") / *baseline.typical("decode_tps");
     }
   }
   return std::nullopt;
@@ -157,7 +157,7 @@ PairSummary summarize(const Digest& digest, const Pair& pair) {
         part(row.params, "ctx_size") == part(reference->params, "ctx_size")) {
       summary.kv_ratio = *kv / *usual_kv;
     }
-    auto decode = row.metric("decode_tps");
+    auto decode = row.typical("decode_tps");
     if (!decode) {
       continue;
     }
@@ -168,7 +168,7 @@ PairSummary summarize(const Digest& digest, const Pair& pair) {
     std::vector<double> peers;
     for (bool any_context : {false, true}) {
       for (const Row& other : digest.trials) {
-        auto speed = other.metric("decode_tps");
+        auto speed = other.typical("decode_tps");
         if (peers.size() < 64 && speed && pair_of(digest, other) != pair &&
             same_others(digest, row, other, any_context)) {
           peers.push_back(*speed);
@@ -248,14 +248,14 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
 
 std::optional<double> expected_decode(const Digest& digest, const Row& row) {
   const Row* baseline = digest.baseline();
-  if (baseline == nullptr || !baseline->metric("decode_tps") || !(*baseline->metric("decode_tps") > 0)) {
+  if (baseline == nullptr || !baseline->typical("decode_tps") || !(*baseline->typical("decode_tps") > 0)) {
     return std::nullopt;
   }
   Pair usual = pair_of(digest, *baseline);
   for (bool any_context : {false, true}) {
     std::vector<double> speeds;
     for (const Row& other : digest.trials) {
-      auto speed = other.metric("decode_tps");
+      auto speed = other.typical("decode_tps");
       if (speed && *speed > 0 && &other != &row && pair_of(digest, other) == usual &&
           same_others(digest, row, other, any_context)) {
         speeds.push_back(*speed);
@@ -265,7 +265,7 @@ std::optional<double> expected_decode(const Digest& digest, const Row& row) {
       return median(speeds);
     }
   }
-  double expected = *baseline->metric("decode_tps");
+  double expected = *baseline->typical("decode_tps");
   for (const AxisInfo& axis : digest.axes) {
     const base::Json& value = part(row.params, axis.name);
     // At a short prompt the size of the context around it does not matter.

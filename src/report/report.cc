@@ -207,6 +207,11 @@ std::string render(const base::Json& header, std::span<const base::Json> records
     heading(page, out, "What each axis did (all other axes at their default)");
     out += axes;
   }
+  std::string perplexity = perplexity_section(page);
+  if (!perplexity.empty()) {
+    heading(page, out, "Perplexity");
+    out += perplexity;
+  }
   if (const Row* best = contents.best(); best != nullptr && best->change != "default") {
     heading(page, out, "Best configuration");
     out += best_section(page);

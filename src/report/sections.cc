@@ -211,7 +211,7 @@ std::string axes_section(const Page& page) {
   if (baseline == nullptr || !baseline->ok) {
     return "";
   }
-  double reference = baseline->metric("decode_tps").value_or(NAN);
+  double reference = baseline->typical("decode_tps").value_or(NAN);
   std::string out;
   for (const AxisInfo& axis : page.digest.axes) {
     std::string lines;
@@ -231,15 +231,15 @@ std::string axes_section(const Page& page) {
                  "\n";
         continue;
       }
-      double ratio = row->metric("decode_tps").value_or(NAN) / reference;
+      double ratio = row->typical("decode_tps").value_or(NAN) / reference;
       std::string change = std::isfinite(ratio) && !is_default ? ratio_text(ratio) : "";
       Ink ink = !std::isfinite(ratio) || std::abs(ratio - 1) < 0.02 ? Ink::kPlain
                 : ratio > 1                                         ? Ink::kGreen
                                                                     : Ink::kRed;
-      line += pad_left(rate(row->metric("decode_tps")), 8) + " tok/s " +
+      line += pad_left(rate(row->typical("decode_tps")), 8) + " tok/s " +
               page.paint(ink, pad_left(change, 8)) + "  ";
       line += page.paint(Ink::kCyan, pad_right(bar(ratio / 2, 20), 20)) + "  prefill " +
-              pad_left(rate(row->metric("prefill_tps")), 6) + "  quality " +
+              pad_left(rate(row->typical("prefill_tps")), 6) + "  quality " +
               pad_left(percent(row->metric("quality")), 4);
       lines += line + "\n";
     }
@@ -296,45 +296,35 @@ std::string best_section(const Page& page) {
   struct Line {
     const char *metric, *label;
   };
-  constexpr std::array<Line, 5> kLines = {{{"decode_tps", "decode"},
+  constexpr std::array<Line, 6> kLines = {{{"decode_tps", "decode"},
                                            {"decode_tps_at_half_context", "decode at half context"},
                                            {"prefill_tps", "prefill"},
                                            {"quality", "quality"},
-                                           {"needle_recall", "needle recall"}}};
-  // Over every launch of the two: the first alone may have been a lucky one.
-  size_t launches = 0;
-  auto over_launches = [&](const Row& row, const char* metric) -> std::optional<double> {
-    std::vector<double> values;
-    for (const auto* rows :
-         {&page.digest.trials, &page.digest.anchors, &page.digest.finals, &page.digest.confirmations}) {
-      for (const Row& each : *rows) {
-        if (auto value = each.metric(metric); value && each.params == row.params) {
-          values.push_back(*value);
-        }
-      }
-    }
-    std::sort(values.begin(), values.end());
-    launches = std::max(launches, &row == &best ? values.size() : 0);
-    size_t n = values.size();
-    return n == 0 ? std::nullopt : std::optional((values[(n - 1) / 2] + values[n / 2]) / 2);
-  };
+                                           {"needle_recall", "needle recall"},
+                                           {"ppl", "perplexity"}}};
   out += "\n";
   for (const Line& line : kLines) {
-    auto value = over_launches(best, line.metric);
-    auto before = baseline == nullptr ? std::nullopt : over_launches(*baseline, line.metric);
+    auto value = best.typical(line.metric);
+    auto before = baseline == nullptr ? std::nullopt : baseline->typical(line.metric);
     if (!value) {
       continue;
     }
-    bool share = std::string_view(line.metric).find("tps") == std::string_view::npos;
-    std::string text = share ? percent(value) : rate(value) + " tok/s";
-    if (before && *before > 0) {
-      text += share ? fmt::format("  (default {})", percent(before))
-                    : fmt::format("  (default {}, {})", rate(before), ratio_text(*value / *before));
+    const std::string_view metric = line.metric;
+    bool share = metric == "quality" || metric == "needle_recall";
+    auto written = [&](const std::optional<double>& number) {
+      return metric == "ppl" ? fmt::format("{:.4g}", number.value_or(NAN))
+             : share         ? percent(number)
+                             : rate(number);
+    };
+    std::string text = written(value) + (share || metric == "ppl" ? "" : " tok/s");
+    if (double usual = before.value_or(0); usual > 0) {
+      text += share ? fmt::format("  (default {})", written(before))
+                    : fmt::format("  (default {}, {})", written(before), ratio_text(*value / usual));
     }
     out += fmt::format("  {} {}\n", pad_right(line.label, 24), text);
   }
-  if (launches > 1) {
-    out += fmt::format("  (medians of {} launches)\n", launches);
+  if (best.launches > 1) {
+    out += fmt::format("  (medians of {} launches)\n", best.launches);
   }
   return out;
 }

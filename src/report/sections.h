@@ -21,6 +21,7 @@ std::string trials_section(const Page& page);
 std::string axes_section(const Page& page);
 std::string repeats_section(const Page& page);  // "" when nothing was launched again
 std::string best_section(const Page& page);
+std::string perplexity_section(const Page& page);  // "" when it was not asked for
 
 // A word of a POSIX shell command, quoted where needed.
 std::string shell_word(std::string_view word);

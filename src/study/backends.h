@@ -34,6 +34,7 @@ struct ServerProgram {
   std::string version;  // first line of --version, or build_info; "" when it has none
   FlagSet flags;        // empty when --help says nothing we understand: then the newest spellings are used
   bool native = true;   // has llama-server's own routes beside /v1: /health, /props, /tokenize, /completion
+  std::string served_model;                 // kUrl, not native: the name that its requests must give
   std::vector<std::string> reconfigurable;  // kUrl: the axes that its /reconfigure takes
   std::string config_file;  // one that it reads unasked, with no option against it; "" = none. To be shown
   std::string name;         // the value of the axis `binary` that this program is; "" without such an axis

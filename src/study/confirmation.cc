@@ -80,7 +80,7 @@ base::Result<bool> Loop::run_finals(LoopResult& result) {
       result.reason = memory_reason();
       return true;
     }
-    if (interrupted()) {
+    if (stopped()) {
       return false;
     }
     search::Proposal proposal{next->config, std::string(kFinalPhase),
@@ -109,7 +109,7 @@ base::Result<LoopResult> Loop::conclude(EndReason end, std::string reason) {
       return went_on.failure();
     }
     if (!*went_on) {
-      return stopped_by_user();
+      return stop();
     }
   }
   const Ranked* leader = ranking_.leader(sigma(), default_key_);
@@ -169,8 +169,8 @@ bool Loop::same_process(const search::Config& winner) const {
 base::Result<bool> Loop::confirm_once(LoopResult& result, const ConfirmPlan& plan, bool default_turn,
                                       bool cold, double needed_s) {
   bool memory = memory_is_back();
-  if (interrupted()) {
-    result = stopped_by_user();
+  if (stopped()) {
+    result = stop_result();
     return false;
   }
   if (!memory) {
@@ -362,8 +362,8 @@ base::Result<LoopResult> Loop::confirm(LoopResult result) {
       return ran.failure();
     }
   }
-  if (result.end == EndReason::kInterrupted) {
-    return result;
+  if (stopped()) {
+    return stop();
   }
   judge_confirmation(result, plan, series, comparison);
   return finish(result, &comparison);
@@ -381,6 +381,7 @@ base::Result<LoopResult> Loop::finish(LoopResult result, const Comparison* compa
                     {"best_trial_id", leader_id_ > 0 ? base::Json(leader_id_) : base::Json(nullptr)},
                     {"noise", sigma()},
                     {"drift", drift_.factor},
+                    {"lost_trial_id", lost_trial_ > 0 ? base::Json(lost_trial_) : base::Json(nullptr)},
                     {"confirmation", nullptr}};
   if (comparison != nullptr && comparison->pairs > 0) {
     end["confirmation"] = {{"pairs", comparison->pairs},

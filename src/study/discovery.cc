@@ -10,6 +10,7 @@
 #include "src/os/files.h"
 #include "src/os/http_client.h"
 #include "src/study/backends.h"
+#include "src/study/effective.h"
 
 namespace study {
 namespace {
@@ -163,11 +164,15 @@ base::Result<ServerProgram> discover_running(const BackendOptions& options) {
   program.kind = options.kind;
   program.path = options.url;
   program.native = false;
+  if (auto list = base::parse_json(models->body, "/v1/models")) {
+    program.served_model = named_model(*list, {}).value_or("");
+  }
   auto answer = os::http(get(options, "/props"));
   auto props = answer && answer->status == 200 ? base::parse_json(answer->body, "/props")
                                                : base::Result<base::Json>(base::error("", "no /props"));
   if (props && props->is_object() && props->contains("default_generation_settings")) {
     program.native = true;
+    program.served_model.clear();
     program.version = base::json_get<std::string>(*props, "build_info", "");
     program.reconfigurable = reconfigurable_axes(*props);
   }

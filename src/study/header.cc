@@ -91,6 +91,13 @@ base::Json suite_json(const ProbeOptions& probes) {
       {"path", probes.quality_suite}, {"items", probes.quality_items.size()}, {"hash", content_hash(all)}};
 }
 
+base::Json corpus_json(const ProbeOptions& probes) {
+  return {{"path", probes.perplexity_corpus},
+          {"n_ctx", probes.prompt_losses.n_ctx},
+          {"chunks", probes.prompt_losses.chunks},
+          {"hash", content_hash(probes.prompt_losses.text)}};
+}
+
 base::Json binary_json(const ServerProgram& program) {
   base::Json binary = {
       {"kind", to_string(program.kind)}, {"path", program.path}, {"version", program.version}};
@@ -128,6 +135,9 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
       {"host", host_json()},
       {"in_place", in_place_axes(study, program)},
       {"boot_id", os::boot_id()}};
+  if (study.probes.perplexity) {
+    header["perplexity_corpus"] = corpus_json(study.probes);
+  }
   if (models.size() > 1) {
     header["models"] = models;
   }
@@ -170,6 +180,12 @@ base::Result<Study> study_of_header(const base::Json& header) {
   if (recorded != base::json_get<std::string>(suite_json(study.probes), "hash", "")) {
     return base::error(study.probes.quality_suite, "the prompt suite has changed since the study began",
                        "restore it as it was, or start a new study: scores would not compare");
+  }
+  if (study.probes.perplexity &&
+      base::json_get<std::string>(header.value("perplexity_corpus", base::Json::object()), "hash", "") !=
+          base::json_get<std::string>(corpus_json(study.probes), "hash", "")) {
+    return base::error(study.probes.perplexity_corpus, "the corpus has changed since the study began",
+                       "restore it as it was, or start a new study: perplexities would not compare");
   }
   return study;
 }

@@ -113,11 +113,13 @@ bool cite(const ProbeOptions& probes, const TrialContext& context, int64_t n_ctx
   }
   const NumericsResult& known = found->second;
   if ((probes.quality && !known.quality.is_object()) || (probes.needle && !known.needle.is_object()) ||
+      (probes.perplexity && !known.perplexity.is_object()) ||
       (probes.needle && !depends_on_numerics_alone(known.needle, n_ctx))) {
     return false;
   }
   record.quality = known.quality;
   record.needle = known.needle;
+  record.perplexity = known.perplexity;
   record.cited_trial_id = known.trial_id;
   for (const auto& [name, value] : known.values) {
     record.metrics.values[name] = value;

@@ -28,7 +28,7 @@ std::vector<std::string> offered_axes(const base::Json& effective);
 std::optional<base::Json> reconfigure_body(const Study& study, const search::Config* from,
                                            const search::Config& to, const std::vector<std::string>& offered);
 
-// Takes quality and needle from the trial that measured this record's numerics_key, and says so in
+// Takes quality, perplexity and needle from the trial that measured this record's numerics_key, and says so in
 // cited_trial_id. False, nothing taken: there is none, it lacks a probe that the study wants, or its needles
 // depended on more than the numbers (a prompt that did not fit or was not answered in time, here or there).
 // `n_ctx`: of this trial, in tokens; 0 = not known.

@@ -44,6 +44,14 @@ class Checker {
     if (key.first.empty() || key.second < 1 || base::json_get<int>(record, "trial_id", -1) < 0) {
       return type + " without trial_id, params_hash or attempt";
     }
+    auto params = record.find("params");
+    if (params == record.end() || !params->is_object()) {
+      return type + " without params";
+    }
+    if (params_hash(*params) != key.first) {
+      return fmt::format("the params of trial {} are not those that its params_hash was taken of",
+                         base::json_get<int>(record, "trial_id", 0));
+    }
     if (type == "trial_start") {
       return starts_.insert(key).second ? std::nullopt : again(key, "starts");
     }
@@ -68,7 +76,9 @@ bool only_a_torn_header(const std::string& path) {
 }
 
 constexpr const char* kCorruptNext =
-    "the journal is damaged: keep a copy, then cut it before that line to go on from there";
+    "the journal is damaged or was changed by hand: put that line back as it was, or keep a copy and cut the "
+    "file "
+    "before that line to go on from there";
 
 }  // namespace
 

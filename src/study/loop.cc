@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <thread>
 
 #include "src/base/check.h"
@@ -100,9 +99,36 @@ double Loop::sigma() const {
   return speed_decides() ? noise_.relative_se(repeats()) : 0;
 }
 
-LoopResult Loop::stopped_by_user() {
+bool Loop::stopped() const {
+  return interrupted() || !server_lost_.empty();
+}
+
+LoopResult Loop::stop_result() {
   runner_.release();
-  return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+  if (server_lost_.empty()) {
+    return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
+  }
+  return LoopResult{EndReason::kServerLost, leader_id_ > 0 ? Verdict::kUnconfirmed : Verdict::kNoFeasible,
+                    server_lost_};
+}
+
+base::Result<LoopResult> Loop::stop() {
+  LoopResult result = stop_result();
+  return result.end == EndReason::kServerLost ? finish(result, nullptr) : base::Result<LoopResult>(result);
+}
+
+bool Loop::lose_server(const TrialRequest& request, TrialRecord& record) {
+  if (record.server_lost.empty()) {
+    return false;
+  }
+  server_lost_ = record.server_lost;
+  lost_trial_ = record.lost_in_trial ? request.trial_id : 0;
+  // The same trial a second time: it is what ends the server, and must not end every resume.
+  if (record.lost_in_trial && lost_before_.contains(request.trial_id)) {
+    return false;
+  }
+  record.status = Status::kInterrupted;
+  return true;
 }
 
 TrialRequest Loop::request_for(search::Proposal proposal) {
@@ -179,13 +205,15 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   } else if (plan) {
     TrialContext context;
     context.known = &numerics_;
+    context.losses = default_losses_ ? &*default_losses_ : nullptr;
+    context.no_losses = no_losses_;
     context.gate = [&](const TrialMetrics& so_far) { return gate(request, so_far); };
     record = runner_.run(request, *plan, context);
   } else {
     record.status = Status::kLoadCrash;
     record.reason = "could not be launched: " + plan.failure().to_string();
   }
-  if (record.status == Status::kInterrupted) {
+  if (lose_server(request, record) || record.status == Status::kInterrupted) {
     return record;  // no end: it runs again
   }
   judge_record(request, record);
@@ -212,6 +240,7 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   learnt.cited = record.cited_trial_id > 0;
   learnt.quality = &record.quality;
   learnt.needle = &record.needle;
+  learnt.perplexity = &record.perplexity;
   if (record.status == Status::kOk || ended_early(record.status)) {
     learnt.metrics = record.metrics;
     learnt.metrics->config = request.proposal.config;
@@ -224,145 +253,6 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   bool leads = learn(learnt);
   observer_.trial_ended(request, record, leads);
   return record;
-}
-
-// What a launch says of noise, drift and the default's speed.
-void Loop::learn_speed(const EndedTrial& trial) {
-  if (trial.status != Status::kOk || !trial.metrics || trial.phase == kConfirmPhase) {
-    return;  // confirmation is judged by its own scatter, and planned before it begins
-  }
-  auto value = [&](const char* name) {
-    auto found = trial.metrics->values.find(name);
-    return found != trial.metrics->values.end() ? found->second : 0;
-  };
-  for (Noise* noise : {&noise_, &between_}) {
-    noise->add_samples(value("decode_tps"), value("decode_tps_mad"),
-                       static_cast<int>(value("decode_tps_samples")));
-  }
-  auto level = speed_level(study_, *trial.metrics);
-  double judged = trial.judgement.objective.empty() ? 0 : trial.judgement.objective.back();
-  // One quantity only: what is judged where noise acts on it (0, not known, is ignored), else the speed.
-  double value_seen = speed_decides() ? judged : level.value_or(0) / trial.drift;
-  noise_.add_launch(trial.key, value_seen);
-  process_ += trial.times.cold ? 1 : 0;
-  if (int& last = last_process_[trial.key]; last != process_) {
-    last = process_;
-    between_.add_launch(trial.key, value_seen);
-  }
-  if (trial.key != default_key_) {
-    return;
-  }
-  if (!have_default_) {
-    have_default_ = true;
-    default_metrics_ = *trial.metrics;
-  }
-  const TrialMetrics steady = slowed(*trial.metrics, trial.drift);
-  for (const char* name : {"decode_tps", "prefill_tps", "decode_tps_at_half_context", "ttft_ms"}) {
-    auto seen = steady.values.find(name);
-    if (seen != steady.values.end() && seen->second > 0) {
-      auto& [sum, n] = default_speeds_[name];
-      sum += std::log(seen->second);
-      default_metrics_.values[name] = std::exp(sum / ++n);
-    }
-  }
-  if (level) {
-    default_levels_.push_back(*level);
-    Drift now = drift_of(default_levels_);
-    if (now.flagged && !drift_.flagged) {
-      observer_.note(
-          fmt::format("the machine drifts: the default now runs at {:.2f} of its first speed; speeds are "
-                      "judged with that taken out",
-                      now.factor));
-    }
-    drift_ = now;
-  }
-}
-
-void Loop::learn_confirmation(const EndedTrial& trial, bool launched, double value) {
-  Series& series = series_[trial.parent_id];
-  if (series.planned == 0) {
-    series.planned = trial.confirm_planned;
-    series.blocks = trial.confirm_in_place;
-  }
-  // What was to be a fresh process and was none says nothing of one.
-  if (!launched || (trial.cold_required && !trial.times.cold)) {
-    ++series.failures;
-    series.machine_lost |= trial.status == Status::kHostCrash;
-    return;
-  }
-  bool winner = trial.key != default_key_;
-  if (trial.cold_required) {
-    (winner ? series.winner : series.baseline).push_back(value);
-  } else {
-    series.in_place.push_back({winner, value, trial.times.cold});
-  }
-  if (!winner) {
-    return;
-  }
-  ++series.winner_launches;
-  if (!trial.judgement.feasible) {
-    ++series.missed;
-    TrialMetrics whole = answers_.complete(trial.key, slowed(*trial.metrics, trial.drift));
-    double error = std::max(noise_.relative_se(repeats()), between_.relative_se(repeats()));
-    series.broken |= broken_limit(study_, whole, default_metrics(), references_, error).has_value();
-  }
-}
-
-bool Loop::learn(const EndedTrial& trial) {
-  if (trial.status != Status::kSkippedPredicted) {
-    pace_.learn(trial.times);
-  }
-  learn_speed(trial);
-  bool launched = trial.status == Status::kOk && !trial.judgement.objective.empty();
-  double value = launched ? trial.judgement.objective.back() : 0;
-  if (trial.phase == kConfirmPhase) {
-    learn_confirmation(trial, launched, value);
-    return false;
-  }
-  if (trial.phase == kAnchorPhase || trial.phase == kFinalPhase) {
-    bool anchor = trial.phase == kAnchorPhase;
-    ended_ += anchor ? 1 : 0;
-    since_anchor_ = anchor ? 0 : since_anchor_;
-    if (launched) {
-      ranking_.add_launch(trial.key, value, trial.judgement.feasible, !anchor);
-    } else if (!anchor) {
-      ranking_.add_failure(trial.key);
-    }
-  } else {
-    strategy_->tell(trial.config, trial.outcome);
-    if (trial.status == Status::kSkippedPredicted) {
-      return false;
-    }
-    ++ended_;
-    ++since_anchor_;
-    default_ok_ |= trial.key == default_key_ && trial.status == Status::kOk;
-    if (trial.metrics && trial.status == Status::kOk) {
-      answers_.add(trial.key, *trial.metrics);
-      if (is_reference(study_, *trial.metrics)) {
-        references_.push_back(*trial.metrics);
-      }
-      if (!trial.numerics_key.empty() && !trial.cited && !numerics_.contains(trial.numerics_key)) {
-        NumericsResult& known = numerics_[trial.numerics_key];
-        known.trial_id = trial.trial_id;
-        known.quality = trial.quality != nullptr ? *trial.quality : base::Json(nullptr);
-        known.needle = trial.needle != nullptr ? *trial.needle : base::Json(nullptr);
-        for (const char* name : {"quality", "needle_recall", "perplexity"}) {
-          if (auto found = trial.metrics->values.find(name); found != trial.metrics->values.end()) {
-            known.values[name] = found->second;
-          }
-        }
-        known.quality_items = trial.metrics->quality_items;
-      }
-    }
-    if (trial.outcome.feasible) {
-      ranking_.add(trial.key, trial.config, trial.trial_id, trial.outcome.objective);
-    }
-  }
-  const Ranked* leader = ranking_.leader(sigma(), default_key_);
-  int id = leader == nullptr ? 0 : leader->trial_id;
-  bool changed = id != leader_id_;
-  leader_id_ = id;
-  return changed && id == trial.trial_id;
 }
 
 base::Result<bool> Loop::next_trial() {
@@ -387,8 +277,8 @@ base::Result<bool> Loop::next_trial() {
 
 base::Result<LoopResult> Loop::run() {
   while (true) {
-    if (interrupted()) {
-      return stopped_by_user();
+    if (stopped()) {
+      return stop();
     }
     if (ended_ >= options_.max_trials) {
       return conclude(EndReason::kFinished, fmt::format("{} trials were run", ended_));

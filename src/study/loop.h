@@ -14,7 +14,8 @@
 
 namespace study {
 
-enum class EndReason { kFinished, kBudget, kInterrupted, kMemory };
+// kServerLost: a server that is not ours to launch serves no more.
+enum class EndReason { kFinished, kBudget, kInterrupted, kMemory, kServerLost };
 
 struct LoopOptions {
   int max_trials = 60;    // ended trials of the whole study; finals, confirmation, skips not counted

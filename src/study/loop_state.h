@@ -1,10 +1,11 @@
 #pragma once
-// What the loop knows while a study runs. Shared by loop.cc (ask, trial, tell), replay.cc (the same from a journal)
-// and confirmation.cc (finals and confirmation); nothing else includes it.
+// What the loop knows while a study runs. Shared by loop.cc (ask, trial), learning.cc (tell), replay.cc (the same from
+// a journal) and confirmation.cc (finals and confirmation); nothing else includes it.
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -34,7 +35,7 @@ struct EndedTrial {
   TrialTimes times;
   std::string numerics_key;
   bool cited = false;
-  const base::Json *quality = nullptr, *needle = nullptr;
+  const base::Json *quality = nullptr, *needle = nullptr, *perplexity = nullptr;
 };
 
 // The fresh launches that confirm one winner.
@@ -84,17 +85,26 @@ class Loop {
   TrialRecord skipped(const TrialRequest& request, std::string why) const;
   std::optional<Failure> gate(const TrialRequest& request, const TrialMetrics& so_far) const;
   void judge_record(const TrialRequest& request, TrialRecord& record) const;
-  // Whether it leads now.
-  bool learn(const EndedTrial& trial);
-  void learn_speed(const EndedTrial& trial);
   const TrialMetrics* default_metrics() const { return have_default_ ? &default_metrics_ : nullptr; }
   int repeats() const { return study_.probes.speed_options.repeats; }
   // Relative standard error of one launch of the objective's last entry.
   double sigma() const;
   // Whether the objective's last entry is a speed, or made of one.
   bool speed_decides() const;
+  // By the user, or because there is no server any more.
+  bool stopped() const;
+  LoopResult stop_result();
+  // The run ends by that; journals why where the user did not ask for it.
+  base::Result<LoopResult> stop();
+  // Takes note of a trial that lost its server; true: the trial is not over, and runs again on resume.
+  bool lose_server(const TrialRequest& request, TrialRecord& record);
+
+  // learning.cc
+  // Whether it leads now.
+  bool learn(const EndedTrial& trial);
+  void learn_speed(const EndedTrial& trial);
+  void learn_losses(const EndedTrial& trial);
   void learn_confirmation(const EndedTrial& trial, bool launched, double value);
-  LoopResult stopped_by_user();
 
   // replay.cc
   base::Result<void> replay_end(const base::Json& end, int& strangers);
@@ -143,6 +153,10 @@ class Loop {
   KnownAnswers answers_;
   std::vector<TrialMetrics> references_;  // of "quality not_worse_than"
   std::map<std::string, NumericsResult> numerics_;
+  // Losses of the default; before it has run, of whatever numerics_key it may turn out to have.
+  std::map<std::string, LossReference> losses_by_key_;
+  std::optional<LossReference> default_losses_;
+  bool no_losses_ = false, told_no_losses_ = false;  // the server gives no log-probabilities of a prompt
   // All launches of the study as they scatter; those of different processes alone. The same where every launch is a
   // process of its own.
   Noise noise_, between_;
@@ -156,6 +170,9 @@ class Loop {
   std::unordered_map<std::string, int> interrupted_id_;  // trial_id to take up again
   std::map<int, Series> series_;                         // by the winner's trial_id
   int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
+  std::string server_lost_;    // why; "" = it serves
+  int lost_trial_ = 0;         // under which it went away; 0 = between trials
+  std::set<int> lost_before_;  // trials under which it did in former runs
 };
 
 }  // namespace study

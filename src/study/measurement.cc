@@ -7,13 +7,17 @@
 
 #include "probes/curve.h"
 #include "probes/needle.h"
+#include "probes/prompt_losses.h"
 #include "probes/quality.h"
 #include "probes/speed.h"
 #include "src/os/files.h"
 #include "src/study/interrupt.h"
+#include "src/study/perplexity_record.h"
 
 namespace study {
 namespace {
+
+constexpr const char* kRefusedBefore = "this server gave no prompt log-probabilities before";
 
 // Pages that had to be read back: what spoils a timing. None where the server is not ours to look into.
 std::function<uint64_t()> fault_counter(const Launched& server) {
@@ -52,6 +56,7 @@ class Measurement {
     bool text = all && record_.cited_trial_id == 0;
     const ProbeOptions& probes = study_.probes;
     bool whole = (!probes.speed || (speed("speed", probes.speed_options, record_.speed, "") && gate())) &&
+                 (!probes.perplexity || !text || (perplexity() && gate())) &&
                  (!probes.quality || !text || (quality() && gate())) &&
                  (!probes.needle || !text || (needle() && gate())) &&
                  (!probes.half_context || (half_context() && gate())) &&
@@ -143,6 +148,29 @@ class Measurement {
       }
       values["prefill_tps"] = result->prefill_tps;
       values["ttft_ms"] = result->ttft_ms;
+    }
+    return true;
+  }
+
+  bool perplexity() {
+    const bool llama_server = study_.backend.kind == BackendKind::kLlamaServer;
+    if (llama_server || context_.no_losses) {
+      record_.perplexity = {{"unsupported", llama_server ? kLlamaServerGivesNone : kRefusedBefore}};
+      return true;
+    }
+    report("perplexity");
+    auto losses = probes::run_prompt_losses(server_.endpoint, study_.probes.prompt_losses);
+    if (!losses) {
+      return probe_failed("perplexity", losses.failure());
+    }
+    bool is_default = request_.proposal.config == study_.space.canonical(study_.space.default_config());
+    PerplexityMeasured measured =
+        perplexity_record(study_.probes, *losses, is_default ? nullptr : context_.losses, is_default);
+    record_.perplexity = std::move(measured.record);
+    record_.metrics.values.merge(measured.values);
+    if (!losses->unsupported.empty() && perplexity_decides(study_.objective)) {
+      record_.server_lost = losses->unsupported + "; the objective or a limit needs the perplexity";
+      return fail(Status::kRunCrash, record_.server_lost);
     }
     return true;
   }

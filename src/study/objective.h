@@ -15,9 +15,10 @@
 namespace study {
 
 // One row per metric a space file may name; `probe` is what measures it: quality, speed, needle,
-// half_context, curve, memory, load.
+// perplexity, half_context, curve, memory, load.
 struct MetricInfo {
   std::string_view name, probe, meaning;
+  double low = 0, high = 0;  // what it can be; high == low: no upper end is known
 };
 std::span<const MetricInfo> metric_table();
 const MetricInfo* find_metric(std::string_view name);

@@ -44,6 +44,9 @@ double measure_s(const Study& study, const search::Config& config, const PlanRat
       total += kQuestionTokens / rates.prefill_tps + kAnswerShare * item.max_tokens / rates.decode_tps;
     }
   }
+  if (probes.perplexity) {
+    total += probes.prompt_losses.chunks * (probes.prompt_losses.n_ctx / rates.prefill_tps);
+  }
   if (probes.needle) {
     const auto& needle = probes.needle_options;
     for (int length : needle.lengths) {

@@ -12,6 +12,7 @@
 #include "src/study/header.h"
 #include "src/study/in_place.h"
 #include "src/study/memory_estimate.h"
+#include "src/study/perplexity_record.h"
 #include "src/study/plan.h"
 
 namespace study {
@@ -88,14 +89,24 @@ int plan_command(const PlanOptions& options) {
   // Where the server is not there yet, the plan is one of fresh launches.
   std::vector<std::string> in_place;
   std::vector<base::Error> refused;
+  std::string no_losses;
   if (auto program = discover_backends(study)) {
     in_place = in_place_axes(study, *program);
     refused = unsupported_axes(study, *program);
+    no_losses = no_perplexity(study, *program);
   }
   Plan plan = make_plan(study, rates, available_s(study.search), 100, memory, in_place);
   fmt::print("{}", to_text(study, plan));
   for (const base::Error& problem : refused) {
     fmt::print("\n`autoresearch run` will refuse to start: {}\n", problem.to_string());
+  }
+  if (!no_losses.empty()) {
+    fmt::print(
+        "\n{}{}.\n",
+        perplexity_decides(study.objective)
+            ? "`autoresearch run` will refuse to start, the objective or a limit needs the perplexity: "
+            : "Perplexity will not be measured: ",
+        no_losses);
   }
   std::error_code ignored;
   bool file =

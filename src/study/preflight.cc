@@ -9,6 +9,7 @@
 #include "src/os/files.h"
 #include "src/study/header.h"
 #include "src/study/memory_estimate.h"
+#include "src/study/perplexity_record.h"
 #include "src/study/session.h"
 
 namespace study {
@@ -61,6 +62,14 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     for (base::Error& problem : unsupported_axes(study, checked.program)) {
       problems.push_back(std::move(problem));
     }
+  }
+  const std::string no_losses = problems.empty() ? no_perplexity(study, checked.program) : "";
+  if (!no_losses.empty() && perplexity_decides(study.objective)) {
+    problems.push_back(
+        base::error("probes.perplexity", no_losses + ", and the objective or a limit needs the perplexity",
+                    "use tbq-server or vllm, or take ppl and ppl_change out of the objective"));
+  } else if (!no_losses.empty()) {
+    checked.warnings.push_back("perplexity is not measured: " + no_losses);
   }
   if (!study.backend.api_key_env.empty() && std::getenv(study.backend.api_key_env.c_str()) == nullptr) {
     problems.push_back(base::error(study.backend.api_key_env,

@@ -12,7 +12,8 @@ bool about_answers(const search::Expression& limit) {
   auto names = limit.names();
   return std::any_of(names.begin(), names.end(), [](const std::string& name) {
     const MetricInfo* metric = find_metric(name);
-    return metric != nullptr && (metric->probe == "quality" || metric->probe == "needle");
+    return metric != nullptr &&
+           (metric->probe == "quality" || metric->probe == "needle" || metric->probe == "perplexity");
   });
 }
 

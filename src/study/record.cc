@@ -91,6 +91,7 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
   end["quality"] = record.quality;
   end["needle"] = record.needle;
   end["curve"] = record.curve;
+  end["perplexity"] = record.perplexity;
   base::Json metrics = base::Json::object();
   for (const auto& [name, value] : record.metrics.values) {
     metrics[name] = optional_number(value);

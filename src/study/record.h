@@ -32,7 +32,7 @@ struct TrialRecord {
   std::string log_path, log_tail;     // the tail for failures only
   std::vector<std::string> argv;      // as launched, secrets redacted
   base::Json effective;               // what the server says it runs with; null when it never did
-  base::Json speed, speed_half_context, quality, needle, curve;  // null when not measured
+  base::Json speed, speed_half_context, quality, needle, curve, perplexity;  // null when not measured
   base::Json memory, hw;
   std::optional<double> t_load_s, t_warmup_s, t_measure_s;  // absent: that stage was not reached
   double t_total_s = 0;
@@ -40,9 +40,13 @@ struct TrialRecord {
   bool cold = true;                       // a fresh process served this trial
   std::string numerics_key;               // as the server gives it; "" = it gives none
   int cited_trial_id = 0;                 // quality and needle are that trial's; 0 = measured here
-  bool censored = false;                  // ended early: what was measured says less than a whole trial
-  double drift = 1;      // speeds were divided by this before they were judged; filled by the loop
-  double noise = 0;      // Outcome::noise, filled by the loop
+  // Why a server that is not ours to launch serves no trial any more; "" = it does. The run ends, and the trial runs
+  // again on resume. `lost_in_trial`: it still served when the trial began, so its configuration may be the cause.
+  std::string server_lost;
+  bool lost_in_trial = false;
+  bool censored = false;  // ended early: what was measured says less than a whole trial
+  double drift = 1;       // speeds were divided by this before they were judged; filled by the loop
+  double noise = 0;       // Outcome::noise, filled by the loop
   TrialMetrics metrics;  // of a trial that is ok; of one ended early (pruned, quality_fail) what was measured
   Judgement judgement;   // likewise; filled by the loop
 };

@@ -41,6 +41,7 @@ EndedTrial ended_of(const Study& study, const base::Json& end, search::Config co
   };
   trial.quality = part("quality");
   trial.needle = part("needle");
+  trial.perplexity = part("perplexity");
   return trial;
 }
 
@@ -69,6 +70,9 @@ base::Result<void> Loop::replay(const JournalContent& past) {
   for (const base::Json* start : past.of_type("trial_start")) {
     int& last = last_attempt_[base::json_get<std::string>(*start, "params_hash", "")];
     last = std::max(last, base::json_get<int>(*start, "attempt", 0));
+  }
+  for (const base::Json* end : past.of_type("study_end")) {
+    lost_before_.insert(base::json_get<int>(*end, "lost_trial_id", 0));
   }
   std::vector<base::Json> crashed;
   for (const base::Json* start : past.interrupted()) {

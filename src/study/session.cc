@@ -59,6 +59,9 @@ int exit_code_of(Verdict verdict, EndReason end) {
   if (end == EndReason::kMemory) {
     return kExitMemory;
   }
+  if (end == EndReason::kServerLost) {
+    return kExitPreflight;  // as a resume would end before it is mended
+  }
   if (verdict == Verdict::kConfirmed) {
     return kExitConfirmed;
   }
@@ -125,6 +128,13 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   fmt::print("\n");
   print_report(*content, 8080);
   fmt::print("\nJournal {}, logs of the candidates in {}\n", journal.path(), logs);
+  if (result->end == EndReason::kServerLost) {
+    std::fflush(stdout);
+    fmt::print(stderr,
+               "error: {}\n       Nothing that was finished is lost. Once it serves again, go on with: "
+               "autoresearch resume {}\n",
+               result->reason, journal.path());
+  }
   return exit_code_of(result->verdict, result->end);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "src/base/suggest.h"
 #include "src/study/objective.h"
@@ -157,12 +158,48 @@ class ExpressionReader {
       fail(1, fmt::format("'{}' is neither true nor false", expression.text()), "compare it: ==, <=, >=");
       return false;
     }
+    if (use_ == ExpressionUse::kLimit && !can_hold(expression)) {
+      return false;
+    }
     if (use_ == ExpressionUse::kConstraint && !*flag) {
       fail(1, fmt::format("the default configuration breaks '{}'", expression.text()),
            "change a default or the constraint");
       return false;
     }
     return true;
+  }
+
+  // Of a limit on one metric alone: whether any value that the metric can have satisfies it. Tried out on many.
+  bool can_hold(const Expression& expression) {
+    auto names = expression.names();
+    const MetricInfo* metric = names.size() == 1 ? find_metric(names.front()) : nullptr;
+    if (metric == nullptr || contains(names_.declared, names.front())) {
+      return true;
+    }
+    bool bounded = metric->high > metric->low;
+    if (!bounded && (metric->name == "ctx_size" || expression.text().find("==") != std::string::npos)) {
+      return true;  // one value among all numbers: trying some says nothing
+    }
+    std::vector<double> values = {metric->low, metric->low + 1};
+    for (int parts = 1; bounded && parts <= 200; ++parts) {  // shares of up to 200 items
+      for (int i = 0; i <= parts; ++i) {
+        values.push_back(metric->low + (metric->high - metric->low) * i / parts);
+      }
+    }
+    for (int step = -120; !bounded && step <= 240; ++step) {
+      values.push_back(metric->low + std::pow(10, step / 20.0));  // from a millionth to 10^12
+    }
+    for (double value : values) {
+      auto result = expression.evaluate([&](std::string_view) { return std::optional<Value>(value); });
+      const bool* holds = result ? std::get_if<bool>(&*result) : nullptr;
+      if (holds == nullptr || *holds) {
+        return true;
+      }
+    }
+    fail(1, fmt::format("nothing can satisfy '{}'", expression.text()),
+         bounded ? fmt::format("{} is from {:g} to {:g}", metric->name, metric->low, metric->high)
+                 : fmt::format("{} is never below {:g}", metric->name, metric->low));
+    return false;
   }
 
   SpaceReader& reader_;

@@ -72,6 +72,9 @@ class StudyReader {
     required("study", "write study: NAME");
     check_model();
     check_needle_lengths(reader_, lengths_at_, study_);
+    if (const YamlNode* probes = root_.find("probes"); probes != nullptr) {
+      check_context(reader_, *probes, study_);
+    }
     return std::move(study_);
   }
 
@@ -214,6 +217,8 @@ class StudyReader {
       off("remove probes.speed: off");
     } else if (probe == "needle" && !probes.needle) {
       off("remove probes.needle: off");
+    } else if (probe == "perplexity" && !probes.perplexity) {
+      off("give it a text: probes: {perplexity: {corpus: FILE}}");
     } else if (probe == "curve" && probes.curve.depths.empty()) {
       off("give it depths: probes: {curve: {depths: [1000, 4000, 16000, 32000]}}");
     }

@@ -11,7 +11,10 @@
 namespace study {
 namespace {
 
-constexpr uint64_t kMaxSuite = 4 << 20;
+constexpr uint64_t kMaxSuite = 4 << 20, kMaxCorpus = 256 << 20;
+// Of a perplexity: fewer scored tokens are no verdict; more would make records of megabytes.
+constexpr int64_t kLeastTokens = 256, kMostTokens = 1 << 17;
+constexpr int64_t kLeastBytesPerToken = 3;
 constexpr int kPromptOverhead = 64;  // tokens of question and chat template around a needle's filler
 
 class ProbesReader {
@@ -25,6 +28,7 @@ class ProbesReader {
                       {"speed", [&](const YamlNode& value) { read_speed(value); }},
                       {"needle", [&](const YamlNode& value) { read_needle(value); }},
                       {"curve", [&](const YamlNode& value) { read_curve(value); }},
+                      {"perplexity", [&](const YamlNode& value) { read_perplexity(value); }},
                       {"memory",
                        [&](const YamlNode& value) {
                          reader_.read_map(value, "probes.memory",
@@ -104,6 +108,61 @@ class ProbesReader {
     if (at.kind == YamlNode::Kind::kMap && at.find("depths") == nullptr) {
       reader_.fail(at, "probes.curve has no depths",
                    "add depths: [1000, 4000, 16000, 32000], or leave it out");
+    }
+  }
+
+  // `off` is what it is without this section.
+  void read_perplexity(const YamlNode& at) {
+    options_.perplexity = true;
+    if (switched_off(at, options_.perplexity)) {
+      return;
+    }
+    probes::PromptLossOptions& losses = options_.prompt_losses;
+    const YamlNode* corpus = nullptr;
+    reader_.read_map(at, "probes.perplexity",
+                     {{"corpus", [&](const YamlNode& value) { corpus = &value; }},
+                      {"n_ctx", whole_into(losses.n_ctx, "probes.perplexity.n_ctx", 32, 1 << 20)},
+                      {"chunks", whole_into(losses.chunks, "probes.perplexity.chunks", 1, 4096)},
+                      {"margin", [&](const YamlNode& value) {
+                         options_.perplexity_margin =
+                             reader_.number(value, "probes.perplexity.margin", 1e-6, 10)
+                                 .value_or(options_.perplexity_margin);
+                       }}});
+    if (at.kind != YamlNode::Kind::kMap) {
+      return;
+    }
+    int64_t tokens = int64_t{losses.n_ctx} * losses.chunks;
+    if (tokens / 2 < kLeastTokens || tokens > kMostTokens) {
+      reader_.fail(at,
+                   fmt::format("{} chunks of {} tokens are {} tokens; the second half of each is scored",
+                               losses.chunks, losses.n_ctx, tokens),
+                   fmt::format("write n_ctx and chunks whose product is from {} to {}", 2 * kLeastTokens,
+                               kMostTokens));
+    } else if (corpus == nullptr) {
+      reader_.fail(at, "probes.perplexity has no corpus",
+                   "add corpus: FILE, a plain text in the model's language, or write perplexity: off");
+    } else {
+      read_corpus(*corpus, tokens);
+    }
+  }
+
+  void read_corpus(const YamlNode& at, int64_t tokens) {
+    auto path = reader_.expanded(at, "probes.perplexity.corpus");
+    if (!path) {
+      return;
+    }
+    options_.perplexity_corpus = reader_.resolve(*path);
+    auto text = os::read_file(options_.perplexity_corpus, kMaxCorpus);
+    if (!text) {
+      reader_.fail(at, fmt::format("the corpus cannot be read: {}", text.failure().to_string()),
+                   "give its path relative to this file");
+    } else if (text->size() < static_cast<size_t>(tokens * kLeastBytesPerToken)) {
+      reader_.fail(at, fmt::format("the corpus has {} bytes, too few for {} tokens", text->size(), tokens),
+                   "take a longer text, or fewer chunks");
+    } else {
+      text->resize(
+          std::min(text->size(), static_cast<size_t>(tokens) * 16));  // no token is longer on average
+      options_.prompt_losses.text = std::move(*text);
     }
   }
 
@@ -204,6 +263,19 @@ class ProbesReader {
 
 const YamlNode* read_probes(SpaceReader& reader, const YamlNode& node, ProbeOptions& options) {
   return ProbesReader(reader, options).read(node);
+}
+
+void check_context(SpaceReader& reader, const YamlNode& probes_at, const Study& study) {
+  const search::Axis* ctx = study.space.find("ctx_size");
+  const YamlNode* at = probes_at.find("perplexity");
+  const auto* smallest = ctx == nullptr ? nullptr : std::get_if<int64_t>(&ctx->values.front());
+  if (at != nullptr && study.probes.perplexity && smallest != nullptr && *smallest > 0 &&
+      study.probes.prompt_losses.n_ctx >= *smallest) {
+    reader.fail(*at,
+                fmt::format("a chunk of {} tokens does not fit the smallest ctx_size, {}",
+                            study.probes.prompt_losses.n_ctx, *smallest),
+                fmt::format("write an n_ctx of at most {}", *smallest - 1));
+  }
 }
 
 void check_needle_lengths(SpaceReader& reader, const YamlNode* lengths_at, const Study& study) {

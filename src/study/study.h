@@ -12,6 +12,7 @@
 
 #include "probes/curve.h"
 #include "probes/needle.h"
+#include "probes/prompt_losses.h"
 #include "probes/quality.h"
 #include "probes/speed.h"
 #include "search/space.h"
@@ -61,6 +62,10 @@ struct ProbeOptions {
   probes::NeedleOptions needle_options;
   probes::CurveOptions curve;  // off without depths; its speed is speed_options
   probes::CurveInputs curve_inputs;
+  bool perplexity = false;
+  std::string perplexity_corpus;            // path of the text
+  probes::PromptLossOptions prompt_losses;  // its beginning, as much as is asked for
+  double perplexity_margin = 0.02;          // a larger ratio to the default's perplexity is worse
   double request_timeout_s = 120, stall_timeout_s = 60;
   double min_headroom_gib = 0.25;  // the guard's floor
 };

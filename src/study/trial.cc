@@ -163,6 +163,9 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
   std::optional<Failure> failure = server.failure;
   const search::Config& wanted = request.proposal.config;
   const bool foreign = server.foreign;
+  if (failure && foreign) {
+    record.server_lost = fmt::format("no trial can run on the server at {}: {}", plan.url, failure->reason);
+  }
   if (!failure && !foreign) {
     std::string mismatch = config_mismatch(study_.space, wanted, server.effective);
     if (!mismatch.empty()) {
@@ -216,6 +219,24 @@ std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config
   // Why it cannot be is told in words only; lack of memory tells the search something.
   return Failure{classify_exit({}, {}, change.why, Status::kConfigMismatch).status,
                  "the running server: " + change.why};
+}
+
+void ServerTrialRunner::look_for_foreign(const LaunchPlan& plan, std::optional<Failure>& failure,
+                                         TrialRecord& record) {
+  bool dead = failure && (failure->status == Status::kRunCrash || failure->status == Status::kHang ||
+                          failure->status == Status::kTimeout);
+  if (!dead || !plan.foreign || !record.server_lost.empty() || interrupted()) {
+    return;
+  }
+  // Whoever runs it may have it started again; the trial has failed then, and the study goes on.
+  report("waiting for the server");
+  LaunchOptions options = launch_options(study_);
+  Launched again = launch_until_ready(plan, options);
+  if (again.failure && again.failure->status != Status::kInterrupted) {
+    record.server_lost = fmt::format("the server at {} has gone ({}), and does not come back: {}", plan.url,
+                                     failure->reason, again.failure->reason);
+    record.lost_in_trial = true;
+  }
 }
 
 // What is measured in full, or ended early by the loop itself, leaves a server that is as good as before.
@@ -280,6 +301,10 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
     auto measuring = Clock::now();
     failure = measure(study_, request, instance_->server(), context, progress_, record);
     record.t_measure_s = seconds_since(measuring);
+  }
+  look_for_foreign(plan, failure, record);
+  if (!record.server_lost.empty()) {
+    former_ = nullptr;  // the next server there has a configuration of its own
   }
   // Before the stop: clocks, heat and the GPU's memory as the load left them.
   record.hw = hardware_record(hw_before, os::read_hardware_state());

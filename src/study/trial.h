@@ -20,8 +20,16 @@ class Instance;
 struct NumericsResult {
   int trial_id = 0;
   base::Json quality, needle;            // as in that trial's record
-  std::map<std::string, double> values;  // quality, needle_recall, perplexity
+  base::Json perplexity;                 // likewise, without the tokens' losses
+  std::map<std::string, double> values;  // quality, needle_recall, ppl, ppl_change
   std::map<std::string, bool> quality_items;
+};
+
+// The losses that every other configuration's perplexity is compared with: the default configuration's.
+struct LossReference {
+  int trial_id = 0;
+  std::string text_hash;
+  std::vector<probes::TokenLoss> losses;
 };
 
 // What the trials before this one settle. Owned by the loop; empty members are allowed.
@@ -30,6 +38,8 @@ struct TrialContext {
   const std::map<std::string, NumericsResult>* known = nullptr;
   // Asked after each probe with what was measured so far: a Failure (kPruned, kQualityFail) ends the trial early.
   std::function<std::optional<Failure>(const TrialMetrics& so_far)> gate;
+  const LossReference* losses = nullptr;  // none measured yet
+  bool no_losses = false;                 // the server is known to give none: it is not asked again
 };
 
 // What the loop needs of a trial; a test's fake scripts outcomes without processes.
@@ -73,6 +83,9 @@ class ServerTrialRunner : public TrialRunner {
   std::optional<Failure> configure_foreign(const search::Config& wanted, TrialRecord& record);
   // Into instance_, unless it fails before it is ready.
   std::optional<Failure> launch(const TrialRequest& request, const LaunchPlan& plan, TrialRecord& record);
+  // After a failure of a server that we did not launch: whether it serves again within the load's time. When not,
+  // the record says that it is lost.
+  void look_for_foreign(const LaunchPlan& plan, std::optional<Failure>& failure, TrialRecord& record);
   void keep_or_stop(std::optional<Failure>& failure, TrialRecord& record);
 
   const Study& study_;

@@ -4,6 +4,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <sstream>
 
 namespace study {
@@ -148,6 +149,35 @@ bool refuse_control_characters(std::string_view text, std::string_view where, Ya
   return false;
 }
 
+// YAML has no tabs in indentation, and yaml-cpp's words for one are about something else.
+bool refuse_tabs(std::string_view text, std::string_view where, YamlTree& tree) {
+  int line = 0;
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view row = text.substr(at, end - at);
+    at = end + 1;
+    ++line;
+    size_t first = row.find_first_not_of(" \t\r");
+    size_t tab = row.substr(0, first).find('\t');
+    if (first != std::string_view::npos && row[first] != '#' && tab != std::string_view::npos) {
+      tree.errors.push_back(base::error(fmt::format("{}:{}:{}", where, line, tab + 1),
+                                        "a tab: tabs are not allowed in indentation", "indent with spaces"));
+      return true;
+    }
+  }
+  return false;
+}
+
+// The column (from 1) of a tab in this line (from 1), 0 for none.
+size_t tab_in_line(std::string_view text, int line) {
+  for (int i = 1; i < line; ++i) {
+    size_t end = text.find('\n');
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+  size_t tab = text.substr(0, text.find('\n')).find('\t');
+  return tab == std::string_view::npos ? 0 : tab + 1;
+}
+
 }  // namespace
 
 const YamlNode* YamlNode::find(std::string_view key) const {
@@ -165,7 +195,7 @@ YamlTree parse_yaml(std::string_view text, std::string_view where) {
     tree.errors.push_back(base::error(std::string(where), "is larger than 1 MB", "is this a space file?"));
     return tree;
   }
-  if (refuse_control_characters(text, where, tree)) {
+  if (refuse_control_characters(text, where, tree) || refuse_tabs(text, where, tree)) {
     return tree;
   }
   auto fail = [&](int line, int column, std::string what, std::string next) {
@@ -186,6 +216,11 @@ YamlTree parse_yaml(std::string_view text, std::string_view where) {
       fail(rest.root.line, rest.root.column, "a second document begins here", "remove the line ---");
     }
   } catch (const YAML::Exception& e) {
+    if (size_t tab = tab_in_line(text, e.mark.line + 1); tab > 0) {
+      fail(e.mark.line + 1, static_cast<int>(tab), "a tab, and this is not YAML: tabs are not allowed here",
+           "write spaces instead");
+      return tree;
+    }
     fail(e.mark.line + 1, e.mark.column + 1, fmt::format("this is not YAML: {}", e.msg),
          "check indentation, colons, quotes and brackets here and on the line before");
   } catch (const TooDeep& deep) {

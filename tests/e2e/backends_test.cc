@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "src/os/http_client.h"
 #include "tests/e2e/driver.h"
@@ -65,8 +66,8 @@ class Environment {
 // A server that somebody else started.
 class Running {
  public:
-  explicit Running(std::vector<std::string> args) {
-    port_ = *os::free_port();
+  explicit Running(std::vector<std::string> args, int port = 0) {
+    port_ = port > 0 ? port : *os::free_port();
     args.insert(args.begin(), e2e::program("fake-server"));
     args.insert(args.end(), {"--port", std::to_string(port_)});
     std::vector<char*> argv;
@@ -84,14 +85,19 @@ class Running {
       e2e::nap_ms(20);
     }
   }
-  ~Running() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+  ~Running() { kill(); }
+  void kill() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    pid_ = -1;
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
   std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  int port() const { return port_; }
   bool alive() { return ::waitpid(pid_, nullptr, WNOHANG) == 0; }
 
  private:
@@ -146,9 +152,9 @@ TEST_CASE("a running server is measured as it is told to be, and never stopped")
   // It names another model than the file's.
   e2e::Result result =
       driver.run({"run", "--space", space, "--out", driver.path("w.jsonl"), "--confirm", "0"});
-  CHECK_EQ(result.code, 4);
-  REQUIRE_FALSE(driver.ends("w.jsonl").empty());
-  CHECK_EQ(driver.ends("w.jsonl").front()["status"], "config_mismatch");
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "names another model"));
+  CHECK(driver.ends("w.jsonl").empty());  // no trial would fare better
 
   e2e::write(space, replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", ""));
   result = driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
@@ -180,6 +186,113 @@ TEST_CASE("a running server is measured as it is told to be, and never stopped")
   CHECK(has(result.err, "mlock"));
   CHECK(has(result.err, "cannot change it while it runs"));
   CHECK(server.alive());
+}
+
+TEST_CASE("a running server that is killed ends the run; restarted, resume goes on to the end") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  const std::string axes =
+      "  ctx_size: {values: [2048, 4096], default: 2048}\n  n_batch: {values: [512, 1024, 2048], default: "
+      "512}\n";
+  with_backend(driver, axes, R"({"reconfigure": ["ctx_size", "n_batch"], "decode_tps": 40})", "");
+  std::string scenario = e2e::read(driver.path("scenario.json"));
+  std::vector<std::string> args = {"--scenario", driver.path("scenario.json"), "-m", "some.gguf"};
+  auto server = std::make_unique<Running>(args);
+  const int port = server->port();
+  std::string space =
+      with_backend(driver, axes, scenario, "  kind: url\n  url: " + server->url() + "\n  load_timeout: 3s\n");
+  std::string text = replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", "");
+  e2e::write(space, replaced(text, "max_trials: 2", "max_trials: 6"));
+  const std::string journal = driver.path("j.jsonl");
+
+  driver.start({"run", "--space", space, "--out", journal, "--confirm", "0"});
+  for (int i = 0; i < 3000 && driver.ends("j.jsonl").empty(); ++i) {
+    e2e::nap_ms(20);
+  }
+  server->kill();
+  e2e::Result result = driver.wait();
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "http://127.0.0.1:" + std::to_string(port)));
+  CHECK(has(result.err, "autoresearch resume " + journal));
+  auto ends = driver.ends("j.jsonl");
+  REQUIRE_GE(ends.size(), 1);
+  CHECK_LT(ends.size(), 6);
+  for (const Json& end : ends) {
+    CHECK_EQ(end["status"], "ok");  // nothing was used up
+  }
+  Json last = driver.journal("j.jsonl").back();
+  CHECK_EQ(last["type"], "study_end");
+  CHECK_EQ(last["finished"], false);
+
+  // Not there yet: said before anything is tried.
+  const std::string before = e2e::read(journal);
+  result = driver.run({"resume", journal, "--confirm", "0"});
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "no server answers there"));
+  CHECK_EQ(e2e::read(journal), before);
+
+  server = std::make_unique<Running>(args, port);
+  result = driver.run({"resume", journal, "--confirm", "0"});
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  ends = driver.ends("j.jsonl");
+  REQUIRE_EQ(ends.size(), 6);
+  for (const Json& end : ends) {
+    CHECK_EQ(end["status"], "ok");
+  }
+  CHECK(server->alive());
+
+  server->kill();
+  result = driver.run({"run", "--space", space, "--out", driver.path("n.jsonl")});
+  CHECK_EQ(result.code, 3);
+  CHECK_FALSE(std::filesystem::exists(driver.path("n.jsonl")));
+}
+
+TEST_CASE("a configuration that ends a running server twice is the configuration's fault") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  const std::string axes = "  n_batch: {values: [512, 1024, 2048], default: 512}\n";
+  with_backend(driver, axes,
+               R"({"reconfigure": ["n_batch"],
+                   "rules": [{"when": {"batch_size": "1024"}, "set": {"reconfigure_behaviour": "die"}}]})",
+               "");
+  std::string scenario = e2e::read(driver.path("scenario.json"));
+  std::vector<std::string> args = {"--scenario", driver.path("scenario.json"), "-m", "some.gguf", "-b",
+                                   "512"};
+  auto server = std::make_unique<Running>(args);
+  const int port = server->port();
+  std::string space =
+      with_backend(driver, axes, scenario, "  kind: url\n  url: " + server->url() + "\n  load_timeout: 2s\n");
+  std::string text = replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", "");
+  e2e::write(space, replaced(text, "max_trials: 2", "max_trials: 3"));
+  const std::string journal = driver.path("j.jsonl");
+  e2e::Result result = driver.run({"run", "--space", space, "--out", journal, "--confirm", "0"});
+  CHECK_EQ(result.code, 3);
+  size_t starts = 0;
+  for (int runs = 0; runs < 4 && result.code == 3; ++runs) {
+    server->kill();
+    server = std::make_unique<Running>(args, port);
+    result = driver.run({"resume", journal, "--confirm", "0"});
+    starts += result.code == 3 ? 1 : 0;
+  }
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  CHECK_LE(starts, 2);
+  int crashed = 0, good = 0;
+  for (const Json& end : driver.ends("j.jsonl")) {
+    crashed += end["status"] == "run_crash" && end["params"]["n_batch"] == 1024 ? 1 : 0;
+    good += end["status"] == "ok" ? 1 : 0;
+  }
+  CHECK_EQ(crashed, 1);
+  CHECK_EQ(good, 2);
 }
 
 TEST_CASE(

@@ -98,7 +98,8 @@ base::Result<void> apply(const Json& fields, const std::string& where, Scenario&
                  text("reconfigure_behaviour", s.reconfigure_behaviour) ||
                  number("reconfigure_s", s.reconfigure_s) || number("launch_noise", s.launch_noise) ||
                  number("drift_per_launch", s.drift_per_launch) || text("launch_counter", s.launch_counter) ||
-                 flag("native", s.native) || flag("numerics", s.numerics) ||
+                 flag("native", s.native) || flag("numerics", s.numerics) || flag("logprobs", s.logprobs) ||
+                 number("ppl", s.ppl) || number("ppl_noise", s.ppl_noise) ||
                  list("reconfigure", s.reconfigure) || list("fail_items", s.fail_items) || key == "rules";
     if (key == "props" && value.is_object()) {
       s.props = value;

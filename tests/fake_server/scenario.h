@@ -45,7 +45,9 @@ struct Scenario {
   std::vector<std::string> reconfigure;      // axes that POST /reconfigure changes; none: no such route
   std::string reconfigure_behaviour = "ok";  // ok, refuse, fail, die, hang
   double reconfigure_s = 0;
-  bool numerics = false;  // tbq.numerics_key: of the model's name and the cache types
+  bool logprobs = false;           // POST /v1/completions with echo tells those of the prompt
+  double ppl = 10, ppl_noise = 0;  // their perplexity; scatter of one token's loss, by the numerics
+  bool numerics = false;           // tbq.numerics_key: of the model's name and the cache types
 
   double launch_noise = 0;      // sigma of the logarithm of all rates of one launch (or reconfiguration)
   double drift_per_launch = 0;  // rates change by this share from one launch to the next

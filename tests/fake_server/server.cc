@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <thread>
 
 #include "src/os/files.h"
@@ -228,6 +230,43 @@ void Server::generate(Connection& connection, const Launch& launch, const Json& 
   connection.end_stream();
 }
 
+// OpenAI's classic form, as much of it as tells a prompt's losses. Without `logprobs` they are of the generated token
+// alone, in llama-server's way.
+void Server::complete_text(Connection& connection, const Launch& launch, const Json& body) {
+  const Scenario& scenario = launch.scenario;
+  if (!body.contains("prompt") || !base::json_get(body, "echo", false) || !scenario.logprobs) {
+    Json logprobs = {{"content", Json::array({{{"id", 1}, {"token", " and"}, {"logprob", -0.5}}})}};
+    Json choice = {{"index", 0}, {"text", " and"}, {"logprobs", logprobs}, {"finish_reason", "length"}};
+    connection.reply(200, Json({{"object", "text_completion"}, {"choices", Json::array({choice})}}).dump());
+    return;
+  }
+  std::vector<std::string> tokens;
+  if (body["prompt"].is_array()) {
+    for (const Json& id : body["prompt"]) {
+      tokens.push_back("t" + id.dump());
+    }
+  } else {
+    tokens = pieces(base::json_get<std::string>(body, "prompt", ""));
+  }
+  size_t n = tokens.size();
+  tokens.emplace_back(" and");  // the generated one
+  uint64_t seed = std::hash<std::string>()(numerics_key(launch.flags));
+  Json values = Json::array(), tops = Json::array();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    uint64_t place = std::hash<std::string>()(tokens[i]) + i;
+    double nll = std::max(
+        0.01, std::log(scenario.ppl) + 0.5 * gaussian(1, place) + scenario.ppl_noise * gaussian(seed, place));
+    values.push_back(i == 0 ? Json(nullptr) : Json(-nll));
+    tops.push_back(i == 0 ? Json(nullptr) : Json({{tokens[i], -nll}, {"other", -nll - 0.1}}));
+  }
+  Json logprobs = {{"tokens", tokens}, {"token_logprobs", values}, {"top_logprobs", tops}};
+  Json choice = {{"index", 0}, {"text", ""}, {"logprobs", logprobs}, {"finish_reason", "length"}};
+  connection.reply(200, Json({{"object", "text_completion"},
+                              {"choices", Json::array({choice})},
+                              {"usage", {{"prompt_tokens", n}, {"completion_tokens", 1}}}})
+                            .dump());
+}
+
 // As tbq-server does it: refuse what cannot be, drain, change; on failure the former configuration serves on.
 void Server::reconfigure(Connection& connection, const Json& body) {
   std::shared_ptr<const Launch> before = now();
@@ -335,6 +374,8 @@ void Server::route(Connection& connection, const Launch& launch, const Request& 
     connection.reply(200, Json({{"object", "list"}, {"data", Json::array({model})}}).dump());
   } else if (route == "POST /v1/chat/completions") {
     generate(connection, launch, body, true);
+  } else if (route == "POST /v1/completions") {
+    complete_text(connection, launch, body);
   } else if (native && route == "GET /health") {
     connection.reply(200, R"({"status":"ok"})");
   } else if (native && route == "GET /props") {

@@ -28,6 +28,7 @@ class Server {
   void handle(Connection& connection);
   void route(Connection& connection, const Launch& launch, const Request& request, const base::Json& body);
   void generate(Connection& connection, const Launch& launch, const base::Json& body, bool chat);
+  void complete_text(Connection& connection, const Launch& launch, const base::Json& body);
   void reconfigure(Connection& connection, const base::Json& body);
 
   Script script_;

@@ -1,6 +1,6 @@
 // Children that behave in the ways a guard must cope with, and the guard itself (test programs have doctest's
 // main).
-//   __guard                      the guard
+//   __guard                      the guard; where AR_TEST_HOST names a directory, of the host recorded there
 //   launch LOG ARGV...           launches ARGV under a guard, prints "CHILD GUARD", waits for ever (to be
 //   kill -9'ed) tree N                       forks N grandchildren that setsid, double-fork and ignore TERM;
 //   prints pids; sleeps fork-away                    double-forks a sleeper into its own session and exits 0
@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "src/os/child.h"
+#include "src/os/memory_watch.h"
 #include "src/os/service.h"
 
 namespace {
@@ -110,6 +111,9 @@ int allocate(int mib) {
 int main(int argc, char** argv) {
   std::string command = argc > 1 ? argv[1] : "";
   if (command == os::kGuardCommand) {
+    if (const char* host = std::getenv("AR_TEST_HOST")) {
+      os::read_host_from(host);
+    }
     return os::guard_main(argc, argv);
   }
   if (command == os::kServiceCommand) {

@@ -2,6 +2,9 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -84,4 +87,87 @@ TEST_CASE("the guard strikes within two samples of the floor, and says which rul
   CHECK(os::memory_guard_reason(*exit, trace).find("headroom fell to") == 0);
   // The host has its memory back.
   CHECK(eventually(20, [&] { return os::read_meminfo().available > spec.min_headroom_bytes; }));
+}
+
+namespace {
+
+// /proc as a host in trouble shows it, written anew every 50 ms: PSI full at `percent`, and so many pages a second
+// read back. The test's own host is left in peace.
+class RecordedHost {
+ public:
+  RecordedHost(const Scratch& scratch, double percent, uint64_t refaults_per_s)
+      : directory_(scratch / "host"), percent_(percent), rate_(refaults_per_s) {
+    std::filesystem::create_directories(directory_ + "/pressure");
+    write();
+    ::setenv("AR_TEST_HOST", directory_.c_str(), 1);
+    writer_ = std::jthread([this](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        write();
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    });
+  }
+  ~RecordedHost() { ::unsetenv("AR_TEST_HOST"); }
+  RecordedHost(const RecordedHost&) = delete;
+  RecordedHost& operator=(const RecordedHost&) = delete;
+
+ private:
+  // A reader sees the old file or the new one.
+  void put(const std::string& name, const std::string& text) {
+    const std::string path = directory_ + "/" + name;
+    std::ofstream(path + ".new") << text;
+    std::filesystem::rename(path + ".new", path);
+  }
+  void write() {
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    auto refaults = static_cast<uint64_t>(static_cast<double>(rate_) * seconds);
+    put("meminfo",
+        "MemTotal:        1048576 kB\nMemFree:           90000 kB\nMemAvailable:     700000 kB\n"
+        "SwapTotal:             0 kB\nSwapFree:              0 kB\n"
+        "Active(file):      50000 kB\nInactive(file):    50000 kB\n");
+    put("vmstat", "workingset_refault_anon 0\nworkingset_refault_file " + std::to_string(1000 + refaults) +
+                      "\npswpin 0\npswpout 0\n");
+    put("pressure/memory", "some avg10=80.00 avg60=20.00 avg300=5.00 total=123456789\nfull avg10=" +
+                               std::to_string(percent_) + " avg60=20.00 avg300=5.00 total=" +
+                               std::to_string(100000 + static_cast<uint64_t>(seconds * 6e5)) + "\n");
+  }
+
+  std::string directory_;
+  double percent_;
+  uint64_t rate_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::jthread writer_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "thrashing: the guard's own loop over a recorded host strikes, and only where pages come back too") {
+  Scratch scratch;
+  os::LaunchSpec spec = allocating(scratch, 192);  // over an eighth of that host
+  spec.min_headroom_bytes = 64 * kMiB;             // far below: the other rule has no say
+  spec.sample_hz = 20;
+  {
+    RecordedHost host(scratch, 65, 40000);
+    auto child = os::GuardedChild::launch(spec);
+    REQUIRE(child.ok());
+    auto exit = (*child)->wait(120);
+    REQUIRE(exit.has_value());
+    CHECK(exit->memory_guard);
+    CHECK(exit->memory_rule == os::MemoryRule::kThrashing);
+    (*child)->stop(0);
+    os::MemoryTrace trace = (*child)->memory();
+    CHECK(trace.total == 1024 * kMiB);
+    CHECK(trace.psi_full_avg10_max == doctest::Approx(65));
+    CHECK(trace.refaults > 40000);  // over a second of it, three at least
+    CHECK(trace.headroom_min > spec.min_headroom_bytes);
+    CHECK(os::memory_guard_reason(*exit, trace).find("the host was thrashing") == 0);
+  }
+  for (auto [percent, rate] : {std::pair{65.0, 100}, std::pair{20.0, 40000}}) {
+    RecordedHost host(scratch, percent, static_cast<uint64_t>(rate));
+    auto child = os::GuardedChild::launch(spec);
+    REQUIRE(child.ok());
+    CHECK_FALSE((*child)->wait(6).has_value());
+    (*child)->stop(0);
+  }
 }

@@ -266,6 +266,33 @@ TEST_CASE("decode at depth keeps one prompt on purpose, and takes prefill from t
   CHECK(speed->implausible.find("from a cache") != std::string::npos);
 }
 
+TEST_CASE("a host that delays us most of the time spoils samples, not the server's name") {
+  // Claimed times far beyond ours: the tokens waited for us and came together.
+  std::atomic<int> asked{0};
+  std::atomic<bool> always{false};
+  Scripted server(Native{.cache_n = 0, .change_timings = [&](Json& timings) {
+                           int n = asked++;
+                           if (always || n % 4 != 3) {
+                             timings["predicted_ms"] = 5000.0;
+                             timings["predicted_per_second"] = 1.4;
+                           }
+                         }});
+  SpeedOptions options;
+  options.n_prompt = 50;
+  options.n_gen = 8;
+  options.warmups = 0;
+  auto speed = run_speed(server.endpoint, options);
+  REQUIRE(speed.ok());
+  CHECK(speed->implausible == "");
+  CHECK(speed->samples.size() == 3);
+  CHECK(speed->retaken >= 9);
+  always = true;
+  speed = run_speed(server.endpoint, options);
+  REQUIRE(speed.ok());
+  CHECK(speed->implausible.find("in a burst") != std::string::npos);
+  CHECK(speed->retaken == 8);
+}
+
 TEST_CASE("samples during which pages had to be read are measured again") {
   Scripted server(Native{});
   SpeedOptions options;

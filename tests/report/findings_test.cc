@@ -165,6 +165,27 @@ TEST_CASE("axes without effect are named together") {
   CHECK(texts(records, Kind::kFree).empty());
 }
 
+TEST_CASE("findings and the table of axes pool every launch of a configuration, and agree") {
+  std::vector<Json> records = {trial(1, {.decode = 20}), trial(2, {.k = "q8_0", .decode = 19.9}),
+                               trial(3, {.decode = 19.6, .threads = 5})};
+  // Launched again the default and q8_0 keys are both faster, by different amounts.
+  for (double speed : {25.0, 26.0}) {
+    records.push_back(trial(1, {.decode = speed}));
+    records.back()["phase"] = "anchor";
+    records.push_back(trial(2, {.k = "q8_0", .decode = speed * 0.8}));
+    records.back()["phase"] = "final";
+  }
+  std::string text = report::render(header(), records, {});
+  CAPTURE(text);
+  CHECK(has(text, "    f16 (default)            25.0 tok/s"));
+  CHECK(
+      has(text, "    q8_0                     20.0 tok/s   -20.0%"));  // of 19.9, 20, 20.8 against 20, 25, 26
+  CHECK(has(text, "q8_0 keys with f16 values: quality unchanged (45 of 45 items), needle recall 100%,"));
+  CHECK(has(text, "-20.0%, KV memory 1/1.3"));
+  CHECK(has(text, "    5                        19.6 tok/s   -21.6%"));
+  CHECK_FALSE(has(text, "no effect on decode"));
+}
+
 TEST_CASE("drift, heat, throttling, faults, swap, curves and lies are anomalies") {
   std::vector<Json> records = {trial(1, {}), trial(2, {.numa = "isolate"}), trial(3, {.threads = 5}),
                                failed(4, {.k = "q8_0"}, "implausible")};
@@ -235,4 +256,39 @@ TEST_CASE("findings and repeated launches stand in the report") {
     CAPTURE(line);
     CHECK(report::display_width(line) <= 100);
   }
+}
+
+TEST_CASE("perplexities are listed once each, with their interval and verdict") {
+  auto with = [](Json record, Json perplexity) {
+    record["perplexity"] = std::move(perplexity);
+    return record;
+  };
+  auto compared = [](double ratio, const char* verdict) {
+    return Json{{"ppl", 8 * ratio},
+                {"compared",
+                 {{"ratio", ratio},
+                  {"low", ratio - 0.01},
+                  {"high", ratio + 0.01},
+                  {"margin", 0.02},
+                  {"same_top", 0.985},
+                  {"tokens_needed", 60000},
+                  {"verdict", verdict}}}};
+  };
+  Json cited = with(trial(4, {.k = "q8_0", .threads = 5}), compared(1.1, "fail"));
+  cited["cited_trial_id"] = 2;
+  std::vector<Json> records = {
+      with(trial(1, {}), {{"ppl", 8.0}, {"compared", nullptr}, {"not_compared", nullptr}}),
+      with(trial(2, {.k = "q8_0"}), compared(1.002, "pass")),
+      with(trial(3, {.k = "q4_0"}), compared(1.015, "undecided")), cited};
+  std::string text = report::render(header(), records, {});
+  CAPTURE(text);
+  CHECK(has(text, "\nPerplexity\n"));
+  CHECK(has(text, "what the others are compared with"));
+  CHECK(has(text, "+0.2% (-0.8% to +1.2%): pass at +2.0%; same first choice"));
+  CHECK(has(text, "+1.5% (+0.5% to +2.5%): undecided at +2.0%, about 60000"));
+  CHECK_FALSE(has(text, "+10.0%"));
+  CHECK(
+      has(report::render(header(), std::vector<Json>{with(trial(1, {}), {{"unsupported", "HTTP 404"}})}, {}),
+          "Not measured: HTTP 404."));
+  CHECK_FALSE(has(report::render(header(), std::vector<Json>{trial(1, {})}, {}), "Perplexity"));
 }

@@ -13,9 +13,22 @@ std::string header_line() {
          "\n";
 }
 
-std::string line(const char* type, int id, const char* hash, int attempt) {
-  base::Json record = {{"type", type}, {"trial_id", id}, {"params_hash", hash}, {"attempt", attempt}};
-  return base::dump_line(record) + "\n";
+// Parameters by a name of their own, and their hash.
+base::Json params(const char* name) {
+  return {{"axis", name}};
+}
+std::string hash(const char* name) {
+  return study::params_hash(params(name));
+}
+base::Json record(const char* type, int id, const char* name, int attempt) {
+  return {{"type", type},
+          {"trial_id", id},
+          {"params", params(name)},
+          {"params_hash", hash(name)},
+          {"attempt", attempt}};
+}
+std::string line(const char* type, int id, const char* name, int attempt) {
+  return base::dump_line(record(type, id, name, attempt)) + "\n";
 }
 
 struct Directory {
@@ -54,8 +67,8 @@ TEST_CASE("a journal reads back with its interrupted trials and attempts") {
   REQUIRE(content.ok());
   CHECK_EQ(content->of_type("trial_start").size(), 3);
   CHECK_EQ(content->interrupted().size(), 2);
-  CHECK_EQ(content->last_attempt("bb"), 2);
-  CHECK_EQ(content->last_attempt("zz"), 0);
+  CHECK_EQ(content->last_attempt(hash("bb")), 2);
+  CHECK_EQ(content->last_attempt(hash("zz")), 0);
   CHECK_EQ(content->last_trial_id(), 2);
 }
 
@@ -82,6 +95,8 @@ TEST_CASE("damage is named by its line") {
     int line;
   };
   const std::string start = line("trial_start", 1, "aa", 1), end = line("trial_end", 1, "aa", 1);
+  std::string edited = end;  // by hand
+  edited.replace(edited.find("\"aa\""), 4, "\"ab\"");
   const Case cases[] = {
       {"garbage in the middle", header_line() + "\x01\x02 not json\n" + start, "parse error", 2},
       {"not an object", header_line() + "[1,2]\n", "not a JSON object", 2},
@@ -92,6 +107,7 @@ TEST_CASE("damage is named by its line") {
       {"two ends", header_line() + start + end + end, "ends twice", 4},
       {"two starts", header_line() + start + start, "starts twice", 3},
       {"end without start", header_line() + end, "without its trial_start", 2},
+      {"other params", header_line() + start + edited, "trial 1 are not those", 3},
       {"no hash", header_line() + "{\"type\":\"trial_start\",\"trial_id\":1}\n", "without trial_id", 2},
   };
   for (const Case& c : cases) {
@@ -117,8 +133,7 @@ TEST_CASE("opening for append mends the tail, keeps what is whole and locks") {
     auto second = study::Journal::open(path);
     REQUIRE_FALSE(second.ok());
     CHECK_NE(second.failure().to_string().find("lock"), std::string::npos);
-    base::Json record = {{"type", "trial_end"}, {"trial_id", 1}, {"params_hash", "aa"}, {"attempt", 1}};
-    REQUIRE(opened->first.append(record).ok());
+    REQUIRE(opened->first.append(record("trial_end", 1, "aa", 1)).ok());
   }
   CHECK_EQ(contents(path), whole + line("trial_end", 1, "aa", 1));
 

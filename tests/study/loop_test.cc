@@ -38,6 +38,7 @@ study::Study make_study() {
 class FakeRunner : public study::TrialRunner {
  public:
   std::map<int, study::Status> failures;
+  std::map<int, bool> losses;  // the server is lost; true: in the trial
   std::function<void(const study::TrialRequest&)> before_run;
   std::vector<study::TrialRequest> seen;
   double noise = 0;
@@ -57,6 +58,13 @@ class FakeRunner : public study::TrialRunner {
     record.t_total_s = 0.01;
     if (study::interrupted()) {
       record.status = study::Status::kInterrupted;
+      return record;
+    }
+    if (auto loses = losses.find(request.trial_id); loses != losses.end()) {
+      record.status = study::Status::kRunCrash;
+      record.reason = "gone";
+      record.server_lost = "the server is gone";
+      record.lost_in_trial = loses->second;
       return record;
     }
     auto failure = failures.find(request.trial_id);
@@ -337,4 +345,37 @@ TEST_CASE("pairs are compared by their log-ratios") {
   CHECK_GT(noise.high, 1);
   CHECK_EQ(study::compare_pairs({}, {}).pairs, 0);
   CHECK_EQ(study::compare_pairs({1, 0}, {1, 1}).pairs, 1);  // a zero is no measurement
+}
+
+TEST_CASE(
+    "a server that is lost ends the run and uses nothing up; under the same trial twice it is the trial's") {
+  Fixture whole;
+  FakeRunner healthy;
+  whole.start(healthy);
+  const auto undisturbed = whole.ends();
+
+  Fixture f;
+  FakeRunner runner;
+  for (bool in_trial : {false, true}) {
+    runner.losses = {{3, in_trial}};
+    study::LoopResult result = in_trial ? f.resume(runner) : f.start(runner);
+    CHECK_EQ(result.end, study::EndReason::kServerLost);
+    CHECK_EQ(result.reason, "the server is gone");
+    CHECK_EQ(f.ends().size(), 2);
+    auto content = f.content();
+    CHECK_EQ(content.records.back()["type"], "study_end");
+    CHECK_EQ(content.records.back()["finished"], false);
+    CHECK_EQ(content.records.back()["lost_trial_id"], in_trial ? base::Json(3) : base::Json(nullptr));
+  }
+  SUBCASE("it serves again: as if nothing had been") {
+    runner.losses.clear();
+    CHECK_EQ(f.resume(runner).end, study::EndReason::kFinished);
+    CHECK(f.ends() == undisturbed);
+  }
+  SUBCASE("the trial ends it again: an end of its own, and the run stops once more") {
+    CHECK_EQ(f.resume(runner).end, study::EndReason::kServerLost);
+    REQUIRE_EQ(f.ends().size(), 3);
+    CHECK(f.ends().back().ends_with(" run_crash"));
+    CHECK_EQ(f.resume(runner).end, study::EndReason::kFinished);
+  }
 }

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "search/strategy.h"
 #include "src/base/suggest.h"
@@ -442,4 +443,69 @@ TEST_CASE("probes have budgets for thinking and answers, and a curve over depths
   CHECK(mentions(fault("{depths: [1000, 1000, 2000]}"), "three different depths or more"));
   CHECK(mentions(fault("{depths: [1, 1000, 2000]}"), "out of range"));
   CHECK(mentions(fault("{depths: [1000, 2000, 3000], active_gb: 4}"), "active_gb"));
+}
+
+TEST_CASE("a limit that nothing can hold is refused where it stands") {
+  const std::string text =
+      std::string(kMinimal) + "probes: {quality: {suite: SUITE}, needle: {lengths: [200], depths: [0.5]}}\n";
+  auto with = [&](const std::string& limit) {
+    std::string out = text;
+    out.replace(out.find("SUITE"), 5, source("configs/prompts/known-answer.json"));
+    return out.replace(out.find("maximize: decode_tps"), 20,
+                       "maximize: decode_tps, subject_to: [\"" + limit + "\"]");
+  };
+  for (const char* limit : {"needle_recall >= 2", "quality >= 1.5", "quality < 0", "2 <= needle_recall",
+                            "decode_tps < 0", "ttft_ms <= -5", "quality > 0.9 and quality < 0.1"}) {
+    CAPTURE(limit);
+    std::string errors = errors_of(with(limit));
+    CHECK(mentions(errors, std::string("nothing can satisfy '") + limit + "'"));
+    CHECK(mentions(errors, "s.yaml:5:"));
+  }
+  CHECK(mentions(errors_of(with("needle_recall >= 2")), "needle_recall is from 0 to 1"));
+  for (const char* limit : {"needle_recall >= 1", "quality > 0.995", "needle_recall == 0.5",
+                            "decode_tps >= 1e9", "quality >= 1.5 * default.quality", "ttft_ms < 0.01",
+                            "ctx_size >= 4096", "decode_tps == 24", "not (quality < 0.5)"}) {
+    CAPTURE(limit);
+    good(with(limit));
+  }
+}
+
+TEST_CASE("a tab is called a tab") {
+  std::string text = kMinimal;
+  text.replace(text.find("  ctx_size"), 2, "\t");
+  CHECK_EQ(errors_of(text).substr(0, 53), "s.yaml:4:1: a tab: tabs are not allowed in indentatio");
+  text = kMinimal;
+  text.replace(text.find("  ctx_size"), 2, "  \t");
+  CHECK(mentions(errors_of(text), "s.yaml:4:3: a tab"));
+  // Where YAML has them, they stay.
+  text = kMinimal;
+  good(text.replace(text.find("study: s\n"), 9, "study: s\t# a note\n\t\n\t# another\n"));
+}
+
+TEST_CASE("the perplexity probe: its text, its size, its context") {
+  auto with = [](const std::string& probe) {
+    return std::string(kMinimal) + "probes: {perplexity: " + probe + "}\n";
+  };
+  const std::string corpus = (std::filesystem::temp_directory_path() / "ar-corpus.txt").string();
+  std::ofstream(corpus) << std::string(40000, 'a');
+  Study s = good(with("{corpus: " + corpus + "}"));
+  CHECK(s.probes.perplexity);
+  CHECK_EQ(s.probes.prompt_losses.n_ctx, 512);
+  CHECK_EQ(s.probes.prompt_losses.chunks, 8);
+  CHECK_EQ(s.probes.prompt_losses.text.size(), 40000);
+  CHECK_EQ(s.probes.perplexity_margin, 0.02);
+  CHECK_FALSE(good(with("off")).probes.perplexity);
+  CHECK_FALSE(good(kMinimal).probes.perplexity);
+  CHECK(mentions(errors_of(with("{n_ctx: 512}")), "has no corpus"));
+  CHECK(mentions(errors_of(with("{corpus: /no/such/file}")), "cannot be read"));
+  CHECK(mentions(errors_of(with("{corpus: " + corpus + ", chunks: 80}")), "too few for 40960 tokens"));
+  CHECK(mentions(errors_of(with("{corpus: " + corpus + ", n_ctx: 64, chunks: 2}")), "product is from 512"));
+  CHECK(mentions(errors_of(with("{corpus: " + corpus + ", n_ctx: 2048, chunks: 1}")),
+                 "smallest ctx_size, 2048"));
+  std::string limit = kMinimal;
+  limit.replace(limit.find("maximize: decode_tps"), 20,
+                "maximize: decode_tps, subject_to: [ppl_change <= 0.02]");
+  CHECK(mentions(errors_of(limit), "the perplexity probe is off"));
+  good(limit + "probes: {perplexity: {corpus: " + corpus + "}}\n");
+  std::filesystem::remove(corpus);
 }
