@@ -84,6 +84,8 @@ class Session {
   virtual base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
                                      CopyDirection direction) = 0;
   virtual base::Result<void> sync() = 0;
+  // Experts whose weights run() has read so far, those of each layer counted apart; 0 in a dense model.
+  virtual int64_t experts_read() const = 0;
 };
 
 class Backend {

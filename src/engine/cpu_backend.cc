@@ -52,7 +52,7 @@ class CpuSession : public Session {
     const LayerRange layers = attention_layers(segment, n_layer);
     AR_CHECK(layers.first > layers.last || (arena_.has(layers.first) && arena_.has(layers.last)),
              "a part this Session was not opened for");
-    CpuRegion region{*model_, plan_, arena_, space_, rope_, step, space_.act, nullptr};
+    CpuRegion region{*model_, plan_, arena_, space_, rope_, step, space_.act, nullptr, &experts_read_};
     region.act.h = io.data;
     if (segment.last.part == Part::kHead) {
       AR_CHECK(step.logit_rows.empty() || (out != nullptr && out->data != nullptr),
@@ -103,6 +103,7 @@ class CpuSession : public Session {
   }
 
   base::Result<void> sync() override { return {}; }
+  int64_t experts_read() const override { return experts_read_; }
 
  private:
   std::shared_ptr<const Model> model_;
@@ -112,6 +113,7 @@ class CpuSession : public Session {
   KvArena arena_;
   RopeTable rope_;
   Workspace space_;
+  int64_t experts_read_ = 0;
   std::unique_ptr<kernels::ThreadPool> decode_pool_;
   std::unique_ptr<kernels::ThreadPool> batch_pool_;  // where n_threads_batch differs, else nullptr
 };

@@ -35,6 +35,9 @@ void CpuOps::experts_of_one(float* h, const LayerWeights& w, const kernels::Rout
   const ExpertSpace& space = region_.space.experts;
   const Activations& act = region_.act;
   const int n_used = router.n_used;
+  if (worker_.index() == 0) {
+    *region_.experts_read += n_used;
+  }
   std::copy_n(space.logits, router.n_expert, scratch_.expert_logits);
   kernels::route(router, scratch_.expert_logits, scratch_.chosen, scratch_.expert_weight);
   const int64_t n_ff = w.gate_exps.first.rows, n_embd = w.down_exps.first.rows;
@@ -83,6 +86,7 @@ void CpuOps::group_by_expert() const {
     }
   }
   *space.n_active = n;
+  *region_.experts_read += n;
   const auto size = [&](int expert) { return space.begin[expert + 1] - space.begin[expert]; };
   std::sort(space.by_size, space.by_size + n,
             [&](int a, int b) { return size(a) != size(b) ? size(a) > size(b) : a < b; });

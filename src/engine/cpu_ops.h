@@ -23,6 +23,7 @@ struct CpuRegion {
   const Step& step;
   Activations act;  // the workspace's, with h
   float* logits = nullptr;
+  int64_t* experts_read = nullptr;  // one worker of a part adds to it
 };
 
 class CpuOps {

@@ -260,6 +260,10 @@ uint64_t bytes_per_step(const Model& model, int64_t experts) {
   return bytes;
 }
 
+uint64_t bytes_per_token(const Model& model) {
+  return bytes_per_step(model, int64_t{model.hp.n_layer} * model.hp.n_expert_used);
+}
+
 base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, const LoadOptions& options) {
   auto opened = gguf::open_model(path, options.mmap ? gguf::Access::kMap : gguf::Access::kRead);
   if (!opened) {

@@ -84,9 +84,11 @@ struct Model {
   std::vector<std::vector<float>> converted;  // small norm vectors stored in another type than f32
 };
 
-// What a step reads of the weights when it has touched `experts` experts in all, each layer counted apart: a
-// decode step of one token n_layer * n_expert_used. Rows of the embedding table are left out.
+// What a step reads of the weights when it has touched `experts` experts in all, each layer counted apart.
+// Rows of the embedding table are left out.
 uint64_t bytes_per_step(const Model& model, int64_t experts);
+// Of a decode step of one token.
+uint64_t bytes_per_token(const Model& model);
 
 // Errors name the file and the key or tensor, and what would be accepted.
 base::Result<std::shared_ptr<const Model>> load_model(const std::string& path, const LoadOptions& options);

@@ -298,6 +298,7 @@ Json effective_settings(const RouteContext& context) {
               {"mlock", context.options.mlock},
               {"kv_bytes", info.kv_bytes},
               {"weight_bytes", info.weight_bytes},
+              {"weight_bytes_per_token", bytes_per_token(*context.loaded.model)},
               {"workspace_bytes", info.workspace_bytes},
               {"backend", info.backend},
               {"fallbacks", info.fallbacks},

@@ -120,6 +120,12 @@ base::Result<void> Server::load() {
                                    tokenizer->n_vocab(), (*model)->hp.n_vocab),
                        "the file is damaged; convert the model again");
   }
+  const HParams& hp = (*model)->hp;
+  base::log_info(
+      "model: {}, {} layers, {:.2f} billion parameters, {:.2f} MiB of weights read per token{}",
+      hp.architecture, hp.n_layer, static_cast<double>((*model)->n_params) / 1e9,
+      static_cast<double>(bytes_per_token(**model)) / (1 << 20),
+      hp.n_expert == 0 ? "" : fmt::format(" ({} of {} experts per layer)", hp.n_expert_used, hp.n_expert));
   const int warmup = options_.warmup ? std::max(0, tokenizer->bos()) : -1;
   Generator::Open open = [model = *model, warmup](const ContextOptions& wanted) {
     return open_context(model, wanted, warmup);

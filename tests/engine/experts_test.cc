@@ -113,6 +113,7 @@ TEST_CASE("bytes of a step: the experts it touches and everything that is not an
   const uint64_t table = 256 * 110, rest = model->weight_bytes - of_all - table;
   CHECK(engine::bytes_per_step(*model, 0) == rest);
   CHECK(engine::bytes_per_step(*model, 2 * 8) == rest + 2 * 8 * (2 * gate + down));
+  CHECK(engine::bytes_per_token(*model) == engine::bytes_per_step(*model, 2 * 8));
   CHECK(engine::bytes_per_step(*model, 2 * 256) == model->weight_bytes - table);
 }
 
