@@ -9,8 +9,7 @@ namespace {
 constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
 constexpr const char* kFullMessage =
     "Context size has been exceeded: the sequences that run together need more of the cache than there is; "
-    "send fewer "
-    "requests at once, shorten them or raise --ctx-size";
+    "send fewer requests at once, shorten them or raise --ctx-size";
 constexpr std::chrono::milliseconds kDrainPoll{50};
 
 // As `open`, with whatever it throws as an Error too (memory that runs out in the middle of it, a thread that cannot

@@ -229,7 +229,8 @@ constexpr Flag kBehaviourFlags[] = {
     {"--metrics", "", "LLAMA_ARG_ENDPOINT_METRICS", "", "off", "GET /metrics: counters for Prometheus",
      [](Parse& p, std::string_view v) { return p.options.metrics = v == "1", Why(); }},
     {"--reconfigure", "--no-reconfigure", "", "", "on",
-     "POST /reconfigure changes the context, its cache types, batch sizes and threads without a new process",
+     "POST /reconfigure changes the context, its cache types, slots, batch sizes and threads without a new "
+     "process",
      [](Parse& p, std::string_view v) { return p.options.reconfigure = v == "1", Why(); }},
     {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0",
      "llama-server's copies of old prompts; here there are none",
