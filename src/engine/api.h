@@ -32,6 +32,7 @@ MaybeError parse_body(const std::string& body, base::Json& out);
 
 struct CompletionRequest {
   GenerationParams params;
+  int n = 1, n_max = 1;  // answers to each prompt; at most so many, which the caller sets
   bool stream = false, include_usage = false, timings_per_token = false, return_tokens = false;
   std::vector<std::string> response_fields;
 };

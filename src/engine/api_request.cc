@@ -127,8 +127,6 @@ bool text_format(const Json& v) {
 }
 
 constexpr Unsupported kUnsupported[] = {
-    {"n", one},
-    {"n_cmpl", one},
     {"post_sampling_probs", zero},
     {"repeat_penalty", one},
     {"presence_penalty", zero},
@@ -296,6 +294,9 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
       return invalid_request(
           fmt::format("Field '{}': this value is not supported by tbq-server; leave it out", field.name));
     }
+  }
+  for (std::string_view name : {"n", "n_cmpl"}) {
+    fields.number(name, out.n, 1, out.n_max, true);
   }
   GenerationParams& p = out.params;
   SamplerParams& s = p.sampling;

@@ -65,11 +65,17 @@ class Exchange {
       return reply_error(reply_, *error);
     }
     Tasks tasks;
-    for (std::vector<int>& prompt : prompts_) {
-      n_prompts_.push_back(static_cast<int>(prompt.size()));
-      texts_.push_back(prompt_text(body, texts_.size()));
-      echoed_.push_back(echo_ ? prompt : std::vector<int>());
-      tasks.list.push_back(context_.loaded.generator->submit(std::move(prompt), request_.params));
+    for (size_t p = 0; p < prompts_.size(); ++p) {
+      for (int copy = 0; copy < request_.n; ++copy) {
+        n_prompts_.push_back(static_cast<int>(prompts_[p].size()));
+        texts_.push_back(prompt_text(body, p));
+        echoed_.push_back(echo_ ? prompts_[p] : std::vector<int>());
+        GenerationParams params = request_.params;
+        if (params.sampling.seed != kRandomSeed) {
+          params.sampling.seed += static_cast<uint32_t>(copy);
+        }
+        tasks.list.push_back(context_.loaded.generator->submit(prompts_[p], std::move(params)));
+      }
     }
     Json answers = Json::array();
     bool whole = true;
@@ -78,6 +84,8 @@ class Exchange {
       facts_.n_prompt = n_prompts_[i];
       facts_.prompt = std::move(texts_[i]);
       prompt_ = std::move(echoed_[i]);
+      splitter_ = ReasoningSplitter(facts_.in_reasoning);
+      unsaid_ = facts_.opened;
       whole = follow(*tasks.list[i], answers);
     }
     tasks.cancel();
@@ -93,7 +101,9 @@ class Exchange {
     defaults.n_predict = context_.options.n_predict;
     defaults.cache_prompt = context_.options.cache_prompt;
     const Tokenizer& tokenizer = context_.loaded.tokenizer;
-    const int n_ctx = context_.loaded.generator->info().n_ctx;
+    const ContextInfo info = context_.loaded.generator->info();
+    const int n_ctx = info.n_ctx;
+    request_.n_max = info.n_seqs;
     MaybeError error;
     if (form_ == Form::kChat) {
       error = prepare_chat(body);
@@ -135,8 +145,7 @@ class Exchange {
     const bool thinking = chat.reasoning.thinking;
     facts_.reasons = family.reasons() && chat.reasoning.split;
     facts_.in_reasoning = family.opens_reasoning(chat.end, thinking);
-    facts_.opened = unsaid_ = chat.reasoning.split ? "" : family.opened_thinking(chat.end, thinking);
-    splitter_ = ReasoningSplitter(facts_.in_reasoning);
+    facts_.opened = chat.reasoning.split ? "" : family.opened_thinking(chat.end, thinking);
     reasoning_ = reasoning_limit(chat, family, tokenizer);
     const std::string text =
         context_.loaded.chat.render(std::move(chat.messages), chat.end, thinking, context_.loaded.bos());
@@ -216,12 +225,12 @@ class Exchange {
     }
   }
 
+  // Once for every answer: a request may have several.
   bool begin_stream() {
-    if (reply_.started()) {
-      return true;  // a further prompt of the same request
+    if (!reply_.started() && !reply_.begin_stream("text/event-stream", {{"X-Accel-Buffering", "no"}})) {
+      return false;
     }
-    return reply_.begin_stream("text/event-stream", {{"X-Accel-Buffering", "no"}}) &&
-           (form_ != Form::kChat || send_event(chat_role_chunk(facts_)));
+    return form_ != Form::kChat || send_event(chat_role_chunk(facts_));
   }
 
   bool send_echo() { return !echo_ || send_event(oai_completion(facts_, facts_.prompt, nullptr, {})); }
@@ -300,9 +309,9 @@ class Exchange {
 
   void finish(const Json& answers) {
     if (!request_.stream) {
-      // Several prompts: /completion answers an array; /v1/completions one object with several choices.
-      if (!several_ || form_ != Form::kOaiCompletion) {
-        return reply_json(reply_, several_ ? answers : answers.at(0));
+      // Several answers: an array from /completion, several choices of one object in the OpenAI forms.
+      if (form_ == Form::kCompletion) {
+        return reply_json(reply_, several_ || request_.n > 1 ? answers : answers.at(0));
       }
       Json merged = answers.at(0);
       for (size_t i = 1; i < answers.size(); ++i) {

@@ -374,7 +374,7 @@ TEST_CASE("SIGTERM ends it within a second: idle keep-alive clients, a running s
   }
 }
 
-TEST_CASE("a client that goes away frees the engine, in the prompt, in an answer and in a stream") {
+TEST_CASE("a client that goes away frees the engine, in the prompt and in a stream") {
   if (!available()) {
     return;
   }

@@ -117,10 +117,9 @@ TEST_CASE("fields become parameters, aliases and nulls included") {
 
 TEST_CASE("what is not implemented is refused, unless it changes nothing") {
   for (const char* field :
-       {R"("grammar": "root ::= x")", R"("n": 2)", R"("post_sampling_probs": true)",
-        R"("repeat_penalty": 1.1)", R"("mirostat": 1)", R"("tools": [{}])",
-        R"("response_format": {"type": "json_object"})", R"("response_format": {"type": 5})",
-        R"("response_format": 5)", R"("json_schema": {"a": 1})"}) {
+       {R"("grammar": "root ::= x")", R"("post_sampling_probs": true)", R"("repeat_penalty": 1.1)",
+        R"("mirostat": 1)", R"("tools": [{}])", R"("response_format": {"type": "json_object"})",
+        R"("response_format": {"type": 5})", R"("response_format": 5)", R"("json_schema": {"a": 1})"}) {
     std::string error = completion_error(std::string(R"({"prompt": "a", )") + field + "}");
     CHECK_MESSAGE(error.find("not supported") != std::string::npos, field);
   }
@@ -282,6 +281,17 @@ TEST_CASE("text to tokenize: a string, or strings and ids; nothing else passes f
                             R"({"content": [-1]})", R"({"content": [99999]})", R"({"content": [["a"]]})"}) {
     CHECK_MESSAGE(read(wrong, tokens).has_value(), wrong);
   }
+}
+
+TEST_CASE("n: as many answers as there are slots") {
+  CHECK(
+      completion_error(R"({"prompt": "a", "n": 2})") ==
+      R"({"error":{"code":400,"message":"Field 'n': Value must be between 1 <= value <= 1, but got 2","type":"invalid_request_error"}})");
+  CHECK(completion_error(R"({"prompt": "a", "n_cmpl": 0})").find("but got 0") != std::string::npos);
+  CompletionRequest r;
+  r.n_max = 3;
+  CHECK_FALSE(engine::parse_completion(Json{{"n", 3}}, test::small_vocabulary(), {}, r).has_value());
+  CHECK(r.n == 3);
 }
 
 TEST_CASE("seeds of any size are taken, and what llama-server checks is checked") {

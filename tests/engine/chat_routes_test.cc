@@ -150,10 +150,41 @@ TEST_CASE("budgets and speculation: the same answer, with and without guesses") 
   CHECK(n_guessed > 0);
 }
 
+TEST_CASE("several answers to one question: choices of one object, each with its own seed") {
+  const HttpRig rig(as("minimax-m2", [](engine::ServerOptions& o) { o.parallel = 2; }));
+  const std::string sampled =
+      R"({"messages":[{"role":"user","content":"What is a mutex?"}],"temperature":2,"max_tokens":20,"n":2,)"
+      R"("seed":5,"reasoning_budget_tokens":4)";
+  const Json both = rig.json("/v1/chat/completions", sampled + "}");
+  REQUIRE(both["choices"].size() == 2);
+  CHECK(both["choices"][1]["index"] == 1);
+  CHECK(both["choices"][0]["message"] != both["choices"][1]["message"]);
+  CHECK(rig.json("/v1/chat/completions", sampled + "}")["choices"] == both["choices"]);
+
+  std::string streamed[2];
+  int n_roles = 0;
+  os::SseParser parser;
+  parser.feed(rig.post("/v1/chat/completions", sampled + R"(,"stream":true})").body,
+              [&](std::string_view event) {
+                if (event != "[DONE]") {
+                  const Json choice = Json::parse(event)["choices"][0];
+                  n_roles += choice["delta"].contains("role");
+                  streamed[choice["index"].get<size_t>()] +=
+                      base::json_get<std::string>(choice["delta"], "content", "");
+                }
+              });
+  CHECK(n_roles == 2);
+  for (size_t i : {0, 1}) {
+    CHECK(streamed[i] == both["choices"][i]["message"]["content"].get<std::string>());
+  }
+  CHECK(rig.json("/completion", R"({"prompt":"a","n_predict":2,"n_cmpl":2})").size() == 2);
+  CHECK(rig.post("/completion", R"({"prompt":"a","n_predict":2,"n_cmpl":3})").status == 400);
+}
+
 TEST_CASE("what a server cannot do is refused over HTTP, and it goes on") {
   const HttpRig rig;
   for (const char* fields :
-       {R"("tools":[{"type":"function"}])", R"("response_format":{"type":"json_object"})", R"("n":2)",
+       {R"("tools":[{"type":"function"}])", R"("response_format":{"type":"json_object"})", R"("n":99)",
         R"("grammar":"root ::= x")", R"("stop":5)", R"("logit_bias":5)", R"("reasoning_format":"x")"}) {
     const os::HttpResponse refused = rig.post("/v1/chat/completions", question(fields));
     CHECK_MESSAGE(refused.status == 400, fields);
