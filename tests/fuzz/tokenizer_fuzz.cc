@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "src/engine/utf8.h"
 #include "tests/engine/vocab_fixture.h"
 
 namespace {
@@ -24,6 +25,15 @@ const std::vector<engine::Tokenizer>& vocabularies() {
     return made;
   }();
   return all;
+}
+
+std::string with_spaces(std::string_view text) {
+  std::string out(text);
+  constexpr std::string_view kSpelled = "\xE2\x96\x81";
+  for (size_t at = 0; (at = out.find(kSpelled, at)) != std::string::npos; ++at) {
+    out.replace(at, kSpelled.size(), " ");
+  }
+  return out;
 }
 
 }  // namespace
@@ -43,8 +53,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string back = tokenizer.decode(tokens, true);
   if (!is_spm) {
     AR_CHECK(back == text, "byte-level BPE gives every byte back");
-  } else if (!parse_special) {  // it puts a space first, and after each special token
-    AR_CHECK(back == (text.empty() ? "" : " " + std::string(text)), "byte fallback gives every byte back");
+  } else if (!parse_special && engine::is_valid_utf8(text)) {
+    // It puts a space first, and after each special token; and a space is spelled U+2581, so that one comes back as the
+    // other. A broken character swallows the beginning of a space that follows, as in llama.cpp.
+    AR_CHECK(back == (text.empty() ? "" : " " + with_spaces(text)),
+             "byte fallback gives every character back");
   }
   const std::vector<int> with_bos = tokenizer.encode(text, true, parse_special);
   AR_CHECK(with_bos.size() == tokens.size() + (tokenizer.adds_bos() ? 1 : 0),
