@@ -223,10 +223,12 @@ void Generator::advance() {
     return youngest->fail(500, kFullMessage);
   }
   StepHooks hooks;
-  hooks.on_logits = [&](size_t piece, int row, std::span<const float> logits) {
-    working[piece]->take_logits(row, logits);
-  };
   hooks.gone = [&](size_t piece) { return stopping_ || working[piece]->has_enough(); };
+  hooks.on_logits = [&](size_t piece, int row, std::span<const float> logits) {
+    if (!stopping_) {  // judging the rows of a prompt takes a while
+      working[piece]->take_logits(row, logits);
+    }
+  };
   board_.update([&](ServingBoard::View& view) {
     ++view.totals.decodes;
     view.totals.busy_slots += static_cast<int64_t>(busy.size());

@@ -163,6 +163,14 @@ constexpr Flag kSetupFlags[] = {
     {"-kvu --kv-unified", "-no-kvu --no-kv-unified", "LLAMA_ARG_KV_UNIFIED", "", "off where -np is given",
      "every sequence may fill the whole context, as far as the others leave room",
      [](Parse& p, std::string_view v) { return p.options.kv_unified = v == "1", Why(); }},
+    {"-cb --cont-batching", "-nocb --no-cont-batching", "LLAMA_ARG_CONT_BATCHING", "", "on",
+     "sequences are evaluated together; here always",
+     [](Parse& p, std::string_view v) {
+       if (v != "1") {
+         p.warnings.emplace_back("--no-cont-batching is ignored: sequences are always evaluated together");
+       }
+       return Why();
+     }},
     {"-ctk --cache-type-k", "", "LLAMA_ARG_CACHE_TYPE_K", "TYPE", "f16", "type of the cache's keys",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
     {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",

@@ -104,6 +104,7 @@ SlotDemand Slot::demand() {
   if (prefills()) {
     demand.n_prompt = static_cast<int>(task_->prompt_.size() - evaluated_);
   } else {
+    AR_CHECK(!result_.tokens.empty(), "a prompt that was read to its end has given no token");
     next_.assign(1, result_.tokens.back());
     const std::span<const int> guessed = guess();
     next_.insert(next_.end(), guessed.begin(), guessed.end());
@@ -140,7 +141,7 @@ void Slot::record(size_t n_rows) {
 }
 
 void Slot::take_logits(int row, std::span<const float> logits) {
-  if (!task_ || settled_) {
+  if (has_enough()) {
     return;
   }
   record(static_cast<size_t>(row) + 1);

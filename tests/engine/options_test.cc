@@ -156,6 +156,8 @@ TEST_CASE("--parallel and --kv-unified: four sequences in one cache unless a num
   CHECK(context({"-kvu", "-np", "3"}).kv_unified);
   CHECK_FALSE(context({"-no-kvu"}).kv_unified);
   CHECK_FALSE(context({"--no-kv-unified"}).kv_unified);
+  CHECK(good({"-cb"}).warnings.empty());
+  CHECK(has(good({"-nocb"}).warnings, "always evaluated together"));
 }
 
 TEST_CASE("bad values are refused with the flag and the reason") {
