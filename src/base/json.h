@@ -13,7 +13,7 @@ namespace base {
 using Json = nlohmann::ordered_json;
 
 // Parses one JSON text. An Error's where is `where`; its what names the byte offset. Rejects nesting over 128
-// levels (recursion is the attacker's).
+// levels (recursion is the attacker's) and objects of over 4096 keys (each is looked for among all before it).
 Result<Json> parse_json(std::string_view text, std::string where);
 
 // One line without a newline; bytes that are not UTF-8 become U+FFFD instead of throwing.
