@@ -84,6 +84,14 @@ base::Json select_fields(const base::Json& answer, const std::vector<std::string
 base::Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result,
                           const std::vector<TokenProbs>& probs);
 
+// POST /v1/completions with `echo` (api_echo.cc). parse_echo comes after parse_completion, which has read the rest of
+// `request`; 400 also for `suffix` and `best_of`. With logprobs the answer has OpenAI's classic object: tokens,
+// token_logprobs (the first null), top_logprobs and text_offset (in characters) of prompt and completion.
+MaybeError parse_echo(const base::Json& body, CompletionRequest& request, bool& echo);
+// facts.prompt: the prompt as its client wrote it; n_logprobs -1: without them.
+base::Json echo_completion(const AnswerFacts& facts, const std::vector<int>& prompt, int n_logprobs,
+                           const GenerationResult& result);
+
 // POST /v1/chat/completions
 base::Json chat_answer(const AnswerFacts& facts, const GenerationResult& result);
 base::Json chat_role_chunk(const AnswerFacts& facts);

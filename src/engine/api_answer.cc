@@ -77,6 +77,10 @@ Json timings_json(const Timings& t) {
     out["draft_n"] = t.draft_n;
     out["draft_n_accepted"] = t.draft_n_accepted;
   }
+  if (some &&
+      t.predicted_bytes > 0) {  // of the weights; guesses that are right make it fewer, wrong ones more
+    out["bytes_per_token"] = t.predicted_bytes / static_cast<uint64_t>(steps);
+  }
   return out;
 }
 
@@ -152,7 +156,7 @@ Json completion_answer(const AnswerFacts& facts, const CompletionRequest& reques
   Json out = {{"index", facts.index},
               {"content", whole ? result.content : ""},
               {"tokens", whole && request.return_tokens ? Json(result.tokens) : Json::array()},
-              {"id_slot", 0},
+              {"id_slot", result.id_slot},
               {"stop", true},
               {"model", facts.model},
               {"tokens_predicted", result.tokens.size()},

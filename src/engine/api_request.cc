@@ -306,8 +306,7 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
       fields.error = invalid_request("top_logprobs requires logprobs to be set to true");
     }
   }
-  double id_slot = 0;  // there is one slot; llama-server takes it modulo their number
-  fields.number("id_slot", id_slot, -1, kMaxInt);
+  fields.number("id_slot", p.id_slot, -1, kMaxInt);
   double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
   fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);
   double seed = s.seed;

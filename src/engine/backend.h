@@ -36,6 +36,7 @@ struct KvLayer {
 struct KvPlan {
   int page_tokens = kernels::kPageTokens;
   int n_pages = 0, n_seqs = 1;
+  int seq_pages = 0;  // most pages of one sequence
   std::vector<KvLayer> layers;
   uint64_t bytes() const;  // the arena: sum over layers of n_pages * heads * (K page + V page)
 };

@@ -21,11 +21,20 @@ uint64_t available_bytes() {
 
 }  // namespace
 
+// Rows whose logits are computed together. A vocabulary of 200,000 makes that 25 MB.
+constexpr int kLogitRows = 32;
+
 // One backend's share of the model.
 struct Share {
   Segment parts;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Session> session;
+};
+
+// Part of a piece in a ubatch: its tokens first..first + n.
+struct Slice {
+  size_t piece = 0;
+  int first = 0, n = 0;
 };
 
 struct Context::State {
@@ -34,8 +43,14 @@ struct Context::State {
   std::vector<Share> shares;
   KvTable table;
   Arena hidden_memory, logits_memory;
-  std::vector<int> positions;    // [n_ubatch]
-  std::vector<PageCopy> copies;  // of the running step
+  // Of the running ubatch; their memory is kept.
+  std::vector<int> tokens, positions, logit_rows;
+  std::vector<SeqRows> rows;
+  std::vector<Slice> slices;
+  std::vector<PageCopy> copies;
+  // Since the context was opened.
+  uint64_t bytes_read = 0;
+  int64_t experts_read = 0;
 
   State(std::shared_ptr<const Model> of, ContextPlan planned, std::vector<Share> opened, Arena hidden,
         Arena logits)
@@ -44,16 +59,16 @@ struct Context::State {
         shares(std::move(opened)),
         table(plan.kv.n_pages, plan.kv.n_seqs, plan.kv.page_tokens),
         hidden_memory(std::move(hidden)),
-        logits_memory(std::move(logits)),
-        positions(static_cast<size_t>(plan.info.n_ubatch)) {
-    copies.reserve(1);
-  }
+        logits_memory(std::move(logits)) {}
 
-  base::Result<void> check(int seq, std::span<const int> tokens) const;
-  base::Result<void> step(int seq, std::span<const int> tokens, std::span<const int> logit_rows,
-                          float* logits);
-  base::Result<void> run_shares(int seq, int n_past, std::span<const int> tokens,
-                                std::span<const int> logit_rows, float* logits);
+  base::Result<void> check(std::span<const Piece> pieces) const;
+  base::Result<void> check(const Piece& piece) const;
+  base::Result<void> append_rows(std::span<const Piece> pieces);
+  base::Result<void> run_shares(const StepHooks& hooks);
+  void count_weights();
+  base::Result<void> run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
+                              const StepHooks& hooks);
+  void report(std::span<const int> rows, const StepHooks& hooks) const;
 };
 
 namespace {
@@ -95,7 +110,8 @@ base::Result<Planned> plan_shares(const Model& model, const ContextOptions& opti
   ContextInfo& info = out.plan.info;
   out.hidden_bytes =
       static_cast<uint64_t>(info.n_ubatch) * static_cast<uint64_t>(model.hp.n_embd) * sizeof(float);
-  out.logits_bytes = static_cast<uint64_t>(model.hp.n_vocab) * sizeof(float);
+  out.logits_bytes = static_cast<uint64_t>(std::min(info.n_ubatch, kLogitRows)) *
+                     static_cast<uint64_t>(model.hp.n_vocab) * sizeof(float);
   Need need{0, 0, out.hidden_bytes + out.logits_bytes, {}};
   for (const Segment& parts : *segments) {
     Share share{parts, make_cpu_backend(), nullptr};
@@ -185,117 +201,238 @@ void Context::fork(int from, int to, int n_prefix) {
   state_->table.fork(from, to, n_prefix);
 }
 
-base::Result<void> Context::State::check(int seq, std::span<const int> tokens) const {
-  AR_CHECK(seq >= 0 && seq < plan.kv.n_seqs, "no such sequence");
-  if (tokens.empty()) {
+int Context::pages_for(int seq, int n) const {
+  return state_->table.pages_for(seq, n);
+}
+int Context::free_pages() const {
+  return state_->table.free_pages();
+}
+
+uint64_t Context::weight_bytes_read() const {
+  return state_->bytes_read;
+}
+
+base::Result<void> Context::State::check(const Piece& piece) const {
+  AR_CHECK(piece.seq >= 0 && piece.seq < plan.kv.n_seqs, "no such sequence");
+  const auto n = static_cast<int64_t>(piece.tokens.size());
+  AR_CHECK(piece.n_logits >= 0 && piece.n_logits <= n, "logits of more tokens than there are");
+  if (n == 0) {
     return base::error("prompt", "there are no tokens to evaluate", "send at least one token");
   }
-  const int used = table.length(seq);
-  if (tokens.size() > static_cast<size_t>(plan.info.n_ctx - used)) {
-    return base::error("prompt",
-                       fmt::format("context full: {} tokens after {} exceed the context of {}", tokens.size(),
-                                   used, plan.info.n_ctx),
-                       "shorten the prompt or raise --ctx-size");
+  const int used = table.length(piece.seq);
+  if (n > plan.info.n_ctx - used) {
+    return base::error(
+        "prompt",
+        fmt::format("context full: {} tokens after {} exceed the context of {}", n, used, plan.info.n_ctx),
+        "shorten the prompt or raise --ctx-size");
   }
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= model->hp.n_vocab) {
+  for (size_t i = 0; i < piece.tokens.size(); ++i) {
+    if (piece.tokens[i] < 0 || piece.tokens[i] >= model->hp.n_vocab) {
       return base::error(
           "prompt",
-          fmt::format("token {} is {}, outside the vocabulary of {}", i, tokens[i], model->hp.n_vocab),
+          fmt::format("token {} is {}, outside the vocabulary of {}", i, piece.tokens[i], model->hp.n_vocab),
           "use ids of this model's tokenizer");
     }
   }
   return {};
 }
 
-base::Result<void> Context::State::step(int seq, std::span<const int> tokens, std::span<const int> logit_rows,
-                                        float* logits) {
-  const int n_past = table.length(seq);
-  copies.clear();
-  if (auto room = table.append(seq, static_cast<int>(tokens.size()), copies); !room) {
-    return room.failure();
+base::Result<void> Context::State::check(std::span<const Piece> pieces) const {
+  int64_t pages = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    if (auto fine = check(pieces[i]); !fine) {
+      return fine;
+    }
+    for (size_t j = 0; j < i; ++j) {
+      AR_CHECK(pieces[j].seq != pieces[i].seq, "two pieces of one sequence");
+    }
+    pages += table.pages_for(pieces[i].seq, static_cast<int>(pieces[i].tokens.size()));
   }
-  auto done = run_shares(seq, n_past, tokens, logit_rows, logits);
-  if (!done) {
-    table.truncate(seq, n_past);  // rows a failed step may have left half written are forgotten
+  if (pages > table.free_pages()) {
+    return base::error("KV cache",
+                       fmt::format("the step needs {} pages of {} tokens, {} are free", pages,
+                                   plan.kv.page_tokens, table.free_pages()),
+                       "shorten the prompts, raise --ctx-size or use fewer sequences");
   }
-  return done;
+  return {};
 }
 
-base::Result<void> Context::State::run_shares(int seq, int n_past, std::span<const int> tokens,
-                                              std::span<const int> logit_rows, float* logits) {
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    positions[i] = n_past + static_cast<int>(i);
+// Room for the rows of `slices`, and what the backends need to know of them.
+base::Result<void> Context::State::append_rows(std::span<const Piece> pieces) {
+  tokens.clear();
+  positions.clear();
+  logit_rows.clear();
+  rows.clear();
+  copies.clear();
+  for (const Slice& slice : slices) {
+    const Piece& piece = pieces[slice.piece];
+    const int n_past = table.length(piece.seq), row0 = static_cast<int>(tokens.size());
+    const int wanted_from = static_cast<int>(piece.tokens.size()) - piece.n_logits;
+    if (auto room = table.append(piece.seq, slice.n, copies); !room) {
+      return room;
+    }
+    for (int i = 0; i < slice.n; ++i) {
+      tokens.push_back(piece.tokens[static_cast<size_t>(slice.first + i)]);
+      positions.push_back(n_past + i);
+      if (slice.first + i >= wanted_from) {
+        logit_rows.push_back(row0 + i);
+      }
+    }
+    rows.push_back({piece.seq, row0, slice.n, n_past, table.pages(piece.seq)});
   }
-  const SeqRows rows{seq, 0, static_cast<int>(tokens.size()), n_past, table.pages(seq)};
-  const Step work{tokens, std::span<const int>(positions).first(tokens.size()), {&rows, 1}, logit_rows};
-  Logits out{logits};
+  return {};
+}
+
+base::Result<void> Context::State::run_shares(const StepHooks& hooks) {
+  const Step work{tokens, positions, rows, {}};
   const int n_layer = model->hp.n_layer;
+  const Hidden io{reinterpret_cast<float*>(hidden_memory.data())};
   for (Share& share : shares) {
     if (auto copied = share.session->kv_copy(copies); !copied) {
       return copied;
     }
     Segment parts = share.parts;
-    if (logit_rows.empty() && parts.last.part == Part::kHead) {
-      if (parts.first.part == Part::kHead) {
-        continue;
+    const bool few =
+        logit_rows.size() * static_cast<size_t>(model->hp.n_vocab) * sizeof(float) <= logits_memory.size();
+    if (parts.last.part == Part::kHead && !logit_rows.empty() && few) {  // all in one go
+      if (auto ran = run_head(share, parts, work, io, hooks); !ran) {
+        return ran;
       }
-      parts.last = PartId::at(parts.last.order(n_layer) - 1, n_layer);
+      continue;
     }
-    const Hidden io{reinterpret_cast<float*>(hidden_memory.data())};
-    if (auto ran = share.session->run(parts, work, io, &out); !ran) {
+    const bool has_head = parts.last.part == Part::kHead, only_head = parts.first.part == Part::kHead;
+    if (!only_head) {
+      if (has_head) {
+        parts.last = PartId::at(parts.last.order(n_layer) - 1, n_layer);
+      }
+      if (auto ran = share.session->run(parts, work, io, nullptr); !ran) {
+        return ran;
+      }
+      if (auto synced = share.session->sync(); !synced) {
+        return synced;
+      }
+    }
+    if (has_head && !logit_rows.empty()) {
+      const Segment head{{Part::kHead, 0}, {Part::kHead, 0}};
+      if (auto ran = run_head(share, head, work, io, hooks); !ran) {
+        return ran;
+      }
+    }
+  }
+  if (logit_rows.empty()) {
+    count_weights();
+  }
+  return {};
+}
+
+// Once per ubatch, when its last part with weights of its own has run.
+void Context::State::count_weights() {
+  int64_t experts = 0;
+  for (const Share& share : shares) {
+    experts += share.session->experts_read();
+  }
+  bytes_read += bytes_per_step(*model, experts - experts_read);
+  experts_read = experts;
+}
+
+// The segment, whose last part is the head, for as many of the wanted rows at a time as there is room for.
+base::Result<void> Context::State::run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
+                                            const StepHooks& hooks) {
+  const size_t room = logits_memory.size() / (static_cast<size_t>(model->hp.n_vocab) * sizeof(float));
+  Logits out{reinterpret_cast<float*>(logits_memory.data())};
+  const std::span<const int> wanted = logit_rows;
+  for (size_t done = 0; done < wanted.size(); done += room) {
+    Step some = work;
+    some.logit_rows = wanted.subspan(done, std::min(room, wanted.size() - done));
+    if (auto ran = share.session->run(parts, some, io, &out); !ran) {
       return ran;
     }
     if (auto synced = share.session->sync(); !synced) {
       return synced;
     }
+    if (done == 0) {
+      count_weights();
+    }
+    report(some.logit_rows, hooks);
   }
   return {};
 }
 
-base::Result<std::span<const float>> Context::eval(int seq, std::span<const int> tokens,
-                                                   const std::function<bool()>& cancelled) {
-  if (auto fine = state_->check(seq, tokens); !fine) {
-    return fine.failure();
-  }
-  const auto n_ubatch = static_cast<size_t>(state_->plan.info.n_ubatch);
-  auto* logits = reinterpret_cast<float*>(state_->logits_memory.data());
-  for (size_t done = 0; done < tokens.size(); done += n_ubatch) {
-    if (cancelled && cancelled()) {
-      return base::error("", "cancelled");
+void Context::State::report(std::span<const int> wanted, const StepHooks& hooks) const {
+  const auto n_vocab = static_cast<size_t>(model->hp.n_vocab);
+  const auto* logits = reinterpret_cast<const float*>(logits_memory.data());
+  size_t at = 0;  // the slice of the row
+  for (size_t i = 0; i < wanted.size() && hooks.on_logits; ++i) {
+    while (wanted[i] >= rows[at].row0 + rows[at].n) {
+      ++at;
     }
-    const auto piece = tokens.subspan(done, std::min(n_ubatch, tokens.size() - done));
-    const int last = static_cast<int>(piece.size()) - 1;
-    const bool final = done + piece.size() == tokens.size();
-    const auto wanted = final ? std::span<const int>(&last, 1) : std::span<const int>();
-    if (auto stepped = state_->step(seq, piece, wanted, logits); !stepped) {
-      return stepped.failure();
+    hooks.on_logits(slices[at].piece, slices[at].first + wanted[i] - rows[at].row0,
+                    {logits + i * n_vocab, n_vocab});
+  }
+}
+
+base::Result<void> Context::step(std::span<const Piece> pieces, const StepHooks& hooks) {
+  if (auto fine = state_->check(pieces); !fine) {
+    return fine;
+  }
+  std::vector<int> done(pieces.size(), 0);
+  size_t next = 0;  // the first piece with something left
+  while (true) {
+    int room = state_->plan.info.n_ubatch;
+    state_->slices.clear();
+    for (size_t i = next; i < pieces.size() && room > 0; ++i) {
+      const int left = static_cast<int>(pieces[i].tokens.size()) - done[i];
+      if (left == 0 || (hooks.gone && hooks.gone(i))) {
+        done[i] += left;
+        next += i == next;
+        continue;
+      }
+      state_->slices.push_back({i, done[i], std::min(left, room)});
+      room -= std::min(left, room);
+    }
+    if (state_->slices.empty()) {
+      return {};
+    }
+    auto ran = state_->append_rows(pieces);
+    AR_CHECK(ran.ok(), "pages that were free have gone");
+    if (ran = state_->run_shares(hooks); !ran) {
+      for (const SeqRows& rows : state_->rows) {  // rows a failed ubatch may have left half written
+        state_->table.truncate(rows.seq, rows.n_past);
+      }
+      return ran;
+    }
+    for (const Slice& slice : state_->slices) {
+      done[slice.piece] += slice.n;
     }
   }
-  return std::span<const float>(logits, static_cast<size_t>(state_->model->hp.n_vocab));
+}
+
+base::Result<std::span<const float>> Context::eval(int seq, std::span<const int> tokens) {
+  std::span<const float> last;
+  StepHooks hooks;
+  hooks.on_logits = [&](size_t, int, std::span<const float> logits) { last = logits; };
+  const Piece piece{seq, tokens, 1};
+  if (tokens.empty()) {
+    return base::error("prompt", "there are no tokens to evaluate", "send at least one token");
+  }
+  if (auto stepped = step({&piece, 1}, hooks); !stepped) {
+    return stepped.failure();
+  }
+  return last;
 }
 
 base::Result<void> Context::eval_all(int seq, std::span<const int> tokens, std::vector<float>& all) {
-  if (auto fine = state_->check(seq, tokens); !fine) {
-    return fine.failure();
+  StepHooks hooks;
+  hooks.on_logits = [&](size_t, int, std::span<const float> logits) {
+    all.insert(all.end(), logits.begin(), logits.end());
+  };
+  const Piece piece{seq, tokens, static_cast<int>(tokens.size())};
+  const size_t before = all.size();
+  auto stepped = step({&piece, 1}, hooks);
+  if (!stepped) {
+    all.resize(before);
   }
-  const auto n_ubatch = static_cast<size_t>(state_->plan.info.n_ubatch);
-  const auto n_vocab = static_cast<size_t>(state_->model->hp.n_vocab);
-  std::vector<int> rows(std::min(n_ubatch, tokens.size()));
-  for (size_t i = 0; i < rows.size(); ++i) {
-    rows[i] = static_cast<int>(i);
-  }
-  for (size_t done = 0; done < tokens.size(); done += n_ubatch) {
-    const auto piece = tokens.subspan(done, std::min(n_ubatch, tokens.size() - done));
-    const size_t before = all.size();
-    all.resize(before + piece.size() * n_vocab);
-    auto stepped = state_->step(seq, piece, std::span(rows).first(piece.size()), all.data() + before);
-    if (!stepped) {
-      all.resize(before);
-      return stepped;
-    }
-  }
-  return {};
+  return stepped;
 }
 
 }  // namespace engine

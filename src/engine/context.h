@@ -15,8 +15,11 @@
 namespace engine {
 
 struct ContextOptions {
-  int n_ctx = 0;  // tokens per sequence; 0 = the model's trained context. Padded up to a multiple of 256.
+  // Tokens of all sequences together; 0 = the model's trained context. Padded up to a multiple of 256. Each
+  // sequence has its part of them (padded too), or, with kv_unified, as many as the others leave.
+  int n_ctx = 0;
   int n_seqs = 1;
+  bool kv_unified = false;
   int n_batch = 2048, n_ubatch = 512;
   int n_threads = 0, n_threads_batch = 0;  // 0 = physical cores; n_threads_batch 0 = n_threads
   std::string cache_type_k = "f16", cache_type_v = "f16";
@@ -24,12 +27,32 @@ struct ContextOptions {
 
 // What the options came to, for /props, /slots and the log.
 struct ContextInfo {
-  int n_ctx = 0, n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
+  int n_ctx = 0;  // the longest that one sequence can be
+  int n_seqs = 1;
+  bool kv_unified = false;
+  int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
   std::string cache_type_k, cache_type_v;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
   double k_bits_per_value = 0, v_bits_per_value = 0;
   std::string backend;
   std::vector<std::string> fallbacks;
+};
+
+// Tokens that continue one sequence; the logits of the last n_logits of them are wanted.
+struct Piece {
+  int seq = 0;
+  std::span<const int> tokens;
+  int n_logits = 0;
+};
+
+// What Context::step reports while it runs.
+struct StepHooks {
+  // The logits [n_vocab] of token `row` of a piece, in ascending order, each as soon as it is there and valid only
+  // during the call. The row is in the cache by then.
+  std::function<void(size_t piece, int row, std::span<const float> logits)> on_logits;
+  // Asked for each piece before every ubatch; one that is gone (and stays so) is evaluated no further. Its
+  // sequence keeps the rows it has. Never: leave it empty.
+  std::function<bool(size_t piece)> gone;
 };
 
 class Context {
@@ -54,15 +77,25 @@ class Context {
 
   int length(int seq) const;
   void truncate(int seq, int n);
+  // `to` becomes the first n_prefix rows of `from`, without copying them. `to` must be empty.
   void fork(int from, int to, int n_prefix);
+  // Pages of the cache that n more rows of a sequence would take, and those nobody has.
+  int pages_for(int seq, int n) const;
+  int free_pages() const;
+  // Bytes of weights that all steps so far have read (bytes_per_step, ubatch by ubatch). A ubatch is counted before
+  // its logits are handed out.
+  uint64_t weight_bytes_read() const;
 
-  // Appends tokens to a sequence and evaluates them, ubatch by ubatch. Returns logits [n_vocab] of the last
-  // token, valid until the next call. `cancelled` is asked between ubatches; when it says so the result is an
-  // Error of what "cancelled" and the sequence keeps the rows evaluated so far. Errors: context full, invalid
-  // token.
-  base::Result<std::span<const float>> eval(int seq, std::span<const int> tokens,
-                                            const std::function<bool()>& cancelled = {});
-  // As eval, with the logits of every token: [tokens x n_vocab] appended to `all`. For perplexity and tests.
+  // Appends the pieces' tokens to their sequences and evaluates them, ubatch by ubatch, pieces in the order
+  // given and those of a ubatch together: prefill, decode and verification alike. A sequence has at most one
+  // piece. What a piece's logits are does not depend on what else is in the step, to the bit. Errors: an
+  // invalid token, a full context, not enough free pages (nothing has changed then); a fault of the device
+  // (sequences keep the rows of the ubatches before).
+  base::Result<void> step(std::span<const Piece> pieces, const StepHooks& hooks);
+
+  // A step of one piece. Returns the logits [n_vocab] of its last token, valid until the next call.
+  base::Result<std::span<const float>> eval(int seq, std::span<const int> tokens);
+  // As eval, with the logits of every token: [tokens x n_vocab] appended to `all`. For tests.
   base::Result<void> eval_all(int seq, std::span<const int> tokens, std::vector<float>& all);
 
  private:

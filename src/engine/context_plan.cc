@@ -32,6 +32,10 @@ base::Result<void> check_range(const char* flag, int value, int min, int max) {
   return {};
 }
 
+int64_t round_up(int64_t tokens) {
+  return (tokens + kContextStep - 1) / kContextStep * kContextStep;
+}
+
 double bits_per_value(const kernels::KvFormat& format, int head_dim) {
   return static_cast<double>(format.page_bytes(head_dim)) * 8 / (kernels::kPageTokens * double(head_dim));
 }
@@ -63,17 +67,21 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   }
   const HParams& hp = model.hp;
   const int64_t asked = options.n_ctx == 0 ? hp.n_ctx_train : options.n_ctx;
-  const int64_t n_ctx = (asked + kContextStep - 1) / kContextStep * kContextStep;
-  if (n_ctx * options.n_seqs > std::numeric_limits<int>::max()) {
-    return base::error(
-        "--ctx-size",
-        fmt::format("{} sequences of {} tokens are more than can be addressed", options.n_seqs, n_ctx),
-        fmt::format("use at most {} tokens",
-                    std::numeric_limits<int>::max() / options.n_seqs / kContextStep * kContextStep));
+  const int64_t padded = round_up(asked), n_seqs = options.n_seqs;
+  // As llama-server shares it out: N sequences may come to a little more than was asked for.
+  const int64_t n_ctx = options.kv_unified ? padded : round_up(std::max<int64_t>(1, padded / n_seqs));
+  const int64_t total = options.kv_unified ? padded : n_ctx * n_seqs;
+  if (total > std::numeric_limits<int>::max()) {
+    return base::error("--ctx-size",
+                       fmt::format("{} sequences of {} tokens are more than can be addressed", n_seqs, n_ctx),
+                       fmt::format("use at most {} tokens", std::numeric_limits<int>::max() / n_seqs /
+                                                                kContextStep * n_seqs * kContextStep));
   }
   ContextPlan plan;
   plan.info.n_ctx = static_cast<int>(n_ctx);
-  plan.info.n_batch = std::min(options.n_batch, plan.info.n_ctx);
+  plan.info.n_seqs = options.n_seqs;
+  plan.info.kv_unified = options.kv_unified;
+  plan.info.n_batch = static_cast<int>(std::min<int64_t>(options.n_batch, total));
   plan.info.n_ubatch = std::min(options.n_ubatch, plan.info.n_batch);
   plan.info.n_threads = options.n_threads != 0 ? options.n_threads : os::usable_cores();
   plan.info.n_threads_batch = options.n_threads_batch != 0 ? options.n_threads_batch : plan.info.n_threads;
@@ -82,14 +90,16 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.info.k_bits_per_value = bits_per_value(**k, hp.head_dim);
   plan.info.v_bits_per_value = bits_per_value(**v, hp.head_dim);
   plan.info.weight_bytes = model.weight_bytes;
-  if (n_ctx > hp.n_ctx_train && asked > hp.n_ctx_train) {
+  const int64_t of_one = options.kv_unified ? asked : asked / n_seqs;
+  if (of_one > hp.n_ctx_train) {
     plan.info.fallbacks.push_back(fmt::format(
         "the model was trained for {} tokens of context, {} were asked for: quality beyond may suffer",
-        hp.n_ctx_train, asked));
+        hp.n_ctx_train, of_one));
   }
   plan.backend = {plan.info.n_threads, plan.info.n_threads_batch, plan.info.n_ubatch};
   plan.kv.n_seqs = options.n_seqs;
-  plan.kv.n_pages = static_cast<int>(n_ctx / kernels::kPageTokens) * options.n_seqs;
+  plan.kv.n_pages = static_cast<int>(total / kernels::kPageTokens);
+  plan.kv.seq_pages = static_cast<int>(n_ctx / kernels::kPageTokens);
   plan.kv.layers.assign(static_cast<size_t>(hp.n_layer),
                         KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv});
   if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
@@ -107,9 +117,12 @@ base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint6
   const bool overflow = __builtin_add_overflow(need.kv, need.workspace, &wanted);
   if (overflow || wanted > available) {
     constexpr double kMiB = 1 << 20;
-    const uint64_t per_step = need.kv / static_cast<uint64_t>(plan.info.n_ctx / kContextStep);
+    const int n_steps = plan.kv.n_pages / (kContextStep / kernels::kPageTokens);
+    const uint64_t per_step = need.kv / static_cast<uint64_t>(n_steps);
     const uint64_t left = available > need.workspace ? available - need.workspace : 0;
-    const uint64_t fits = left / std::max<uint64_t>(per_step, 1) * kContextStep;
+    // Every sequence has whole steps.
+    const uint64_t parts = plan.info.kv_unified ? 1 : static_cast<uint64_t>(plan.kv.n_seqs);
+    const uint64_t fits = left / std::max<uint64_t>(per_step, 1) / parts * parts * kContextStep;
     return base::error(
         "--ctx-size",
         fmt::format(
@@ -118,8 +131,9 @@ base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint6
             plan.info.n_ctx, plan.info.cache_type_k, plan.info.cache_type_v, plan.kv.n_seqs,
             static_cast<double>(need.kv) / kMiB, static_cast<double>(need.workspace) / kMiB,
             static_cast<double>(available) / kMiB),
-        fits > 0 ? fmt::format("use --ctx-size {} or less, or a smaller cache type", fits)
-                 : std::string("free memory or use a smaller model: not even 256 tokens fit"));
+        fits > 0
+            ? fmt::format("use --ctx-size {} or less, or a smaller cache type", fits)
+            : std::string("free memory, or use fewer sequences or a smaller model: not even 256 tokens fit"));
   }
   if (__builtin_add_overflow(wanted, mapped_weights, &with_weights) || with_weights > available) {
     fallbacks.push_back(fmt::format(

@@ -84,7 +84,7 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
     thread.expert_weight = carver.take<float>(static_cast<uint64_t>(hp.n_expert_used));
     space.threads.push_back(thread);
   }
-  const int64_t tokens = int64_t{kv.n_pages} / std::max(1, kv.n_seqs) * kv.page_tokens;
+  const int64_t tokens = int64_t{kv.seq_pages} * kv.page_tokens;
   space.split_stride = static_cast<int64_t>(group * (head_dim + 2));
   space.split_slots = n_threads == 1 ? 0 : 2 * n_threads * ((tokens + kChunkTokens - 1) / kChunkTokens);
   space.split = carver.take<float>(static_cast<uint64_t>(space.split_slots * space.split_stride));

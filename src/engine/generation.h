@@ -1,8 +1,8 @@
 #pragma once
 // The engine thread. Clients submit tasks and wait for their events on their own threads; the one engine
-// thread owns the Context, gives waiting tasks to free slots and advances every busy slot by one step (a
-// batch of prompt or one token) in turn. Today there is one slot; continuous batching joins the steps of
-// several into one Step. The context can be replaced while nothing runs (reconfigure).
+// thread owns the Context, gives waiting tasks to free slots and evaluates the next tokens of all busy slots
+// together, step by step (continuous batching; schedule.h says who gets what). The context can be replaced
+// while nothing runs (reconfigure).
 
 #include <atomic>
 #include <chrono>
@@ -33,7 +33,7 @@ class Generator {
             const SpeculationOptions& speculation, Open open, const Tokenizer& tokenizer);
   ~Generator();  // stop(), then waits for the engine thread
 
-  // The prompt is not empty, and its tokens are in range. While a reconfiguration runs, and for a prompt that
+  // The prompt is not empty, and its tokens are in range. Where every slot is busy the task waits its turn. While a reconfiguration runs, and for a prompt that
   // does not fit the context it led to, the task fails with status 503.
   std::shared_ptr<Task> submit(std::vector<int> prompt, GenerationParams params);
   // Fails every task, running or waiting, as soon as the running ubatch ends, and all later ones.
@@ -55,6 +55,11 @@ class Generator {
 
  private:
   void run();
+  void place_waiting();
+  bool place(const std::shared_ptr<Task>& task);
+  void advance();
+  std::vector<int> share(std::span<Slot* const> busy);
+  void free_pages_for(int64_t wanted);
   void use(std::unique_ptr<Context> context, const SpeculationOptions& speculation);
 
   const Open open_;
@@ -64,6 +69,7 @@ class Generator {
   std::unique_ptr<Context> context_;
   ContextOptions options_;
   std::vector<Slot> slots_;
+  int64_t turn_ = 0;  // steps so far
 
   mutable std::mutex mutex_;  // over what follows
   std::condition_variable changed_;

@@ -66,7 +66,8 @@ class Exchange {
     Tasks tasks;
     for (std::vector<int>& prompt : prompts_) {
       n_prompts_.push_back(static_cast<int>(prompt.size()));
-      texts_.push_back(form_ == Form::kCompletion ? context_.loaded.tokenizer.decode(prompt, true) : "");
+      texts_.push_back(prompt_text(body, texts_.size()));
+      echoed_.push_back(echo_ ? prompt : std::vector<int>());
       tasks.list.push_back(context_.loaded.generator->submit(std::move(prompt), request_.params));
     }
     Json answers = Json::array();
@@ -75,6 +76,7 @@ class Exchange {
       facts_.index = static_cast<int>(i);
       facts_.n_prompt = n_prompts_[i];
       facts_.prompt = std::move(texts_[i]);
+      prompt_ = std::move(echoed_[i]);
       whole = follow(*tasks.list[i], answers);
     }
     tasks.cancel();
@@ -114,6 +116,9 @@ class Exchange {
     if (!error) {
       error = parse_completion(body, tokenizer, defaults, request_);
     }
+    if (!error && form_ == Form::kOaiCompletion) {
+      error = parse_echo(body, request_, echo_);
+    }
     for (const std::vector<int>& prompt : prompts_) {
       if (!error && prompt.empty()) {
         error = invalid_request("the prompt is empty, and the vocabulary has no token to begin with");
@@ -130,6 +135,16 @@ class Exchange {
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
             .count();
     return error;
+  }
+
+  // What the answer shows of prompt i: with echo the text that was sent, else what the tokens spell.
+  std::string prompt_text(const Json& body, size_t i) const {
+    if (form_ != Form::kCompletion && !echo_) {
+      return "";
+    }
+    const Json& sent = several_ ? body["prompt"][i] : body["prompt"];
+    return echo_ && sent.is_string() ? sent.get<std::string>()
+                                     : context_.loaded.tokenizer.decode(prompts_[i], true);
   }
 
   // Waits for the task's end. False: it failed or the client is gone, and what could be said has been said.
@@ -149,7 +164,7 @@ class Exchange {
       last = Clock::now();
       switch (event->kind) {
         case GenerationEvent::Kind::kStarted:
-          if (request_.stream && !begin_stream()) {
+          if (request_.stream && !(begin_stream() && send_echo())) {
             return false;
           }
           break;
@@ -198,6 +213,8 @@ class Exchange {
     return reply_.begin_stream("text/event-stream", {{"X-Accel-Buffering", "no"}}) &&
            (form_ != Form::kChat || send_event(chat_role_chunk(facts_)));
   }
+
+  bool send_echo() { return !echo_ || send_event(oai_completion(facts_, facts_.prompt, nullptr, {})); }
 
   bool send_event(const Json& data) { return reply_.write("data: " + base::dump_line(data) + "\n\n"); }
 
@@ -263,7 +280,8 @@ class Exchange {
       case Form::kCompletion:
         return select_fields(completion_answer(facts_, request_, result), request_.response_fields);
       case Form::kOaiCompletion:
-        return oai_completion(facts_, result.content, &result, result.probs);
+        return echo_ ? echo_completion(facts_, prompt_, request_.params.n_prompt_probs, result)
+                     : oai_completion(facts_, result.content, &result, result.probs);
       case Form::kChat:
         break;
     }
@@ -295,8 +313,10 @@ class Exchange {
   std::vector<std::vector<int>> prompts_;
   std::vector<int> n_prompts_;
   std::vector<std::string> texts_;
-  bool several_ = false;
-  std::vector<TokenProbs> unsent_;  // of tokens whose text is held back
+  bool several_ = false, echo_ = false;
+  std::vector<std::vector<int>> echoed_;  // the prompts again, where they are part of the answers
+  std::vector<int> prompt_;               // the present one of them
+  std::vector<TokenProbs> unsent_;        // of tokens whose text is held back
   ReasoningSplitter splitter_{false};
   std::vector<TokenProbs> held_probs_;  // of chat pieces whose text the splitter keeps back
 };

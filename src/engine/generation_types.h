@@ -24,7 +24,12 @@ struct GenerationParams {
   int n_predict = -1;  // -1: until the context is full; 0 still gives one token, as in llama-server
   std::vector<std::string> stop;
   int n_probs = 0;           // likeliest tokens to report with each generated one; 0: no probabilities at all
-  bool cache_prompt = true;  // reuse the rows of a common prefix with the prompt before
+  bool cache_prompt = true;  // reuse the rows of a common prefix with a prompt before
+  int id_slot = -1;          // modulo their number; -1: any
+  // Also report how likely each token of the prompt was, with so many likeliest ones; -1: no. Nothing is reused
+  // then, for the rows of every token are needed.
+  int n_prompt_probs = -1;
+  bool prompt_only = false;  // generate nothing
 };
 
 // llama-server's `timings`; every member is what its name says there.
@@ -35,6 +40,9 @@ struct Timings {
   int predicted_n = 0;
   double predicted_ms = 0;  // from the first token drawn to the last; at least 0.001 once there is one
   int draft_n = 0, draft_n_accepted = 0;  // tokens guessed ahead and verified; those that were right
+  // Not llama-server's: bytes of weights read since the first token was drawn. Steps that other requests share count
+  // whole.
+  uint64_t predicted_bytes = 0;
 };
 
 enum class StopType { kNone, kEos, kLimit, kWord };
@@ -45,6 +53,8 @@ struct GenerationResult {
   int n_prompt = 0;               // tokens, the cached ones included
   int tokens_cached = 0;          // rows now in the KV cache
   std::vector<TokenProbs> probs;  // one per token of `content`, when asked for; not those of a stop word
+  std::vector<TokenProbs> prompt_probs;  // one per token of the prompt but the first, when asked for
+  int id_slot = 0;
   StopType stop_type = StopType::kNone;
   std::string stopping_word;
   bool truncated = false;  // the context was full

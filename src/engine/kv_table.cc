@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -30,8 +31,7 @@ base::Result<void> KvTable::append(int seq, int n, std::vector<PageCopy>& copies
                        "shorten the prompt");
   }
   const auto pages = static_cast<size_t>((length + page_tokens_ - 1) / page_tokens_);
-  const bool shared_tail =
-      sequence.length % page_tokens_ != 0 && references_[static_cast<size_t>(sequence.pages.back())] > 1;
+  const bool shared_tail = shares_tail(sequence);
   const size_t wanted = pages - sequence.pages.size() + (shared_tail ? 1 : 0);
   if (wanted > free_.size()) {
     return base::error("KV cache",
@@ -75,6 +75,17 @@ void KvTable::fork(int from, int to, int n_prefix) {
     ++references_[static_cast<size_t>(page)];
   }
   target.length = n_prefix;
+}
+
+bool KvTable::shares_tail(const Sequence& sequence) const {
+  return sequence.length % page_tokens_ != 0 && references_[static_cast<size_t>(sequence.pages.back())] > 1;
+}
+
+int KvTable::pages_for(int seq, int n) const {
+  const Sequence& sequence = at(seq);
+  const int64_t pages = (int64_t{sequence.length} + n + page_tokens_ - 1) / page_tokens_;
+  const int64_t more = pages - static_cast<int64_t>(sequence.pages.size()) + (shares_tail(sequence) ? 1 : 0);
+  return n == 0 ? 0 : static_cast<int>(std::min<int64_t>(more, std::numeric_limits<int>::max()));
 }
 
 int KvTable::length(int seq) const {

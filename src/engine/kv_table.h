@@ -27,6 +27,8 @@ class KvTable {
 
   int length(int seq) const;
   std::span<const int> pages(int seq) const;
+  // Pages that append(seq, n) would take.
+  int pages_for(int seq, int n) const;
   int free_pages() const;
 
  private:
@@ -36,6 +38,8 @@ class KvTable {
   };
   const Sequence& at(int seq) const;
   Sequence& at(int seq);
+  // The last page has rows of others too: it is copied before the next row.
+  bool shares_tail(const Sequence& sequence) const;
   int take();
   void release(int page);
 

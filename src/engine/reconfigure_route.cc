@@ -30,8 +30,8 @@ void route_reconfigure(const RouteContext& context, const os::HttpIncoming& requ
     return reply_error(reply, *error);
   }
   const ContextInfo before = generator.info();
-  auto possible =
-      Context::check(*context.loaded.model, changed.context, before.kv_bytes + before.workspace_bytes);
+  auto possible = Context::check(*context.loaded.model, changed.context_options(),
+                                 before.kv_bytes + before.workspace_bytes);
   if (!possible) {
     return reply_error(reply, invalid_request(possible.failure().to_string()));
   }
@@ -40,7 +40,7 @@ void route_reconfigure(const RouteContext& context, const os::HttpIncoming& requ
   }
   std::string why;
   switch (generator.reconfigure(
-      changed.context, changed.speculation, [&] { return reply.client_gone(); }, why)) {
+      changed.context_options(), changed.speculation, [&] { return reply.client_gone(); }, why)) {
     case Reconfigured::kDone:
       tuning.flash_attn = changed.flash_attn != "off";
       tuning.options = std::move(changed);

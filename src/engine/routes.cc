@@ -84,7 +84,7 @@ void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& 
   auto token_text = [&](int token) { return token >= 0 ? tokenizer.piece(token, true) : std::string(); };
   reply_json(reply, {{"default_generation_settings",
                       {{"params", params}, {"n_ctx", context.loaded.generator->info().n_ctx}}},
-                     {"total_slots", 1},
+                     {"total_slots", context.loaded.generator->info().n_seqs},
                      {"model_alias", context.options.model_name()},
                      {"model_ftype", file_type_name(context.loaded.model->file)},
                      {"model_path", context.options.model},
@@ -235,7 +235,8 @@ Json effective_settings(const RouteContext& context) {
               {"n_ubatch", info.n_ubatch},
               {"n_threads", info.n_threads},
               {"n_threads_batch", info.n_threads_batch},
-              {"n_parallel", 1},
+              {"n_parallel", info.n_seqs},
+              {"kv_unified", info.kv_unified},
               {"n_gpu_layers", 0},
               {"n_draft", context.loaded.generator->speculation().n_draft()},
               {"flash_attn", context.tuning.flash_attn ? "on" : "off"},

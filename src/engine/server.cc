@@ -48,6 +48,8 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
     return context.failure();
   }
   const ContextInfo& info = (*context)->info();
+  base::log_info("slots: {}, each of up to {} tokens{}", info.n_seqs, info.n_ctx,
+                 info.kv_unified && info.n_seqs > 1 ? ", in one cache" : "");
   base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}",
                  info.n_ctx, info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
   base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
@@ -82,7 +84,7 @@ base::Result<void> Server::bind() {
   os::HttpServerOptions http;
   http.host = options_.host;
   http.port = options_.port;
-  http.n_threads = options_.threads_http;
+  http.n_threads = std::max(options_.threads_http, options_.parallel + 4);
   http.n_urgent_threads = 4;
   http.urgent = [](std::string_view path) { return is_urgent_route(path); };
   http.limits.max_body_bytes = kMaxBody;
@@ -124,7 +126,7 @@ base::Result<void> Server::load() {
   Generator::Open open = [model = *model, warmup](const ContextOptions& wanted) {
     return open_context(model, wanted, warmup);
   };
-  auto context = open(options_.context);
+  auto context = open(options_.context_options());
   if (!context) {
     return context.failure();
   }
@@ -139,8 +141,8 @@ base::Result<void> Server::load() {
   if (stopping_) {
     return base::error("", "stopped while loading");
   }
-  loaded->generator = std::make_unique<Generator>(std::move(*context), options_.context, options_.speculation,
-                                                  std::move(open), loaded->tokenizer);
+  loaded->generator = std::make_unique<Generator>(std::move(*context), options_.context_options(),
+                                                  options_.speculation, std::move(open), loaded->tokenizer);
   loaded_ = std::move(loaded);
   ready_ = loaded_.get();
   return {};

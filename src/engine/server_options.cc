@@ -149,14 +149,20 @@ constexpr Flag kSetupFlags[] = {
      [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads); }},
     {"-tb --threads-batch", "", "", "N", "as --threads", "threads while reading a prompt",
      [](Parse& p, std::string_view v) { return threads(v, p.options.context.n_threads_batch); }},
-    {"-np --parallel", "", "LLAMA_ARG_N_PARALLEL", "N", "1",
-     "sequences at once; only 1 (further requests wait)",
-     [](Parse&, std::string_view v) {
+    {"-np --parallel", "", "LLAMA_ARG_N_PARALLEL", "N", "4, with --kv-unified",
+     "requests worked on at once; the context is shared out among them",
+     [](Parse& p, std::string_view v) {
        int n = 0;
        Why why = number(v, -1, 1024, n);
-       return !why.empty() || n == 1 || n == -1 ? why
-                                                : Why("only one sequence at a time is supported; use -np 1");
+       if (why.empty() && n == 0) {
+         why = "0 is no number of sequences; use 1 or more, or -1 for the default";
+       }
+       p.options.parallel = n;
+       return why;
      }},
+    {"-kvu --kv-unified", "-no-kvu --no-kv-unified", "LLAMA_ARG_KV_UNIFIED", "", "off where -np is given",
+     "every sequence may fill the whole context, as far as the others leave room",
+     [](Parse& p, std::string_view v) { return p.options.kv_unified = v == "1", Why(); }},
     {"-ctk --cache-type-k", "", "LLAMA_ARG_CACHE_TYPE_K", "TYPE", "f16", "type of the cache's keys",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
     {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",
@@ -223,7 +229,8 @@ constexpr Flag kBehaviourFlags[] = {
     {"--metrics", "", "LLAMA_ARG_ENDPOINT_METRICS", "", "off", "GET /metrics: counters for Prometheus",
      [](Parse& p, std::string_view v) { return p.options.metrics = v == "1", Why(); }},
     {"--reconfigure", "--no-reconfigure", "", "", "on",
-     "POST /reconfigure changes the context, its cache types, batch sizes and threads without a new process",
+     "POST /reconfigure changes the context, its cache types, slots, batch sizes and threads without a new "
+     "process",
      [](Parse& p, std::string_view v) { return p.options.reconfigure = v == "1", Why(); }},
     {"-cram --cache-ram", "", "LLAMA_ARG_CACHE_RAM", "N", "0",
      "llama-server's copies of old prompts; here there are none",

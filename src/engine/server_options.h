@@ -4,6 +4,7 @@
 // llama-server's.
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,11 +16,15 @@
 
 namespace engine {
 
+inline constexpr int kAutoParallel = 4;
+
 struct ServerOptions {
   std::string model, alias;
   std::string host = "127.0.0.1";
-  int port = 8080;  // 0: any free port, printed once bound
-  ContextOptions context;
+  int port = 8080;                 // 0: any free port, printed once bound
+  ContextOptions context;          // but for the number of sequences
+  int parallel = -1;               // sequences at once; -1: kAutoParallel with one cache, as llama-server
+  std::optional<bool> kv_unified;  // unset: only where the number of sequences is not given either
   SpeculationOptions speculation;
   std::string flash_attn = "auto";  // on, off, auto
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
@@ -33,6 +38,13 @@ struct ServerOptions {
   int verbosity = 3;
   bool help = false, version = false;
 
+  // What the context is opened with.
+  ContextOptions context_options() const {
+    ContextOptions chosen = context;
+    chosen.n_seqs = parallel < 0 ? kAutoParallel : parallel;
+    chosen.kv_unified = kv_unified.value_or(parallel < 0);
+    return chosen;
+  }
   std::string model_name() const { return alias.empty() ? model : alias; }
 };
 

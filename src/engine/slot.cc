@@ -1,6 +1,7 @@
 #include "src/engine/slot.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "src/base/log.h"
 #include "src/engine/token_probs.h"
@@ -38,7 +39,19 @@ void Task::fail(int status, std::string message) {
   put(std::move(event));
 }
 
-void Slot::start(std::shared_ptr<Task> task) {
+int Slot::common_prefix(const Task& task) const {
+  if (!task.params_.cache_prompt || task.params_.n_prompt_probs >= 0) {
+    return 0;
+  }
+  const size_t limit = std::min(cached_.size(), task.prompt_.size() - 1);
+  size_t n = 0;
+  while (n < limit && cached_[n] == task.prompt_[n]) {
+    ++n;
+  }
+  return static_cast<int>(n);
+}
+
+void Slot::start(std::shared_ptr<Task> task, const Slot* donor) {
   task_ = std::move(task);
   const std::vector<int>& prompt = task_->prompt_;
   AR_CHECK(!prompt.empty() && static_cast<int>(prompt.size()) < context_.info().n_ctx,
@@ -49,17 +62,17 @@ void Slot::start(std::shared_ptr<Task> task) {
   result_ = {};
   result_.n_prompt = static_cast<int>(prompt.size());
   result_.seed = sampler_->seed();
-  size_t reused = 0;
-  if (task_->params_.cache_prompt) {
-    // The last prompt token is always evaluated: its logits are needed.
-    size_t limit = std::min(cached_.size(), prompt.size() - 1);
-    while (reused < limit && cached_[reused] == prompt[reused]) {
-      ++reused;
-    }
+  result_.id_slot = seq_;
+  n_reused_ = common_prefix(*task_);
+  if (donor != nullptr) {
+    forget();
+    n_reused_ = donor->common_prefix(*task_);
+    context_.fork(donor->seq_, seq_, n_reused_);
+    cached_.assign(prompt.begin(), prompt.begin() + n_reused_);
   }
-  context_.truncate(seq_, static_cast<int>(reused));
-  cached_.resize(reused);
-  evaluated_ = reused;
+  context_.truncate(seq_, n_reused_);
+  cached_.resize(static_cast<size_t>(n_reused_));
+  evaluated_ = cached_.size();
   has_new_line_ = false;
   text_begin_ = 0;
   n_drafted_ = n_accepted_ = 0;
@@ -67,12 +80,11 @@ void Slot::start(std::shared_ptr<Task> task) {
     drafts_->restart(prompt);
   }
   token_begins_.clear();
-  n_reused_ = static_cast<int>(reused);
   board_.update([&](ServingBoard::View& view) {
     SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
     slot = {};
     slot.used = slot.processing = true;
-    slot.id_task = view.n_tasks++;
+    slot.id_task = id_task_ = view.n_tasks++;
     slot.params = task_->params_;
     slot.seed = result_.seed;
     slot.n_tokens = slot.n_prompt_cached = n_reused_;
@@ -80,39 +92,114 @@ void Slot::start(std::shared_ptr<Task> task) {
   task_->put({});  // kStarted
 }
 
-void Slot::step(const std::atomic<bool>& stopping) {
-  auto cancelled = [&] { return stopping || task_->cancelled_; };
-  if (cancelled()) {
-    return fail(503, kStopMessage);  // a client that went away does not read it
+void Slot::forget() {
+  context_.truncate(seq_, 0);
+  cached_.clear();
+  board_.update([&](ServingBoard::View& view) { view.slots.at(static_cast<size_t>(seq_)).n_tokens = 0; });
+}
+
+SlotDemand Slot::demand() {
+  SlotDemand demand;
+  if (prefills()) {
+    demand.n_prompt = static_cast<int>(task_->prompt_.size() - evaluated_);
+  } else {
+    next_.assign(1, result_.tokens.back());
+    const std::span<const int> guessed = guess();
+    next_.insert(next_.end(), guessed.begin(), guessed.end());
+    demand.n_next = static_cast<int>(next_.size());
   }
+  demand.tail_rows = rows() % kernels::kPageTokens;
+  demand.tail_shared = demand.tail_rows > 0 && context_.pages_for(seq_, 1) > 0;
+  return demand;
+}
+
+Piece Slot::piece(int n) {
+  const auto n_tokens = static_cast<size_t>(n);
+  piece_begin_ = cached_.size();
+  settled_ = false;
+  if (!prefills()) {
+    piece_ = std::span<const int>(next_).first(n_tokens);
+    n_drafted_ += n - 1;
+    board_.update([&](ServingBoard::View& view) {
+      view.totals.drafts += n > 1;
+      view.totals.draft_tokens += n - 1;
+    });
+    return {seq_, piece_, n};
+  }
+  piece_ = std::span<const int>(task_->prompt_).subspan(evaluated_, n_tokens);
+  const bool ends = evaluated_ + n_tokens == task_->prompt_.size();
+  return {seq_, piece_, task_->params_.n_prompt_probs >= 0 ? n : ends ? 1 : 0};
+}
+
+// The first n_rows of the piece are in the cache.
+void Slot::record(size_t n_rows) {
+  for (size_t i = cached_.size() - piece_begin_; i < n_rows; ++i) {
+    cached_.push_back(piece_[i]);
+  }
+}
+
+void Slot::take_logits(int row, std::span<const float> logits) {
+  if (!task_ || settled_) {
+    return;
+  }
+  record(static_cast<size_t>(row) + 1);
+  if (prefills()) {
+    take_prompt_logits(logits);
+  } else {
+    take_next_logits(row, logits);
+  }
+}
+
+// The logits of the prompt's token before cached_.size().
+void Slot::take_prompt_logits(std::span<const float> logits) {
   const std::vector<int>& prompt = task_->prompt_;
-  if (evaluated_ == prompt.size()) {
-    if (const std::span<const int> guessed = guess(); !guessed.empty()) {
-      return verify(guessed);
+  evaluated_ = cached_.size();
+  if (const int n = task_->params_.n_prompt_probs; n >= 0 && evaluated_ < prompt.size()) {
+    if (std::ranges::any_of(logits, [](float logit) { return std::isnan(logit); })) {
+      return fail(500, "the model's logits are not numbers; its weights are damaged");
     }
+    result_.prompt_probs.push_back(token_probs(logits, prompt[evaluated_], n));
   }
-  bool prefill = evaluated_ < prompt.size();
-  size_t n = std::min(prompt.size() - evaluated_, static_cast<size_t>(context_.info().n_batch));
-  std::span<const int> tokens =
-      prefill ? std::span(prompt).subspan(evaluated_, n) : std::span<const int>(result_.tokens).last(1);
-  auto logits = context_.eval(seq_, tokens, cancelled);
-  // A cancelled evaluation keeps the rows it finished, and so does the record of them.
-  auto n_rows = static_cast<size_t>(context_.length(seq_)) - cached_.size();
-  cached_.insert(cached_.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(n_rows));
-  if (!logits) {
-    return cancelled() ? fail(503, kStopMessage)
-                       : fail(500, "Compute error: " + logits.failure().to_string());
+  if (evaluated_ < prompt.size()) {
+    return;
   }
-  count_evaluation(0);
-  if (prefill) {
-    evaluated_ += tokens.size();
-    if (evaluated_ < prompt.size()) {
-      return publish();
-    }
+  settled_ = true;
+  if (task_->params_.prompt_only) {
+    first_token_ = Clock::now();
+    return finish(StopType::kLimit, false);
   }
-  if (const std::optional<int> token = sample(*logits)) {
-    accept(*token, *logits);
+  if (const std::optional<int> token = sample(logits)) {
+    accept(*token, logits);
   }
+}
+
+// The logits after the last token, or after a guess that was right: draws exactly as without guesses, for rows
+// do not depend on how many are computed together.
+void Slot::take_next_logits(int row, std::span<const float> logits) {
+  const std::optional<int> token = sample(logits);
+  if (!token) {
+    return;
+  }
+  const auto next = static_cast<size_t>(row) + 1;
+  const bool right = next < piece_.size() && *token == piece_[next];
+  settled_ = !right;
+  if (right) {
+    ++n_accepted_;
+    board_.update([](ServingBoard::View& view) { ++view.totals.accepted_tokens; });
+  }
+  accept(*token, logits);
+}
+
+void Slot::settle() {
+  const auto n_rows = static_cast<size_t>(context_.length(seq_));
+  if (task_ && prefills()) {
+    record(n_rows - piece_begin_);  // a step that failed or was given up keeps the rows it finished
+    evaluated_ = cached_.size();
+    publish();
+  }
+  cached_.resize(std::min(cached_.size(), n_rows));
+  context_.truncate(seq_, rows());  // the rows of wrong guesses
+  piece_ = {};
 }
 
 std::optional<int> Slot::sample(std::span<const float> logits) {
@@ -124,17 +211,9 @@ std::optional<int> Slot::sample(std::span<const float> logits) {
   last_token_ = Clock::now();
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
+    bytes_before_ = context_.weight_bytes_read();
   }
   return *token;
-}
-
-void Slot::count_evaluation(int n_guessed) {
-  board_.update([&](ServingBoard::View& view) {
-    ++view.totals.decodes;
-    ++view.totals.busy_slots;
-    view.totals.drafts += n_guessed > 0;
-    view.totals.draft_tokens += n_guessed;
-  });
 }
 
 // What may follow the last token: no more than the context, the ubatch and the request have room for.
@@ -148,37 +227,6 @@ std::span<const int> Slot::guess() {
     room = std::min(room, task_->params_.n_predict - static_cast<int>(result_.tokens.size()) - 1);
   }
   return drafts_->draft(room);
-}
-
-// Evaluates the guesses with the last token, then draws from each row in turn, exactly as without guesses,
-// until a token differs from its guess: rows do not depend on how many are computed together.
-void Slot::verify(std::span<const int> guessed) {
-  verified_.assign(1, result_.tokens.back());
-  verified_.insert(verified_.end(), guessed.begin(), guessed.end());
-  verify_logits_.clear();
-  if (auto done = context_.eval_all(seq_, verified_, verify_logits_); !done) {
-    return fail(500, "Compute error: " + done.failure().to_string());
-  }
-  const auto n_guessed = static_cast<int>(guessed.size());
-  n_drafted_ += n_guessed;
-  count_evaluation(n_guessed);
-  const size_t n_vocab = verify_logits_.size() / verified_.size();
-  for (size_t i = 0; i < verified_.size(); ++i) {
-    cached_.push_back(verified_[i]);
-    const auto row = std::span<const float>(verify_logits_).subspan(i * n_vocab, n_vocab);
-    const std::optional<int> token = sample(row);
-    if (!token) {
-      break;
-    }
-    const bool right = i + 1 < verified_.size() && *token == verified_[i + 1];
-    n_accepted_ += right;
-    board_.update([&](ServingBoard::View& view) { view.totals.accepted_tokens += right; });
-    accept(*token, row);
-    if (!right || !busy()) {
-      break;
-    }
-  }
-  context_.truncate(seq_, static_cast<int>(cached_.size()));  // the rows of wrong guesses
 }
 
 void Slot::accept(int token, std::span<const float> logits) {
@@ -287,6 +335,7 @@ void Slot::release() {
     totals.predicted_s += t.predicted_ms / 1000;
     totals.longest_sequence = std::max(totals.longest_sequence, static_cast<int64_t>(cached_.size()));
   });
+  last_used_ = Clock::now().time_since_epoch().count();
   task_.reset();
   sampler_.reset();
   output_.reset();
@@ -299,9 +348,13 @@ Timings Slot::timings() const {
   t.draft_n_accepted = n_accepted_;
   t.prompt_n = static_cast<int>(evaluated_) - n_reused_;
   t.predicted_n = static_cast<int>(result_.tokens.size());
-  if (t.predicted_n > 0) {
+  const bool prompt_done = t.predicted_n > 0 || (task_ && task_->params_.prompt_only && !prefills());
+  if (prompt_done) {
     t.prompt_ms = milliseconds(first_token_ - prompt_begin_);
+  }
+  if (t.predicted_n > 0) {
     t.predicted_ms = std::max(0.001, milliseconds(last_token_ - first_token_));
+    t.predicted_bytes = context_.weight_bytes_read() - bytes_before_;
   }
   return t;
 }

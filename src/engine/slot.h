@@ -16,6 +16,7 @@
 #include "src/engine/context.h"
 #include "src/engine/generation_types.h"
 #include "src/engine/ngram_draft.h"
+#include "src/engine/schedule.h"
 #include "src/engine/serving_board.h"
 #include "src/engine/text_output.h"
 #include "src/engine/tokenizer.h"
@@ -61,21 +62,44 @@ class Slot {
     }
   }
 
+  int seq() const { return seq_; }
   bool busy() const { return task_ != nullptr; }
-  void start(std::shared_ptr<Task> task);
-  // One batch of the prompt, or one token, or several that were guessed right. `stopping` ends it as a cancelled client does.
-  void step(const std::atomic<bool>& stopping);
+  // The client has gone.
+  bool cancelled() const { return task_ && task_->cancelled_; }
+  int64_t id_task() const { return id_task_; }
+  int64_t last_used() const { return last_used_; }
+  int rows() const { return static_cast<int>(cached_.size()); }
+  // Tokens of the task's prompt whose rows are here; 0 where it does not want any reused. The last is never
+  // among them: its logits are needed.
+  int common_prefix(const Task& task) const;
+
+  // `donor`, if any, has a longer common prefix: its rows are shared.
+  void start(std::shared_ptr<Task> task, const Slot* donor);
+  // Ends the task. 503 is for clients that are told to come again, or have gone.
+  void fail(int status, std::string message);
+  // Gives the rows of an idle slot back.
+  void forget();
+
+  // A step of a busy slot: what it could use; the piece of the first n tokens of that; its logits as they come;
+  // then whatever is left to do. The task may have ended by then.
+  bool prefills() const { return evaluated_ < task_->prompt_.size(); }
+  SlotDemand demand();
+  Piece piece(int n);
+  void take_logits(int row, std::span<const float> logits);
+  // Nothing more of the piece is of use.
+  bool has_enough() const { return !task_ || settled_ || task_->cancelled_; }
+  void settle();
 
  private:
   using Clock = std::chrono::steady_clock;
 
   std::span<const int> guess();
   std::optional<int> sample(std::span<const float> logits);  // nothing: the task has failed
-  void count_evaluation(int n_guessed);
-  void verify(std::span<const int> guessed);
+  void take_prompt_logits(std::span<const float> logits);
+  void take_next_logits(int row, std::span<const float> logits);
+  void record(size_t n_rows);
   void accept(int token, std::span<const float> logits);
   void finish(StopType type, bool truncated);
-  void fail(int status, std::string message);
   void release();
   Timings timings() const;
   void publish();
@@ -94,12 +118,16 @@ class Slot {
   int n_reused_ = 0;
   std::optional<NgramDraft> drafts_;    // where speculation is on
   int n_drafted_ = 0, n_accepted_ = 0;  // of this task
-  std::vector<int> verified_;           // the last token and the guesses after it
-  std::vector<float> verify_logits_;    // [verified_ x n_vocab]
+  std::vector<int> next_;               // the last token and the guesses after it
+  std::span<const int> piece_;          // what is being evaluated, of next_ or the prompt
+  size_t piece_begin_ = 0;              // where in cached_ it begins
+  bool settled_ = true;                 // a guess of it was wrong: what follows is not wanted
+  uint64_t bytes_before_ = 0;           // the context's weight_bytes_read() at the first token
+  int64_t id_task_ = 0, last_used_ = 0;
   bool has_new_line_ = false;
-  size_t text_begin_ = 0;             // of the next token, in all the text generated
-  std::vector<size_t> token_begins_;  // of each token of result_.probs
-  Clock::time_point prompt_begin_, first_token_, last_token_;
+  size_t text_begin_ = 0;                                      // of the next token, in all the text generated
+  std::vector<size_t> token_begins_;                           // of each token of result_.probs
+  Clock::time_point prompt_begin_, first_token_, last_token_;  // first_token_: or the prompt's end
 };
 
 }  // namespace engine

@@ -21,6 +21,13 @@ TokenProbs token_probs(std::span<const float> logits, int token, int n_top) {
   };
   TokenProbs out;
   out.drawn = entry(token);
+  if (n_top == 1) {  // the first of the largest: what the prompts of perplexity ask for, at every token
+    out.top.push_back(entry(static_cast<int>(std::ranges::max_element(logits) - logits.begin())));
+    return out;
+  }
+  if (n_top <= 0) {
+    return out;
+  }
   std::vector<int> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
   const auto n = std::min(logits.size(), static_cast<size_t>(std::max(0, n_top)));

@@ -23,12 +23,16 @@ class Naive {
   bool append(int seq, int n) {
     std::vector<engine::PageCopy> copies;
     const int before = table_.length(seq), free_before = table_.free_pages();
+    const int wanted = table_.pages_for(seq, n);
+    CHECK(table_.free_pages() == free_before);
     if (!table_.append(seq, n, copies)) {
       CHECK(table_.length(seq) == before);
       CHECK(table_.free_pages() == free_before);
       CHECK(copies.empty());
+      CHECK(wanted > free_before);
       return false;
     }
+    CHECK(table_.free_pages() == free_before - wanted);
     for (const auto& copy : copies) {
       pages_[static_cast<size_t>(copy.to)] = pages_[static_cast<size_t>(copy.from)];
     }

@@ -142,6 +142,22 @@ TEST_CASE("unknown flags are named, with what was probably meant") {
         std::string::npos);
 }
 
+TEST_CASE("--parallel and --kv-unified: four sequences in one cache unless a number is given") {
+  const auto context = [](std::vector<std::string> args) {
+    return good(std::move(args)).options.context_options();
+  };
+  CHECK(context({}).n_seqs == 4);
+  CHECK(context({}).kv_unified);
+  CHECK(context({"-np", "-1"}).kv_unified);
+  CHECK(context({"-np", "1"}).n_seqs == 1);
+  CHECK_FALSE(context({"-np", "1"}).kv_unified);
+  CHECK(context({"-np", "3", "-c", "4096"}).n_seqs == 3);
+  CHECK(context({"-np", "3", "-c", "4096"}).n_ctx == 4096);
+  CHECK(context({"-kvu", "-np", "3"}).kv_unified);
+  CHECK_FALSE(context({"-no-kvu"}).kv_unified);
+  CHECK_FALSE(context({"--no-kv-unified"}).kv_unified);
+}
+
 TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(bad({"-c", "lots"}).find("error while handling argument \"-c\": 'lots' is not a number") == 0);
   CHECK(bad({"-c", "12x"}).find("not a number") != std::string::npos);
@@ -149,7 +165,8 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(bad({"--port", "65536"}).find("65536 is not between 0 and 65535") != std::string::npos);
   CHECK(bad({"--temp", "nan"}).find("not a number") != std::string::npos);
   CHECK(bad({"-c"}).find("expected value for argument") != std::string::npos);
-  CHECK(bad({"-np", "4"}).find("only one sequence") != std::string::npos);
+  CHECK(bad({"-np", "0"}).find("0 is no number of sequences") != std::string::npos);
+  CHECK(bad({"-np", "1025"}).find("not between") != std::string::npos);
   CHECK(bad({"-fa", "maybe"}).find("none of: on, off, auto") != std::string::npos);
   std::string type = bad({"-ctk", "q3_k"});
   CHECK(type.find("Unsupported cache type: q3_k") != std::string::npos);

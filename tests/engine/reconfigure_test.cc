@@ -143,7 +143,7 @@ TEST_CASE("a reconfiguration's JSON: values as on the command line, the rest sta
   CHECK(
       !engine::parse_reconfiguration(R"({"ctx_size":"4096","cache_type_k":"tbq4_0","cache_type_v":"q8_0",)"
                                      R"("n_ubatch":64,"n_threads":3,"n_threads_batch":"5","flash_attn":"on",)"
-                                     R"("parallel":1})",
+                                     R"("parallel":3})",
                                      o, warnings));
   CHECK(o.context.n_ctx == 4096);
   CHECK(o.context.cache_type_k == "tbq4_0");
@@ -153,6 +153,8 @@ TEST_CASE("a reconfiguration's JSON: values as on the command line, the rest sta
   CHECK(o.context.n_threads == 3);
   CHECK(o.context.n_threads_batch == 5);
   CHECK(o.flash_attn == "on");
+  CHECK(o.context_options().n_seqs == 3);
+  CHECK_FALSE(o.context_options().kv_unified);
   CHECK(!engine::parse_reconfiguration("{}", o, warnings));
   CHECK(o.context.n_ctx == 4096);
 }
@@ -171,7 +173,7 @@ TEST_CASE("a reconfiguration's JSON: what is wrong is a 400 that says why and ch
   CHECK(has(refused(R"({"n_ubatch":0})"), "not between"));
   CHECK(has(refused(R"({"cache_type_k":"q3_k"})"), "Unsupported cache type"));
   CHECK(has(refused(R"({"flash_attn":"maybe"})"), "none of"));
-  CHECK(has(refused(R"({"parallel":2})"), "one sequence"));
+  CHECK(has(refused(R"({"parallel":0})"), "no number of sequences"));
   CHECK(has(refused(R"({"ctx_size":512,"flash_attn":"off","cache_type_v":"q8_0"})"), "flash_attn"));
 }
 

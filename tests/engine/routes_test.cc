@@ -75,6 +75,6 @@ TEST_CASE("cache_prompt, logit_bias and id_slot do what they say") {
   for (const Json& token : banned["tokens"]) {
     CHECK(token != 300);
   }
-  CHECK(rig.json("/completion", body + R"(,"id_slot":99})")["id_slot"] == 0);
+  CHECK(rig.json("/completion", body + R"(,"id_slot":99})")["id_slot"] == 3);  // of four
   CHECK(rig.post("/completion", body + R"(,"id_slot":"x"})").status == 400);
 }
