@@ -77,6 +77,10 @@ Json timings_json(const Timings& t) {
     out["draft_n"] = t.draft_n;
     out["draft_n_accepted"] = t.draft_n_accepted;
   }
+  if (some &&
+      t.predicted_bytes > 0) {  // of the weights; guesses that are right make it fewer, wrong ones more
+    out["bytes_per_token"] = t.predicted_bytes / static_cast<uint64_t>(steps);
+  }
   return out;
 }
 

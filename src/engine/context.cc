@@ -48,6 +48,9 @@ struct Context::State {
   std::vector<SeqRows> rows;
   std::vector<Slice> slices;
   std::vector<PageCopy> copies;
+  // Since the context was opened.
+  uint64_t bytes_read = 0;
+  int64_t experts_read = 0;
 
   State(std::shared_ptr<const Model> of, ContextPlan planned, std::vector<Share> opened, Arena hidden,
         Arena logits)
@@ -62,6 +65,7 @@ struct Context::State {
   base::Result<void> check(const Piece& piece) const;
   base::Result<void> append_rows(std::span<const Piece> pieces);
   base::Result<void> run_shares(const StepHooks& hooks);
+  void count_weights();
   base::Result<void> run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
                               const StepHooks& hooks);
   void report(std::span<const int> rows, const StepHooks& hooks) const;
@@ -204,6 +208,10 @@ int Context::free_pages() const {
   return state_->table.free_pages();
 }
 
+uint64_t Context::weight_bytes_read() const {
+  return state_->bytes_read;
+}
+
 base::Result<void> Context::State::check(const Piece& piece) const {
   AR_CHECK(piece.seq >= 0 && piece.seq < plan.kv.n_seqs, "no such sequence");
   const auto n = static_cast<int64_t>(piece.tokens.size());
@@ -311,7 +319,20 @@ base::Result<void> Context::State::run_shares(const StepHooks& hooks) {
       }
     }
   }
+  if (logit_rows.empty()) {
+    count_weights();
+  }
   return {};
+}
+
+// Once per ubatch, when its last part with weights of its own has run.
+void Context::State::count_weights() {
+  int64_t experts = 0;
+  for (const Share& share : shares) {
+    experts += share.session->experts_read();
+  }
+  bytes_read += bytes_per_step(*model, experts - experts_read);
+  experts_read = experts;
 }
 
 // The segment, whose last part is the head, for as many of the wanted rows at a time as there is room for.
@@ -328,6 +349,9 @@ base::Result<void> Context::State::run_head(Share& share, const Segment& parts, 
     }
     if (auto synced = share.session->sync(); !synced) {
       return synced;
+    }
+    if (done == 0) {
+      count_weights();
     }
     report(some.logit_rows, hooks);
   }

@@ -82,6 +82,9 @@ class Context {
   // Pages of the cache that n more rows of a sequence would take, and those nobody has.
   int pages_for(int seq, int n) const;
   int free_pages() const;
+  // Bytes of weights that all steps so far have read (bytes_per_step, ubatch by ubatch). A ubatch is counted before
+  // its logits are handed out.
+  uint64_t weight_bytes_read() const;
 
   // Appends the pieces' tokens to their sequences and evaluates them, ubatch by ubatch, pieces in the order
   // given and those of a ubatch together: prefill, decode and verification alike. A sequence has at most one

@@ -42,6 +42,9 @@ struct Timings {
   int predicted_n = 0;
   double predicted_ms = 0;  // from the first token drawn to the last; at least 0.001 once there is one
   int draft_n = 0, draft_n_accepted = 0;  // tokens guessed ahead and verified; those that were right
+  // Not llama-server's: bytes of weights read since the first token was drawn. Steps that other requests share count
+  // whole.
+  uint64_t predicted_bytes = 0;
 };
 
 enum class StopType { kNone, kEos, kLimit, kWord };

@@ -217,6 +217,7 @@ std::optional<int> Slot::sample(std::span<const float> logits) {
   last_token_ = Clock::now();
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
+    bytes_before_ = context_.weight_bytes_read();
   }
   return token;
 }
@@ -361,6 +362,7 @@ Timings Slot::timings() const {
   }
   if (t.predicted_n > 0) {
     t.predicted_ms = std::max(0.001, milliseconds(last_token_ - first_token_));
+    t.predicted_bytes = context_.weight_bytes_read() - bytes_before_;
   }
   return t;
 }

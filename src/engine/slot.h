@@ -124,6 +124,7 @@ class Slot {
   std::span<const int> piece_;          // what is being evaluated, of next_ or the prompt
   size_t piece_begin_ = 0;              // where in cached_ it begins
   bool settled_ = true;                 // a guess of it was wrong: what follows is not wanted
+  uint64_t bytes_before_ = 0;           // the context's weight_bytes_read() at the first token
   int64_t id_task_ = 0, last_used_ = 0;
   bool has_new_line_ = false;
   size_t text_begin_ = 0;                                      // of the next token, in all the text generated

@@ -83,7 +83,11 @@ TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs th
   CHECK(model->hp.n_expert_used == 8);
   CHECK(model->layers.size() == 2);
   const auto tokens = prompt(40, model->hp.n_vocab);
-  const auto whole = fixtures::logits(*fixtures::open(model, options(2, 64)), tokens);
+  const auto together = fixtures::open(model, options(2, 64));
+  const auto whole = fixtures::logits(*together, tokens);
+  CHECK(together->weight_bytes_read() >
+        5 * engine::bytes_per_step(*model, 2 * 8) / 2);  // rows differ in their choice
+  CHECK(together->weight_bytes_read() <= engine::bytes_per_step(*model, 2 * 256));
   double largest = 0;
   for (const float logit : whole) {
     REQUIRE(std::isfinite(logit));
@@ -134,6 +138,10 @@ TEST_CASE("only the chosen experts are touched, by decode and by prefill") {
   auto context = fixtures::open(model, options(2, 64));
   const auto tokens = prompt(20, model->hp.n_vocab);
   const auto want = fixtures::logits(*context, tokens);
+  const uint64_t per_token = engine::bytes_per_token(*model);
+  CHECK(context->weight_bytes_read() == per_token);  // all rows chose the same
+  REQUIRE(context->eval(0, std::span(tokens).first(1)).ok());
+  CHECK(context->weight_bytes_read() == 2 * per_token);
   // A page that lies whole within another expert may not be read any more.
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   int closed = 0;

@@ -79,12 +79,17 @@ TEST_CASE("speculation changes no answer: greedy and drawn, stopped, limited, at
     o.speculation = speculation(1, 16, 2);
     o.metrics = true;
   });
-  int offered = 0, accepted = 0;
+  int offered = 0, accepted = 0, fewer = 0;
   for (const std::string& body : bodies) {
     CAPTURE(body);
     Json a = plain.json("/completion", body + R"(,"return_tokens":true})");
     Json b = guessing.json("/completion", body + R"(,"return_tokens":true})");
     CHECK(!a["timings"].contains("draft_n"));
+    if (a["tokens_predicted"].get<int>() > 1) {  // every token reads the model once, and guesses save reading
+      CHECK(a["timings"]["bytes_per_token"] == plain.props()["weight_bytes_per_token"]);
+      CHECK(b["timings"]["bytes_per_token"].get<int64_t>() <= a["timings"]["bytes_per_token"].get<int64_t>());
+      fewer += b["timings"]["bytes_per_token"] < a["timings"]["bytes_per_token"];
+    }
     if (b["timings"].contains("draft_n")) {
       const int n = b["timings"]["draft_n"], right = b["timings"]["draft_n_accepted"];
       CHECK(n > 0);
@@ -101,6 +106,7 @@ TEST_CASE("speculation changes no answer: greedy and drawn, stopped, limited, at
   }
   CHECK(offered > 100);
   CHECK(accepted > 50);
+  CHECK(fewer > 1);
   const std::string metrics = guessing.get("/metrics").body;
   CHECK(metrics.find("\nllamacpp:spec_decode_num_draft_tokens_total " + std::to_string(offered) + "\n") !=
         std::string::npos);

@@ -43,10 +43,8 @@ void read_all(const base::Json& body, const engine::Tokenizer& tokenizer) {
       check_tokens(prompt, tokenizer);
     }
   }
-  std::vector<engine::ChatMessage> messages;
-  bool open_end = false;
-  check_error(engine::parse_messages(body, messages, open_end));
-  engine::parse_reasoning(body);
+  engine::ChatRequest chat;
+  check_error(engine::parse_chat(body, {}, chat));
   std::vector<int> tokens;
   const auto bad_tokens = engine::parse_tokens(body, tokenizer, tokens);
   check_error(bad_tokens);
