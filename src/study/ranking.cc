@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include "search/strategy.h"
 
@@ -124,6 +125,13 @@ std::vector<const Ranked*> Ranking::contenders(double sigma, uint64_t but) const
 
 const Ranked* Ranking::next_final(double sigma, uint64_t but, std::span<const int> waves) const {
   std::vector<const Ranked*> field = contenders(sigma, but);
+  // Who fell out gave up its place to another: not for ever.
+  const int planned = std::accumulate(waves.begin(), waves.end(), 0);
+  const int launched = std::accumulate(entries_.begin(), entries_.end(), 0,
+                                       [](int sum, const Ranked& entry) { return sum + entry.finals; });
+  if (launched >= 2 * planned) {
+    return nullptr;
+  }
   for (int wave = 0; wave < static_cast<int>(waves.size()); ++wave) {
     std::ranges::stable_partition(field, [wave](const Ranked* entry) { return entry->finals > wave; });
     if (const auto places = static_cast<size_t>(waves[static_cast<size_t>(wave)]); field.size() > places) {

@@ -44,7 +44,8 @@ class Ranking {
   // sigma of the highest mean or launched in the finals already.
   std::vector<const Ranked*> contenders(double sigma, uint64_t but) const;
   // The finals run in waves: waves[0] contenders are launched once more, the best waves[1] of them again, and so on.
-  // Whose turn it is; nullptr when they are through. Who was launched in a wave keeps its place in it.
+  // Whose turn it is; nullptr when they are through. Who was launched in a wave keeps its place in
+  // it unless it failed too often; at most twice as many launches as planned come of that.
   const Ranked* next_final(double sigma, uint64_t but, std::span<const int> waves) const;
   const Ranked* find(uint64_t key) const;
 

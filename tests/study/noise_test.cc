@@ -204,3 +204,18 @@ TEST_CASE("finals run in waves, each for the best of the one before") {
   CHECK_EQ(order, std::vector<uint64_t>{9, 8, 7, 6, 5, 4, 6, 5, 4, 6});
   CHECK_EQ(ranking.leader(0.05, 1)->key, 6);
 }
+
+TEST_CASE("finals end where every contender fails again") {
+  study::Ranking ranking;
+  ranking.add(1, {}, 1, {100});
+  for (uint64_t key = 2; key <= 60; ++key) {
+    ranking.add(key, {}, static_cast<int>(key), {110});
+  }
+  const std::array waves = {6, 3, 2};
+  int launches = 0;
+  while (const study::Ranked* next = ranking.next_final(0.05, 1, waves)) {
+    REQUIRE_LE(++launches, 22);
+    ranking.add_failure(next->key);
+  }
+  CHECK_EQ(launches, 22);
+}
