@@ -6,8 +6,10 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <filesystem>
+#include <stdexcept>
 
 #include "bench/study_runs.h"
+#include "src/base/stats.h"
 #include "src/engine/context.h"
 #include "tests/engine/synthetic_model.h"
 
@@ -37,11 +39,15 @@ SyntheticSpec moe_spec(const Options& options) {
   return spec;
 }
 
+// What goes wrong ends the benchmark by way of main(), so that the models, a gigabyte each, are removed.
+[[noreturn]] void fail(const std::string& why) {
+  throw std::runtime_error(why);
+}
+
 template <class T>
 T must(base::Result<T> result) {
   if (!result) {
-    fmt::print(stderr, "moe-bench: {}\n", result.failure().to_string());
-    std::exit(1);
+    fail(result.failure().to_string());
   }
   if constexpr (!std::is_void_v<T>) {
     return *std::move(result);
@@ -65,8 +71,7 @@ class Files {
   std::string write(const SyntheticSpec& spec, const std::string& name) const {
     const std::string path = dir_ / name;
     if (!fixtures::write_model(spec, path)) {
-      fmt::print(stderr, "moe-bench: cannot write {}; choose another --dir\n", path);
-      std::exit(1);
+      fail(fmt::format("cannot write {}; choose another --dir", path));
     }
     return path;
   }
@@ -122,29 +127,8 @@ double decode_ms(engine::Context& context, const std::vector<int>& tokens) {
   return 1000 * s / static_cast<double>(tokens.size());
 }
 
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  Options options;
-  CLI::App app{"decode of a mixture of experts against a dense model of the same active bytes"};
-  app.add_option("--layers", options.n_layer, "layers")->check(CLI::Range(1, 1000));
-  app.add_option("--embd", options.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
-  app.add_option("--ff", options.n_ff, "width of one expert, a multiple of 256")
-      ->check(CLI::Range(256, 1 << 16));
-  app.add_option("--experts", options.n_expert, "experts")->check(CLI::Range(1, 4096));
-  app.add_option("--used", options.n_expert_used, "experts of a token")->check(CLI::Range(1, 32));
-  app.add_option("--type", options.type, "type of the weights")
-      ->check(CLI::IsMember({"q8_0", "q3_k", "q4_k", "q6_k"}));
-  app.add_option("--threads", options.threads, "threads")->check(CLI::Range(1, 1024));
-  app.add_option("--rounds", options.rounds, "rounds, each of both models")->check(CLI::Range(1, 10000));
-  app.add_option("--dir", options.dir, "where the models are written; they are removed again");
-  app.add_option("--out", options.out, "write the results there, such as results/moe-bench.md");
-  CLI11_PARSE(app, argc, argv);
+// The exit code.
+int measure(const Options& options, int argc, char** argv) {
   const Files files(options.dir);
   bench::Report report("moe-bench: what choosing experts costs", argc, argv);
   const double difference = largest_difference(files, options);
@@ -153,8 +137,7 @@ int main(int argc, char** argv) {
                   "{:.1e} of their standard deviation.",
                   difference));
   if (!(difference < 1e-3)) {
-    fmt::print(stderr, "moe-bench: the two models do not compute the same; nothing is timed\n");
-    return 1;
+    fail("the two models do not compute the same; nothing is timed");
   }
   SyntheticSpec moe_shape = moe_spec(options), dense_shape = moe_shape;
   dense_shape.architecture = "qwen3";
@@ -189,11 +172,37 @@ int main(int argc, char** argv) {
                   options.type, options.threads, options.rounds, options.tokens));
   report.line("| model | MB | MB read per token | ms per token | tok/s | GB/s |");
   report.line("|---|---|---|---|---|---|");
-  row("experts", *moe, int64_t{options.n_layer} * options.n_expert_used, median(moe_ms));
-  row("dense", *dense, 0, median(dense_ms));
+  row("experts", *moe, int64_t{options.n_layer} * options.n_expert_used, base::median(moe_ms));
+  row("dense", *dense, 0, base::median(dense_ms));
   const auto [least, most] = std::ranges::minmax(ratios);
   report.line(
       fmt::format("\nTime of a token, experts / dense: median {:.3f} of the rounds, {:.3f} to {:.3f}.",
-                  median(ratios), least, most));
+                  base::median(ratios), least, most));
   return report.save(options.out) ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app{"decode of a mixture of experts against a dense model of the same active bytes"};
+  app.add_option("--layers", options.n_layer, "layers")->check(CLI::Range(1, 1000));
+  app.add_option("--embd", options.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
+  app.add_option("--ff", options.n_ff, "width of one expert, a multiple of 256")
+      ->check(CLI::Range(256, 1 << 16));
+  app.add_option("--experts", options.n_expert, "experts")->check(CLI::Range(1, 4096));
+  app.add_option("--used", options.n_expert_used, "experts of a token")->check(CLI::Range(1, 32));
+  app.add_option("--type", options.type, "type of the weights")
+      ->check(CLI::IsMember({"q8_0", "q3_k", "q4_k", "q6_k"}));
+  app.add_option("--threads", options.threads, "threads")->check(CLI::Range(1, 1024));
+  app.add_option("--rounds", options.rounds, "rounds, each of both models")->check(CLI::Range(1, 10000));
+  app.add_option("--dir", options.dir, "where the models are written; they are removed again");
+  app.add_option("--out", options.out, "write the results there, such as results/moe-bench.md");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return measure(options, argc, argv);
+  } catch (const std::exception& problem) {
+    fmt::print(stderr, "moe-bench: {}\n", problem.what());
+    return 1;
+  }
 }

@@ -1,18 +1,18 @@
 // How long a server takes from its start to its first token, with a model of 1 GB in the page cache and a vocabulary of
 // 128K tokens. The model is written here: random weights, so it says nothing, but every byte is read as a real one's.
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
 #include <random>
+#include <stdexcept>
 #include <unordered_set>
 
 #include "bench/study_runs.h"
 #include "src/base/stats.h"
 #include "src/os/http_client.h"
+#include "src/os/proc.h"
 #include "tests/gguf/build_gguf.h"
 
 namespace {
@@ -27,10 +27,32 @@ struct Options {
   std::vector<std::string> args;
 };
 
+// What goes wrong ends the benchmark by way of main(), so that the server ends and the model, a gigabyte, is removed.
 [[noreturn]] void fail(const std::string& why) {
-  fmt::print(stderr, "{}\n", why);
-  std::exit(1);
+  throw std::runtime_error(why);
 }
+
+// A directory of its own, gone at the end.
+class Directory {
+ public:
+  explicit Directory(const std::string& parent)
+      : path_((parent.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(parent)) /
+              "start-bench.XXXXXX") {
+    if (::mkdtemp(path_.data()) == nullptr) {
+      fail(path_ + ": could not be made; name a directory that can be written by --dir");
+    }
+  }
+  ~Directory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
 
 // Tokens that merging can make, and every pair of tokens that makes one: as many merges per token as converted
 // vocabularies of this size have (about two).
@@ -99,7 +121,7 @@ std::string strings(const std::vector<std::string>& values) {
   return bytes;
 }
 
-// A llama of width 2048 and as many layers as fill `bytes`; returns the vocabulary's size for the report.
+// A llama of width 2048 and as many layers as fill `bytes`; returns its vocabulary.
 Vocabulary write_model(const std::string& path, uint64_t bytes) {
   constexpr uint64_t kVocab = 128256, kEmbd = 2048, kFf = 8192, kKv = 512;
   constexpr uint32_t kF32 = 0, kQ8 = 8;
@@ -187,20 +209,6 @@ void touch(const std::string& path) {
   }
 }
 
-int free_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    fail("no free port");
-  }
-  ::close(fd);
-  return ntohs(address.sin_port);
-}
-
 struct Start {
   double answers_s = 0, ready_s = 0,
          token_s = 0;  // since the start: any answer, the health's 200, the first token
@@ -208,8 +216,12 @@ struct Start {
 
 Start start_once(const Options& options, const std::string& model) {
   e2e::Process process;
-  const int port = free_port();
-  std::vector<std::string> argv = {options.server, "-m", model, "--port", std::to_string(port), "-c", "4096"};
+  const auto port = os::free_port();
+  if (!port) {
+    fail(port.failure().to_string());
+  }
+  std::vector<std::string> argv = {options.server,        "-m", model, "--port",
+                                   std::to_string(*port), "-c", "4096"};
   argv.insert(argv.end(), options.args.begin(), options.args.end());
   const auto begin = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
@@ -218,7 +230,7 @@ Start start_once(const Options& options, const std::string& model) {
   }
   Start start;
   os::HttpRequest request;
-  request.url = fmt::format("http://127.0.0.1:{}/health", port);
+  request.url = fmt::format("http://127.0.0.1:{}/health", *port);
   while (start.ready_s == 0) {
     if (auto ended = process.poll(); ended || seconds() > 300) {
       fail(fmt::format("{} is not ready:\n{}", options.server, ended ? ended->err : ""));
@@ -234,7 +246,7 @@ Start start_once(const Options& options, const std::string& model) {
     }
   }
   request.method = "POST";
-  request.url = fmt::format("http://127.0.0.1:{}/completion", port);
+  request.url = fmt::format("http://127.0.0.1:{}/completion", *port);
   request.body = R"({"prompt": "once upon a time", "n_predict": 1, "temperature": 0, "ignore_eos": true})";
   const auto answer = os::http(request);
   start.token_s = seconds();
@@ -253,23 +265,10 @@ double median_of(const std::vector<Start>& starts, double Start::*field) {
   return base::median(values);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  Options options;
-  CLI::App app("Time from a server's start to its first token.", "start-bench");
-  app.add_option("--runs", options.runs, "starts that are timed, after one that is not")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--mb", options.megabytes, "size of the model in 10^6 bytes")->check(CLI::Range(1.0, 1e6));
-  app.add_option("--server", options.server, "the server's program (default: tbq-server beside this one)");
-  app.add_option("--arg", options.args, "a further argument of the server's; may be repeated");
-  app.add_option("--dir", options.directory, "where the model is written (default: the temporary directory)");
-  app.add_option("--out", options.out, "file for the results");
-  CLI11_PARSE(app, argc, argv);
-  options.server = options.server.empty() ? e2e::program("tbq-server") : options.server;
-  e2e::Process place;
-  const std::string model =
-      (options.directory.empty() ? place.directory() : options.directory) + "/start-bench.gguf";
+// The exit code.
+int measure(const Options& options, int argc, char** argv) {
+  const Directory directory(options.directory);
+  const std::string model = directory.path() + "/model.gguf";
   const Vocabulary vocabulary = write_model(model, static_cast<uint64_t>(options.megabytes * 1e6));
   touch(model);
   bench::Report report("start-bench: from the start to the first token", argc, argv);
@@ -283,7 +282,6 @@ int main(int argc, char** argv) {
       starts.push_back(start);
     }
   }
-  std::filesystem::remove(model);
   report.line("| server | starts | answers 503 or 200 | ready | first token: median | best | worst |");
   report.line("|---|---|---|---|---|---|---|");
   const auto [best, worst] = std::minmax_element(
@@ -293,4 +291,27 @@ int main(int argc, char** argv) {
                           median_of(starts, &Start::answers_s), median_of(starts, &Start::ready_s),
                           median_of(starts, &Start::token_s), best->token_s, worst->token_s));
   return report.save(options.out) ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Time from a server's start to its first token.", "start-bench");
+  app.add_option("--runs", options.runs, "starts that are timed, after one that is not")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--mb", options.megabytes, "size of the model in 10^6 bytes")->check(CLI::Range(1.0, 1e6));
+  app.add_option("--server", options.server, "the server's program (default: tbq-server beside this one)");
+  app.add_option("--arg", options.args, "a further argument of the server's; may be repeated");
+  app.add_option("--dir", options.directory,
+                 "where the model is written, in a directory of its own (default: the temporary directory)");
+  app.add_option("--out", options.out, "file for the results");
+  CLI11_PARSE(app, argc, argv);
+  options.server = options.server.empty() ? e2e::program("tbq-server") : options.server;
+  try {
+    return measure(options, argc, argv);
+  } catch (const std::exception& problem) {
+    fmt::print(stderr, "start-bench: {}\n", problem.what());
+    return 1;
+  }
 }

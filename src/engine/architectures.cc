@@ -21,7 +21,8 @@ constexpr std::array kArchitectures = {
                  .rope = RopeKind::kNeox,
                  .tied_output = true,
                  .qk_norm = QkNorm::kHead,
-                 .experts = true},
+                 .experts = true,
+                 .ff_of_all_used = true},
     Architecture{.name = "minimax-m2",
                  .rope = RopeKind::kNeox,
                  .tied_output = false,
@@ -142,8 +143,8 @@ void read_experts(const gguf::File& file, const Architecture& row, Keys& keys, H
   hp.n_expert = keys.integer("expert_count", kMaxExperts);
   hp.n_expert_used = keys.integer("expert_used_count", std::min<int64_t>(hp.n_expert, kMaxExpertsUsed));
   std::optional<int64_t> width = file.get_int(keys.name("feed_forward_length"));
-  if (width && row.gating == kernels::Gating::kSoftmax) {
-    *width /= hp.n_expert_used;  // of all the experts of a token, where the file does not say it of one
+  if (width && row.ff_of_all_used) {
+    *width /= hp.n_expert_used;  // where the file does not say the width of one
   }
   hp.n_ff = keys.integer("expert_feed_forward_length", kMaxWidth, width);
   hp.gating = row.gating;

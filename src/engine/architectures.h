@@ -27,6 +27,7 @@ struct Architecture {
   QkNorm qk_norm = QkNorm::kNone;
   bool experts = false;         // every layer is a mixture of experts
   bool selection_bias = false;  // exp_probs_b.bias, added for the choice of experts alone
+  bool ff_of_all_used = false;  // feed_forward_length is the width of all the experts of a token together
   kernels::Gating gating = kernels::Gating::kSoftmax;  // the only kind of this architecture's experts
 };
 

@@ -9,7 +9,7 @@
 
 namespace engine {
 
-// Keys need not be mixed, and may repeat: find() asks about each value of the key. Value is small and copyable.
+// Keys need not be mixed, and may repeat: find() asks about each value of the key, in the order they were put in. Value is small and copyable.
 template <class Value>
 class FlatTable {
  public:
@@ -62,10 +62,15 @@ class FlatTable {
     return static_cast<size_t>(mixed >> 32) & (slots_.size() - 1);
   }
   void grow(size_t slots) {
-    std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots));
+    const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots));
     size_ = 0;
-    for (const Slot& slot : old) {
-      if (slot.used) {
+    // From after a free slot on: values of one key that lie across the end must not change their order.
+    size_t free = 0;
+    while (free < old.size() && old[free].used) {
+      ++free;
+    }
+    for (size_t i = 1; i < old.size(); ++i) {
+      if (const Slot& slot = old[(free + i) & (old.size() - 1)]; slot.used) {
         insert(slot.key, slot.value);
       }
     }

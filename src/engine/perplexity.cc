@@ -27,6 +27,12 @@ base::Result<void> check(const Context& context, std::span<const int> tokens, co
   return {};
 }
 
+// Empties sequence 0 on every way out.
+struct Emptied {
+  Context& context;
+  ~Emptied() { context.truncate(0, 0); }
+};
+
 }  // namespace
 
 base::Result<TokenScore> score_token(std::span<const float> logits, int token) {
@@ -64,6 +70,7 @@ Perplexity summarize(std::span<const TokenScore> scores) {
 
 base::Result<void> visit_windows(Context& context, std::span<const int> tokens, const WindowOptions& options,
                                  const VisitRow& visit) {
+  const Emptied emptied{context};
   if (auto fine = check(context, tokens, options); !fine) {
     return fine;
   }
@@ -101,7 +108,6 @@ base::Result<void> visit_windows(Context& context, std::span<const int> tokens, 
       }
     }
   }
-  context.truncate(0, 0);
   return {};
 }
 

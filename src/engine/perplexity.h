@@ -35,7 +35,7 @@ struct WindowOptions {
 };
 
 // Calls `visit` for each scored token in order, with the logits that predicted it (valid during the call). Uses
-// sequence 0 and leaves it empty. Errors: a text shorter than two windows, as llama-perplexity refuses it, windows
+// sequence 0 and leaves it empty, after an error too. Errors: a text shorter than two windows, as llama-perplexity refuses it, windows
 // beyond the context, whatever evaluating or `visit` gives.
 using VisitRow = std::function<base::Result<void>(int token, std::span<const float> logits)>;
 base::Result<void> visit_windows(Context& context, std::span<const int> tokens, const WindowOptions& options,

@@ -32,10 +32,12 @@ base::Result<int> count_parts(const File& first, const std::string& path) {
   if (count <= 1) {
     return 1;
   }
-  const int64_t number = first.get_int(kNumberKey).value_or(0) + 1;
-  if (number != 1) {
+  const int64_t number = first.get_int(kNumberKey).value_or(0);
+  if (number != 0) {
+    const std::string part =
+        number > 0 && number < count ? fmt::format("part {} of {}", number + 1, count) : "a part";
     return base::error(
-        path, fmt::format("this is part {} of {} of a split model, not the first", number, count),
+        path, fmt::format("this is {} of a split model, not the first", part),
         fmt::format("give the first part: {}",
                     name ? name->part(1) : fmt::format("the file -00001-of-{:05}.gguf", count)));
   }

@@ -23,7 +23,9 @@ struct SplitName {
 std::optional<SplitName> parse_split_name(const std::string& path);
 
 // The one file that parsed parts make up; paths[i] is where files[i] was read, in order from the first. Errors: a part
-// that is another one or of another model, a tensor in two parts, tensors too few or too many.
+// that is another one or of another model, a tensor in two parts, tensors too few or too many. What cannot be known:
+// parts of two quantizations of one model agree in all that a part says of itself (later parts say only their number
+// and the number of tensors; types differ within a model, too), so files mixed under one name pass as one model.
 base::Result<File> join_parts(std::vector<File> files, std::span<const std::string> paths);
 
 struct ModelFiles {

@@ -5,6 +5,7 @@
 #include <microhttpd.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -17,9 +18,10 @@ namespace os {
 struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
   enum class Answer { kNone, kWhole, kStream, kAborted };
 
-  HttpIncoming request;
-  size_t body_bytes =
-      0;  // of the request, received so far; the polling thread's alone  // complete before a handler sees it, constant afterwards
+  HttpIncoming request;   // complete before a handler sees it, constant afterwards
+  size_t body_bytes = 0;  // of the request, received so far; like the next two the polling thread's alone
+  size_t held_bytes = 0;  // of what all bodies together may have: what was announced, or has been received
+  std::chrono::steady_clock::time_point begin;  // of the body
   double write_timeout_s = 0;
   HttpHeaders always;  // on every answer
   bool begun = false;  // the poller has seen the headers; its own

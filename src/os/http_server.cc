@@ -29,6 +29,7 @@ namespace {
 using ExchangePtr = std::shared_ptr<HttpExchange>;
 
 constexpr const char* kJson = "application/json; charset=utf-8";
+constexpr double kLeastBodyRate = 64 << 10;                  // bytes per second
 constexpr auto kStopGrace = std::chrono::milliseconds(300);  // for finished answers to leave
 
 // Threads that take jobs from a queue until stopped.
@@ -135,7 +136,7 @@ struct HttpServer::State {
   std::condition_variable drained;
   std::set<HttpExchange*> live;  // requests between their first byte and their end
   bool stopping = false, stopped = false;
-  size_t bodies_bytes = 0;  // of live requests; the polling thread's alone
+  size_t bodies_bytes = 0;  // held by live requests; the polling thread's alone
 
   ~State() { close_listener(); }
   void close_listener() {
@@ -149,6 +150,8 @@ struct HttpServer::State {
   }
   MHD_Result receive(const ExchangePtr& exchange, const char* path, const char* method, const char* data,
                      size_t* size);
+  void set_timeout(MHD_Connection* connection, double timeout_s) const;
+  bool body_too_slow(const HttpExchange& exchange) const;
   MHD_Result dispatch(const ExchangePtr& exchange);
   void serve(const ExchangePtr& exchange);
 
@@ -188,7 +191,7 @@ void HttpServer::State::on_over(void* self, MHD_Connection*, void** holder, MHD_
   std::unique_ptr<ExchangePtr> owner(static_cast<ExchangePtr*>(*holder));
   *holder = nullptr;
   (*owner)->over();
-  state->bodies_bytes -= (*owner)->body_bytes;
+  state->bodies_bytes -= (*owner)->held_bytes;
   std::lock_guard lock(state->mutex);
   state->live.erase(owner->get());
   state->drained.notify_all();
@@ -213,18 +216,24 @@ MHD_Result HttpServer::State::receive(const ExchangePtr& exchange, const char* p
                            error_body(503, "too many large requests at once; send it again later"), true);
       return exchange->queue_answer();
     }
+    exchange->held_bytes = announced;
+    bodies_bytes += announced;
+    exchange->begin = std::chrono::steady_clock::now();
+    set_timeout(exchange->connection, std::min(options.body_timeout_s, options.idle_timeout_s));
     return MHD_YES;
   }
   if (*size > 0) {
-    // A chunked body has no announced length; libmicrohttpd takes no answer here, so the connection just
-    // ends.
-    if (exchange->body_bytes + *size > options.limits.max_body_bytes ||
-        bodies_bytes + *size > options.limits.max_bodies_bytes) {
+    // libmicrohttpd takes no answer here, so the connection just ends. A chunked body has no announced length.
+    const size_t total = exchange->body_bytes + *size;
+    const size_t more = total > exchange->held_bytes ? total - exchange->held_bytes : 0;
+    if (total > options.limits.max_body_bytes || bodies_bytes + more > options.limits.max_bodies_bytes ||
+        body_too_slow(*exchange)) {
       return MHD_NO;
     }
     request.body.append(data, *size);
-    exchange->body_bytes += *size;
-    bodies_bytes += *size;
+    exchange->body_bytes = total;
+    exchange->held_bytes += more;
+    bodies_bytes += more;
     *size = 0;
     return MHD_YES;
   }
@@ -234,7 +243,19 @@ MHD_Result HttpServer::State::receive(const ExchangePtr& exchange, const char* p
   return dispatch(exchange);
 }
 
+void HttpServer::State::set_timeout(MHD_Connection* connection, double timeout_s) const {
+  MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                            static_cast<unsigned>(std::max(1.0, timeout_s)));
+}
+
+// Only asked when some of it comes; of silence libmicrohttpd's own timeout takes care.
+bool HttpServer::State::body_too_slow(const HttpExchange& exchange) const {
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - exchange.begin;
+  return passed.count() > options.body_timeout_s + static_cast<double>(exchange.body_bytes) / kLeastBodyRate;
+}
+
 MHD_Result HttpServer::State::dispatch(const ExchangePtr& exchange) {
+  set_timeout(exchange->connection, options.idle_timeout_s);
   bool urgent = options.n_urgent_threads > 0 && options.urgent && options.urgent(exchange->request.path);
   // The handler's first answer waits for this lock, so it finds the connection suspended.
   std::lock_guard lock(exchange->mutex);

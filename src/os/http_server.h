@@ -59,6 +59,7 @@ struct HttpLimits {
   size_t max_head_bytes = 64u << 10;
   size_t max_body_bytes = 64u << 20;  // chunked bodies too
   // Of all requests together that are on their way or being answered: a thousand slow uploads must not fill memory.
+  // An announced length counts from the headers on; a request that would not fit is answered 503 before its body.
   size_t max_bodies_bytes = 256u << 20;
 };
 
@@ -73,6 +74,9 @@ struct HttpServerOptions {
   int max_connections = 1000;  // more wait in the backlog
   double idle_timeout_s =
       60;  // a connection on which nothing moves, between or inside requests; whole seconds
+  // A body of which nothing comes for so long, or which has come at less than 64 KiB/s since its headers once so long
+  // has passed: the connection is cut, so that few clients cannot hold what all bodies may have. Whole seconds.
+  double body_timeout_s = 30;
   double write_timeout_s = 60;  // a client that does not read
   HttpHeaders headers;          // on every answer
   // The body (JSON) of the server's own errors: 413 and 500.

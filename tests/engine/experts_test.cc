@@ -194,6 +194,24 @@ TEST_CASE("experts of fixed weights give what they give side by side in a dense 
 
 #define CHECK_CONTAINS(text, part) CHECK_MESSAGE((text).find(part) != std::string::npos, (text))
 
+TEST_CASE("an expert's width where the file has none of its own: a share of what all have, or the same") {
+  const auto width = [](const std::string& name) {
+    fixtures::GgufBuilder file;
+    file.u32(name + ".context_length", 64).u32(name + ".embedding_length", 64).u32(name + ".block_count", 1);
+    file.u32(name + ".feed_forward_length", 512).u32(name + ".attention.head_count", 2);
+    file.u32(name + ".expert_count", 8).u32(name + ".expert_used_count", 4);
+    file.f32(name + ".attention.layer_norm_rms_epsilon", 1e-6F);
+    const std::string bytes = file.build();
+    const auto parsed = gguf::parse(std::as_bytes(std::span(bytes)), "x.gguf");
+    REQUIRE(parsed.ok());
+    const auto hp = engine::read_hparams(*parsed, *engine::find_architecture(name), "x.gguf");
+    REQUIRE_MESSAGE(hp.ok(), hp.failure().to_string());
+    return hp->n_ff;
+  };
+  CHECK(width("qwen3moe") == 128);
+  CHECK(width("minimax-m2") == 512);
+}
+
 TEST_CASE("mixtures that cannot be are refused by key or tensor") {
   const auto refused = [](SyntheticSpec spec) {
     spec.n_layer = 1;

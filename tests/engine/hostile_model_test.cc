@@ -56,7 +56,7 @@ char* data_of(std::string& bytes, const std::string& tensor) {
 
 TEST_CASE("a model cut off anywhere is refused") {
   const fixtures::Folder folder(fmt::format("ar_cut_{}", ::getpid()));
-  for (const char* name : {"spm.gguf", "q8_0-yarn.gguf"}) {
+  for (const char* name : {"spm.gguf", "q8_0-yarn.gguf", "qwen2.gguf", "minimax-m2.gguf"}) {
     const std::string whole = fixtures::read_text(kSeeds + name);
     CHECK(runs(folder.write("whole.gguf", whole)));
     const auto file = gguf::parse(fixtures::bytes_of(whole), "x.gguf");
@@ -74,13 +74,18 @@ TEST_CASE("flipped bits and extreme words: an error or a running model, in bound
   const uint64_t before = peak_memory();
   std::mt19937_64 random(11);
   int running = 0, refused = 0;
-  for (const char* name : {"spm.gguf", "bpe.gguf", "q8_0-yarn.gguf"}) {
+  for (const char* name : {"spm.gguf", "bpe.gguf", "q8_0-yarn.gguf", "qwen2.gguf", "minimax-m2.gguf"}) {
     const std::string whole = fixtures::read_text(kSeeds + name);
-    for (int i = 0; i < 400; ++i) {
+    const auto file = gguf::parse(fixtures::bytes_of(whole), "x.gguf");
+    REQUIRE(file.ok());
+    const size_t head = file->tensors.front().offset;
+    for (int i = 0; i < 450; ++i) {
       std::string bytes = whole;
-      const size_t area = i % 2 == 0 ? std::min<size_t>(bytes.size(), 1200) : bytes.size();
+      // In turn among the first keys, in the table of tensors, and anywhere.
+      const size_t begin = i % 3 == 1 ? head - std::min<size_t>(head, 1200) : 0;
+      const size_t end = i % 3 == 0 ? std::min<size_t>(head, 1200) : i % 3 == 1 ? head : bytes.size();
       for (uint64_t j = 0; j <= random() % 3; ++j) {
-        const size_t at = random() % (area - 8);
+        const size_t at = begin + random() % (end - begin - 8);
         if (random() % 2 == 0) {
           bytes[at] = static_cast<char>(bytes[at] ^ (1 << (random() % 8)));
         } else {

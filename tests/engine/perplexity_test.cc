@@ -116,6 +116,19 @@ TEST_CASE("texts and windows that cannot be are refused") {
   CHECK_FALSE(engine::score_windows(*context, std::vector<int>(64, 128), {.n_ctx = 16}).ok());
 }
 
+TEST_CASE("the sequence is left empty after an error, too") {
+  auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
+  const auto stop = [](int, std::span<const float>) {
+    return base::Result<void>(base::error("x", "enough"));
+  };
+  CHECK_FALSE(engine::visit_windows(*context, some_tokens(64), {.n_ctx = 16}, stop).ok());
+  CHECK(context->length(0) == 0);
+  std::vector<int> odd = some_tokens(64);
+  odd[9] = 128;  // no token of the vocabulary, in what is scored
+  CHECK_FALSE(engine::score_windows(*context, odd, {.n_ctx = 16}).ok());
+  CHECK(context->length(0) == 0);
+}
+
 TEST_CASE("stories260K: perplexity equals llama-perplexity's") {
   if (fixtures::reference_path("models").empty() || fixtures::reference_path("corpora").empty()) {
     MESSAGE("skipped: no reference data");

@@ -98,6 +98,52 @@ def model(rng, vocabulary, kind=TYPE_F16, width=8, more=()):
     ])
 
 
+def arch_model(rng, arch, width=16, head=8, n_expert=0, n_used=0):
+    """What llama seeds lack: biases (qwen2), or norms of queries and keys and experts with a bias (minimax-m2)."""
+    n_vocab, keys = spm_vocabulary()
+    p, b, heads, kv = arch + ".", "blk.0.", width // head, head
+    keys = [
+        scalar("general.architecture", STRING, arch), scalar(p + "context_length", U32, 64),
+        scalar(p + "embedding_length", U32, width), scalar(p + "block_count", U32, 1),
+        scalar(p + "feed_forward_length", U32, width), scalar(p + "attention.head_count", U32, heads),
+        scalar(p + "attention.head_count_kv", U32, 1), scalar(p + "attention.key_length", U32, head),
+        scalar(p + "attention.value_length", U32, head), scalar(p + "rope.dimension_count", U32, head),
+        scalar(p + "attention.layer_norm_rms_epsilon", F32, 1e-5), *keys,
+    ]
+    if n_expert:
+        keys += [scalar(p + "expert_count", U32, n_expert), scalar(p + "expert_used_count", U32, n_used),
+                 scalar(p + "expert_feed_forward_length", U32, width), scalar(p + "expert_gating_func", U32, 2)]
+
+    def tensor(name, *dims, kind=TYPE_F16):
+        n = 1
+        for dim in dims:
+            n *= dim
+        body = b"".join(struct.pack("<e" if kind == TYPE_F16 else "<f", rng.gauss(0, 1)) for _ in range(n))
+        return name, dims, kind, body
+
+    def vector(name, n):
+        return tensor(name, n, kind=TYPE_F32)
+
+    tensors = [
+        tensor("token_embd.weight", width, n_vocab), vector("output_norm.weight", width),
+        tensor("output.weight", width, n_vocab), vector(b + "attn_norm.weight", width),
+        tensor(b + "attn_q.weight", width, width), tensor(b + "attn_k.weight", width, kv),
+        tensor(b + "attn_v.weight", width, kv), tensor(b + "attn_output.weight", width, width),
+        vector(b + "ffn_norm.weight", width),
+    ]
+    if arch == "qwen2":
+        tensors += [vector(b + "attn_q.bias", width), vector(b + "attn_k.bias", kv), vector(b + "attn_v.bias", kv)]
+    if arch == "minimax-m2":
+        tensors += [vector(b + "attn_q_norm.weight", width), vector(b + "attn_k_norm.weight", kv),
+                    vector(b + "exp_probs_b.bias", n_expert)]
+    if n_expert:
+        tensors += [tensor(b + "ffn_gate_inp.weight", width, n_expert, kind=TYPE_F32)]
+        tensors += [tensor(f"{b}ffn_{which}_exps.weight", width, width, n_expert) for which in ("gate", "up", "down")]
+    else:
+        tensors += [tensor(f"{b}ffn_{which}.weight", width, width) for which in ("gate", "up", "down")]
+    return gguf(keys, tensors)
+
+
 def gguf_seeds(rng):
     yarn = [scalar("llama.rope.scaling.type", STRING, "yarn"), scalar("llama.rope.scaling.factor", F32, 4),
             scalar("llama.rope.scaling.original_context_length", U32, 16)]
@@ -112,6 +158,8 @@ def gguf_seeds(rng):
     split = [scalar("split.count", U16, 2), scalar("split.tensors.count", I32, 2)]
     parts = [gguf([scalar("split.no", U16, i)] + split, [(f"t{i}", (8,), TYPE_F32, bytes(32))]) for i in range(2)]
     yield "two-parts.gguf", parts[0] + parts[1]  # of one length: the target cuts it in the middle
+    yield "qwen2.gguf", arch_model(rng, "qwen2")
+    yield "minimax-m2.gguf", arch_model(rng, "minimax-m2", n_expert=4, n_used=2)
 
 
 def tokenizer_seeds():

@@ -186,6 +186,56 @@ TEST_CASE("slow uploads may hold only so much memory together") {
   }
 }
 
+TEST_CASE("what uploads announce is kept for them, and what does not fit is told before its body") {
+  HttpServerOptions options = small_options();
+  options.limits.max_bodies_bytes = 2500;
+  auto server = serve(echo, options);
+  const std::string head =
+      "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n";
+  RawClient first(server->port()), second(server->port()), third(server->port());
+  for (RawClient* client : {&first, &second}) {
+    client->send(head);
+    CHECK(client->read_until("\r\n\r\n").find("100 Continue") != std::string::npos);
+  }
+  third.send(head);
+  CHECK(third.read_until("later").find(" 503 ") != std::string::npos);
+  for (RawClient* client : {&first, &second}) {
+    client->send(std::string(1000, 'x'));
+    CHECK(client->read_until("xxxxx").find("200 OK") != std::string::npos);
+  }
+}
+
+TEST_CASE(
+    "uploads that stop short or drip are cut and give their share back; the handler's time is its own") {
+  HttpServerOptions options = small_options();
+  options.limits.max_bodies_bytes = 2000;
+  options.body_timeout_s = 1;
+  auto server = serve(
+      [](const HttpIncoming& request, HttpReply& reply) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+        reply.send(200, "text/plain", request.body);
+      },
+      options);
+  const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n";
+  RawClient idle(server->port()), silent(server->port()), dripping(server->port());
+  silent.send(head);
+  dripping.send(head);
+  const auto begin = std::chrono::steady_clock::now();
+  bool cut = false;
+  for (int i = 0; i < 1000 && !cut && seconds_since(begin) < 30; ++i) {
+    cut = !dripping.send("x");
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  CHECK(cut);
+  silent.read_until("never");
+  CHECK(silent.closed());
+  RawClient honest(server->port());
+  honest.send(head + std::string(1000, 'y'));
+  CHECK(honest.read_until("yyyyy").find("200 OK") != std::string::npos);
+  idle.send(head + std::string(1000, 'z'));  // connected all the while: nothing was open on it
+  CHECK(idle.read_until("zzzzz").find("200 OK") != std::string::npos);
+}
+
 TEST_CASE("what is no HTTP is refused and the server goes on") {
   auto server = serve(echo);
   for (const char* text :
