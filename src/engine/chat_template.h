@@ -26,7 +26,7 @@ class ChatTemplate {
   // "": the prompts of plain conversations are the template's, but for what note() says.
   const std::string& warning() const { return warning_; }
   // What this server prints that the template never does, where thinking is switched off or an answer is
-  // continued; "" where there is nothing of the kind.
+  // continued; "": nothing of the kind.
   std::string note() const;
 
   // How the vocabulary begins a text: the BOS token spelled out, and whether the tokenizer puts it there by

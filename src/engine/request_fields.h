@@ -1,6 +1,6 @@
 #pragma once
-// The fields of a request's JSON object, read one by one; what is absent or null leaves `out` as it is. After the
-// first error the rest are left alone. Pure; everything here works for any JSON.
+// The fields of a request's JSON object, read one by one; what is absent or null leaves `out` as it is. After
+// the first error the rest are left alone. Pure; any JSON may come, what is no object has no fields.
 
 #include <algorithm>
 #include <string>

@@ -76,9 +76,9 @@ class Tokenizer {
   std::vector<int> trie_token_;
   bool trie_starts_[256] = {};
 
-  Kind kind_ = kSentencePiece;
   int bos_ = -1, eos_ = -1;
   bool add_bos_ = true, add_eos_ = false;
+  Kind kind_ = kSentencePiece;
   std::vector<int> eog_;
 };
 

@@ -81,8 +81,7 @@ TEST_CASE("conversations that make no sense are refused, each with its reason") 
   CHECK(refusal(question(R"("continue_final_message": 1)")).find("must be true, false") != std::string::npos);
 }
 
-TEST_CASE(
-    "tool calls are refused whatever stands beside them, and so are roles no template of the family prints") {
+TEST_CASE("tool calls are refused, and so are roles that no template of the family prints") {
   const std::string asked = R"({"messages": [{"role": "user", "content": "6 * 7?"}, )";
   const std::string call =
       R"([{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}])";

@@ -52,9 +52,9 @@ struct Expected {
   const char* answer;  // between the question "a" and an answer "Well, " that is to be continued
 };
 
-// What the models' own templates give for [system S, user Q] and [user a, assistant b, user c], BOS left out. The
-// expected texts were taken by hand from POST /apply-template of llama-server (build b10515) with whole templates.
-// What is kept of those here is only the marks they are recognised by: their text is not ours to copy.
+// What the models' own templates give for [system S, user Q] and [user a, assistant b, user c], BOS left out.
+// The expected texts were taken by hand from POST /apply-template of llama-server (build b10515) with whole
+// templates. What is kept of those here is only the marks they are recognised by: their text is not ours.
 const Expected kExpected[] = {
     {"minimax-m2", "{{- ']~!b[' ~ ']~b]system' ~ '\\n' }}",
      "]~!b[]~b]system\nS[e~[\n]~b]user\nQ[e~[\n]~b]ai\n<think>\n",
