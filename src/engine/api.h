@@ -1,7 +1,7 @@
 #pragma once
 // The API's JSON: requests to what they ask for, results to llama-server's answers with its keys in its
 // order. Pure: no socket, no thread, no clock. Fields that would change the output and are not implemented
-// are refused, never ignored.
+// are refused, never ignored; names that mean nothing here are ignored, as in llama-server.
 
 #include <optional>
 #include <string>
@@ -44,13 +44,16 @@ MaybeError parse_completion(const base::Json& body, const Tokenizer& tokenizer,
 // Text that cannot fit n_ctx is refused before it is tokenized.
 MaybeError parse_prompts(const base::Json& body, const Tokenizer& tokenizer, int n_ctx,
                          std::vector<std::vector<int>>& out, bool& several);
-// A conversation (api_chat.cc): what it asks for, over what the server does by default.
+// A conversation (api_chat.cc): what it asks for, over what the server does by default. A message's
+// reasoning_content is left out of the prompt, which is what most templates do with earlier thinking; tool
+// calls, and roles that the family's template does not print, are refused.
 struct ChatRequest {
   std::vector<ChatMessage> messages;  // at least one
   ChatEnd end = ChatEnd::kOpened;
   ReasoningOptions reasoning;
 };
-MaybeError parse_chat(const base::Json& body, const ReasoningOptions& defaults, ChatRequest& out);
+MaybeError parse_chat(const base::Json& body, const ReasoningOptions& defaults, const ChatFamily& family,
+                      ChatRequest& out);
 // Thinking that is switched off is thinking that ends where it begins, whatever the prompt could do about it.
 ReasoningLimit reasoning_limit(const ChatRequest& request, const ChatFamily& family,
                                const Tokenizer& tokenizer);
@@ -90,10 +93,12 @@ base::Json select_fields(const base::Json& answer, const std::vector<std::string
 base::Json oai_completion(const AnswerFacts& facts, std::string_view text, const GenerationResult* result,
                           const std::vector<TokenProbs>& probs);
 
-// POST /v1/completions with `echo` (api_echo.cc). parse_echo comes after parse_completion, which has read the rest of
-// `request`; 400 also for `suffix` and `best_of`. With logprobs the answer has OpenAI's classic object: tokens,
-// token_logprobs (the first null), top_logprobs and text_offset (in characters) of prompt and completion.
+// POST /v1/completions with `echo` (api_echo.cc). parse_echo comes after parse_completion, which has read the
+// rest of `request`. With logprobs the answer has OpenAI's classic object: tokens, token_logprobs (the first null),
+// top_logprobs and text_offset (in characters) of prompt and completion.
 MaybeError parse_echo(const base::Json& body, CompletionRequest& request, bool& echo);
+// For the forms without it: `echo` is refused.
+MaybeError refuse_echo(const base::Json& body);
 // facts.prompt: the prompt as its client wrote it; n_logprobs -1: without them.
 base::Json echo_completion(const AnswerFacts& facts, const std::vector<int>& prompt, int n_logprobs,
                            const GenerationResult& result);

@@ -5,68 +5,26 @@
 #include <limits>
 
 #include "src/engine/api.h"
+#include "src/engine/request_fields.h"
 
 namespace engine {
 namespace {
 
 using base::Json;
 
-// nullptr for what is absent or null.
-const Json* find(const Json& body, std::string_view name) {
-  auto found = body.find(name);
-  return found == body.end() || found->is_null() ? nullptr : &*found;
-}
-
-ApiError wrong_type(std::string_view name, std::string_view want, const Json& got) {
-  return invalid_request(fmt::format("Field '{}': [json.exception.type_error.302] type must be {}, but is {}",
-                                     name, want, got.type_name()));
-}
-
-MaybeError read_boolean(const Json& body, std::string_view name, bool& out) {
-  if (const Json* value = find(body, name)) {
-    if (!value->is_boolean()) {
-      return wrong_type(name, "boolean", *value);
-    }
-    out = value->get<bool>();
-  }
-  return std::nullopt;
-}
-
-MaybeError read_string(const Json& body, std::string_view name, std::string& out) {
-  if (const Json* value = find(body, name)) {
-    if (!value->is_string()) {
-      return wrong_type(name, "string", *value);
-    }
-    out = value->get<std::string>();
-  }
-  return std::nullopt;
-}
-
-MaybeError read_budget(const Json& body, std::string_view name, int& out) {
-  constexpr int kMax = std::numeric_limits<int>::max();
-  if (const Json* value = find(body, name)) {
-    if (!value->is_number()) {
-      return wrong_type(name, "number", *value);
-    }
-    const auto asked = value->get<double>();
-    if (!(asked >= -1 && asked <= kMax)) {
-      return invalid_request(
-          fmt::format("Field '{}': Value must be between -1 <= value <= {}, but got {}", name, kMax, asked));
-    }
-    out = asked < 0 ? out : static_cast<int>(asked);  // -1: the server's
-  }
-  return std::nullopt;
-}
-
 MaybeError read_content(const Json& message, ChatMessage& out) {
-  const Json* content = find(message, "content");
-  if (!content) {
-    if (out.role != "assistant") {
-      return invalid_request("All non-assistant messages must contain 'content'");
+  const RequestFields fields(message);
+  // Beside a content they would be lost, and with them what the tool's answer answers.
+  for (const char* calls : {"tool_calls", "function_call"}) {
+    if (const Json* made = fields.find(calls); made && !made->empty()) {
+      return invalid_request(fmt::format("messages with '{}' are not supported by tbq-server", calls));
     }
-    return message.contains("tool_calls")
-               ? MaybeError(invalid_request("messages with 'tool_calls' are not supported by tbq-server"))
-               : std::nullopt;
+  }
+  const Json* content = fields.find("content");
+  if (!content) {
+    return out.role == "assistant"
+               ? std::nullopt
+               : MaybeError(invalid_request("All non-assistant messages must contain 'content'"));
   }
   if (content->is_string()) {
     out.content = content->get<std::string>();
@@ -87,11 +45,13 @@ MaybeError read_content(const Json& message, ChatMessage& out) {
 
 // Whether the last message is to be continued, as llama-server decides it.
 MaybeError read_end(const Json& body, ChatRequest& out) {
+  RequestFields fields(body);
   bool opened = true;
-  if (MaybeError error = read_boolean(body, "add_generation_prompt", opened)) {
-    return error;
+  fields.boolean("add_generation_prompt", opened);
+  if (fields.error) {
+    return fields.error;
   }
-  const Json* wish = find(body, "continue_final_message");
+  const Json* wish = fields.find("continue_final_message");
   const bool continued = wish && (*wish == true || *wish == "content");
   if (wish && *wish == "reasoning_content") {
     return invalid_request(
@@ -139,33 +99,55 @@ MaybeError read_messages(const Json& body, std::vector<ChatMessage>& out) {
   return std::nullopt;
 }
 
-MaybeError read_reasoning(const Json& body, ChatRequest& out) {
-  ReasoningOptions& reasoning = out.reasoning;
-  std::string format, effort;
-  for (MaybeError error :
-       {read_string(body, "reasoning_format", format), read_string(body, "reasoning_effort", effort),
-        read_string(body, "reasoning_budget_message", reasoning.budget_message),
-        read_budget(body, "thinking_budget_tokens", reasoning.budget),
-        read_budget(body, "reasoning_budget_tokens", reasoning.budget)}) {
-    if (error) {
-      return error;
+MaybeError read_thinking_switch(const Json& kwargs, bool& thinking) {
+  for (const auto& [key, value] : kwargs.items()) {
+    if (value.is_null()) {
+      continue;
     }
+    if (key != "enable_thinking") {
+      return invalid_request(
+          fmt::format("Field 'chat_template_kwargs': '{}' is taken by no template here, only enable_thinking "
+                      "is; leave it out",
+                      key));
+    }
+    if (!value.is_boolean()) {
+      return invalid_request(
+          fmt::format("invalid type for \"enable_thinking\" (expected boolean, got {})", value.type_name()));
+    }
+    thinking = value.get<bool>();
+  }
+  return std::nullopt;
+}
+
+MaybeError read_reasoning(const Json& body, ChatRequest& out) {
+  constexpr int kMaxBudget = std::numeric_limits<int>::max();
+  ReasoningOptions& reasoning = out.reasoning;
+  RequestFields fields(body);
+  std::string format, effort;
+  fields.string("reasoning_format", format);
+  fields.string("reasoning_effort", effort);
+  fields.string("reasoning_budget_message", reasoning.budget_message);
+  for (std::string_view name : {"thinking_budget_tokens", "reasoning_budget_tokens"}) {
+    int budget = -1;
+    fields.number(name, budget, -1, kMaxBudget, true);
+    reasoning.budget = budget < 0 ? reasoning.budget : budget;  // -1: the server's
+  }
+  const Json* kwargs = fields.find("chat_template_kwargs");
+  if (kwargs && !kwargs->is_object()) {
+    fields.wrong_type("chat_template_kwargs", "object", *kwargs);
+  }
+  if (fields.error) {
+    return fields.error;
   }
   if (!format.empty()) {
     if (const std::string why = set_reasoning_format(reasoning, format); !why.empty()) {
       return invalid_request(why);
     }
   }
-  if (const Json* kwargs = find(body, "chat_template_kwargs")) {
-    if (!kwargs->is_object()) {
-      return wrong_type("chat_template_kwargs", "object", *kwargs);
+  if (kwargs) {
+    if (MaybeError error = read_thinking_switch(*kwargs, reasoning.thinking)) {
+      return error;
     }
-    const Json* thinking = find(*kwargs, "enable_thinking");
-    if (thinking && !thinking->is_boolean()) {
-      return invalid_request(fmt::format("invalid type for \"enable_thinking\" (expected boolean, got {})",
-                                         thinking->type_name()));
-    }
-    reasoning.thinking = thinking ? thinking->get<bool>() : reasoning.thinking;
   }
   reasoning.thinking = reasoning.thinking && effort != "none";
   return std::nullopt;
@@ -173,9 +155,13 @@ MaybeError read_reasoning(const Json& body, ChatRequest& out) {
 
 }  // namespace
 
-MaybeError parse_chat(const Json& body, const ReasoningOptions& defaults, ChatRequest& out) {
+MaybeError parse_chat(const Json& body, const ReasoningOptions& defaults, const ChatFamily& family,
+                      ChatRequest& out) {
   out.reasoning = defaults;
   MaybeError error = read_messages(body, out.messages);
+  if (const std::string why = family.unprinted(out.messages); !error && !why.empty()) {
+    error = invalid_request(why);
+  }
   if (!error) {
     error = read_end(body, out);
   }

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "src/engine/api.h"
+#include "src/engine/request_fields.h"
 #include "src/engine/utf8.h"
 
 namespace engine {
@@ -77,27 +78,18 @@ class Judged {
 }  // namespace
 
 MaybeError parse_echo(const Json& body, CompletionRequest& request, bool& echo) {
-  const auto field = [&](const char* name) -> const Json* {
-    auto found = body.find(name);
-    return found == body.end() || found->is_null() ? nullptr : &*found;
-  };
-  if (const Json* suffix = field("suffix"); suffix && *suffix != "") {
-    return invalid_request("Field 'suffix': text after the completion is not supported; leave it out");
+  RequestFields fields(body);
+  echo = false;
+  fields.boolean("echo", echo);
+  if (fields.error) {
+    return fields.error;
   }
-  if (const Json* best = field("best_of"); best && *best != 1) {
-    return invalid_request("Field 'best_of': only 1 is supported; send several requests and choose");
-  }
-  const Json* wish = field("echo");
-  if (wish && !wish->is_boolean()) {
-    return invalid_request(std::string("Field 'echo': must be true or false, but is ") + wish->type_name());
-  }
-  echo = wish && *wish == true;
   if (!echo) {
     return std::nullopt;
   }
   GenerationParams& params = request.params;
   params.prompt_only = params.n_predict == 0;
-  const Json* logprobs = field("logprobs");
+  const Json* logprobs = fields.find("logprobs");
   if (!logprobs) {
     return std::nullopt;
   }
@@ -114,6 +106,12 @@ MaybeError parse_echo(const Json& body, CompletionRequest& request, bool& echo) 
   params.n_prompt_probs = n;
   params.n_probs = std::max(n, 1);
   return std::nullopt;
+}
+
+MaybeError refuse_echo(const Json& body) {
+  return base::json_get(body, "echo", false)
+             ? MaybeError(invalid_request("Field 'echo': only /v1/completions can; leave it out"))
+             : std::nullopt;
 }
 
 Json echo_completion(const AnswerFacts& facts, const std::vector<int>& prompt, int n_logprobs,

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "src/engine/api.h"
+#include "src/engine/request_fields.h"
 
 namespace engine {
 namespace {
@@ -16,94 +17,17 @@ using base::Json;
 constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
 constexpr double kMaxProbs = 1024;  // each token keeps that many until the answer is sent
 // Every prompt of a request has its own copy of what the request says; far above what anybody asks for.
-constexpr size_t kMaxPrompts = 256, kMaxStrings = 256, kMaxStringBytes = 64 << 10, kMaxBiases = 64 << 10;
+constexpr size_t kMaxPrompts = 256, kMaxBiases = 64 << 10;
 
-// Reads fields one by one; after the first error the rest are left alone.
-class Fields {
- public:
-  explicit Fields(const Json& body) : body_(body) {}
-
-  const Json* find(std::string_view name) const {
-    auto found = body_.find(name);
-    return found == body_.end() || found->is_null() ? nullptr : &*found;
+// The chat spelling: "logprobs": true and how many in "top_logprobs".
+void read_chat_logprobs(RequestFields& fields, bool on, int& n_probs) {
+  constexpr int kDefault = 20;
+  if (!on && fields.find("top_logprobs")) {
+    return fields.fail("top_logprobs requires logprobs to be set to true");
   }
-  // The value clamped to [lo, hi]; `hard`: outside is an error.
-  template <class T>
-  void number(std::string_view name, T& out, double lo, double hi, bool hard = false) {
-    const Json* value = find(name);
-    if (!value || error) {
-      return;
-    }
-    if (!value->is_number()) {
-      return wrong_type(name, "number", *value);
-    }
-    auto v = value->get<double>();
-    if (hard && (v < lo || v > hi)) {
-      error = invalid_request(
-          fmt::format("Field '{}': Value must be between {} <= value <= {}, but got {}", name, lo, hi, v));
-      return;
-    }
-    out = static_cast<T>(std::min(std::max(v, lo), hi));
-  }
-  void boolean(std::string_view name, bool& out) {
-    const Json* value = find(name);
-    if (!value || error) {
-      return;
-    }
-    if (!value->is_boolean()) {
-      return wrong_type(name, "boolean", *value);
-    }
-    out = value->get<bool>();
-  }
-  void strings(std::string_view name, std::vector<std::string>& out) {
-    const Json* value = find(name);
-    if (!value || error) {
-      return;
-    }
-    if (value->is_string()) {
-      out = {value->get<std::string>()};
-      return;
-    }
-    if (!value->is_array()) {
-      return wrong_type(name, "array", *value);
-    }
-    out.clear();
-    size_t bytes = 0;
-    for (const Json& item : *value) {
-      if (!item.is_string()) {
-        return wrong_type(name, "string", item);
-      }
-      bytes += item.get_ref<const std::string&>().size();
-      if (out.size() == kMaxStrings || bytes > kMaxStringBytes) {
-        error = invalid_request(fmt::format("Field '{}': at most {} strings of {} bytes together", name,
-                                            kMaxStrings, kMaxStringBytes));
-        return;
-      }
-      out.push_back(item.get<std::string>());
-    }
-  }
-
-  // The chat spelling: "logprobs": true and how many in "top_logprobs".
-  void read_chat_logprobs(bool on, int& n_probs) {
-    constexpr int kDefault = 20;
-    if (!on && find("top_logprobs")) {
-      error = error ? error : MaybeError(invalid_request("top_logprobs requires logprobs to be set to true"));
-      return;
-    }
-    n_probs = on ? kDefault : 0;
-    number("top_logprobs", n_probs, 0, kMaxProbs, true);
-  }
-
-  MaybeError error;
-
- private:
-  void wrong_type(std::string_view name, std::string_view want, const Json& got) {
-    error =
-        invalid_request(fmt::format("Field '{}': [json.exception.type_error.302] type must be {}, but is {}",
-                                    name, want, got.type_name()));
-  }
-  const Json& body_;
-};
+  n_probs = on ? kDefault : 0;
+  fields.number("top_logprobs", n_probs, 0, kMaxProbs, true);
+}
 
 // A field we do not implement, and the values of it that change nothing.
 struct Unsupported {
@@ -143,6 +67,11 @@ constexpr Unsupported kUnsupported[] = {
     {"json_schema", zero},
     {"lora", zero},
     {"tools", zero},
+    {"functions", zero},  // what tools were called before
+    {"t_max_predict_ms", not_positive},
+    {"min_tokens", zero},
+    {"best_of", one},
+    {"suffix", zero},
     {"response_format", text_format},
 };
 
@@ -288,7 +217,7 @@ MaybeError parse_body(const std::string& body, Json& out) {
 MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const GenerationParams& defaults,
                             CompletionRequest& out) {
   out.params = defaults;
-  Fields fields(body);
+  RequestFields fields(body);
   for (const Unsupported& field : kUnsupported) {
     if (const Json* value = fields.find(field.name); value && !field.neutral(*value)) {
       return invalid_request(
@@ -310,12 +239,12 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
   fields.number("temperature", s.temperature, 0, std::numeric_limits<float>::max());
   fields.number("min_keep", s.min_keep, 0, kMaxInt);
   if (const Json* asked = fields.find("logprobs"); asked && asked->is_boolean()) {
-    fields.read_chat_logprobs(*asked == true, p.n_probs);
+    read_chat_logprobs(fields, *asked == true, p.n_probs);
   } else {
     fields.number("logprobs", p.n_probs, 0, kMaxProbs, true);
     fields.number("n_probs", p.n_probs, 0, kMaxProbs, true);
-    if (fields.find("top_logprobs") && !fields.error) {
-      fields.error = invalid_request("top_logprobs requires logprobs to be set to true");
+    if (fields.find("top_logprobs")) {
+      fields.fail("top_logprobs requires logprobs to be set to true");
     }
   }
   fields.number("id_slot", p.id_slot, -1, kMaxInt);

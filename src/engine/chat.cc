@@ -1,5 +1,7 @@
 #include "src/engine/chat.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "src/engine/chat_turns.h"
@@ -21,12 +23,14 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "minimax-m2",
      .markers = {"]~b]"},
      .turns = minimax_m2_turns,
+     .roles = ChatRoles::kSystemFirst,
      .opening = "]~b]ai\n<think>\n",
-     .opening_no_think = "]~b]ai\n" EMPTY_THOUGHT,  // the template itself has no switch
+     .opening_no_think = "]~b]ai\n" EMPTY_THOUGHT,
      .opening_answer = "]~b]ai\n" EMPTY_THOUGHT,
      .end_of_thinking = "\n</think>\n\n",
      .default_system = "model_identity = \"",
-     .unlike = {"<mm:think>", "bos_token"}},
+     .unlike = {"<mm:think>", "bos_token"},
+     .always_thinks = true},
     {.name = "qwen3-thinking",  // the template opens the reasoning itself
      .markers = {"multi_step_tool", "<|im_start|>assistant\\n<think>\\n"},
      .turns = qwen3_turns,
@@ -34,7 +38,8 @@ constexpr ChatFamily kFamilies[] = {
      .opening_no_think = CHATML_OPENING EMPTY_THOUGHT,
      .opening_answer = CHATML_OPENING EMPTY_THOUGHT,
      .end_of_thinking = "\n</think>\n\n",
-     .unlike = {"macro ", "trim", "strip()", "bos_token"}},
+     .unlike = {"macro ", "trim", "strip()", "bos_token"},
+     .always_thinks = true},
     {.name = "qwen3",
      .markers = {"multi_step_tool", "enable_thinking"},
      .turns = qwen3_turns,
@@ -50,7 +55,8 @@ constexpr ChatFamily kFamilies[] = {
      .opening_no_think = CHATML_OPENING "<think>\n</think>",
      .opening_answer = CHATML_OPENING "<think></think>",
      .end_of_thinking = "\n</think>\n\n",
-     .unlike = {"macro ", "trim", "strip()"}},
+     .unlike = {"macro ", "trim", "strip()"},
+     .always_thinks = true},
     {.name = "qwen3-coder",
      .markers = {"<|im_start|>", "You are Qwen, a helpful AI assistant that can interact"},
      .turns = chatml_turns,
@@ -67,6 +73,7 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "qwen2",
      .markers = {"<|im_start|>system\\nYou are a helpful assistant.<|im_end|>"},
      .turns = qwen2_turns,
+     .roles = ChatRoles::kAny,
      .opening = CHATML_OPENING,
      .opening_no_think = CHATML_OPENING,
      .opening_answer = CHATML_OPENING,
@@ -74,6 +81,7 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "chatml",
      .markers = {"<|im_start|>"},
      .turns = chatml_turns,
+     .roles = ChatRoles::kAny,
      .opening = CHATML_OPENING,
      .opening_no_think = CHATML_OPENING,
      .opening_answer = CHATML_OPENING,
@@ -90,6 +98,7 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "llama-3",
      .markers = {"<|start_header_id|>"},
      .turns = llama3_turns,
+     .roles = ChatRoles::kAny,
      .opening = LLAMA3_OPENING,
      .opening_no_think = LLAMA3_OPENING,
      .opening_answer = LLAMA3_OPENING,
@@ -98,6 +107,7 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "gemma-3",
      .markers = {"<start_of_turn>", "first_user_prefix"},
      .turns = gemma3_turns,
+     .roles = ChatRoles::kSystemFirst,
      .opening = "<start_of_turn>model\n",
      .opening_no_think = "<start_of_turn>model\n",
      .opening_answer = "<start_of_turn>model\n",
@@ -106,19 +116,28 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "gemma",
      .markers = {"<start_of_turn>"},
      .turns = gemma_turns,
+     .roles = ChatRoles::kSystemFirst,
      .opening = "<start_of_turn>model\n",
      .opening_no_think = "<start_of_turn>model\n",
      .opening_answer = "<start_of_turn>model\n",
      .unlike = {"macro ", "<think>"},
      .expects = "trim"},
-    {.name = "deepseek-v3.1",
+    {.name = "deepseek-v3.1-llama.cpp",  // llama.cpp's copy of the template, which adds the opening tag
      .markers = {DS_ASSISTANT, "'<think></think>'"},
-     .turns = deepseek_v31_turns,
+     .turns = deepseek_v31_llama_cpp_turns,
      .opening = DS_ASSISTANT "<think>",
      .opening_no_think = DS_ASSISTANT "<think></think>",
      .opening_answer = DS_ASSISTANT "<think></think>",
      .end_of_thinking = "</think>",
      .unlike = {"dsml", "reasoning_effort", "macro "}},
+    {.name = "deepseek-v3.1",
+     .markers = {DS_ASSISTANT, "{{'</think>'}}"},
+     .turns = deepseek_v31_turns,
+     .opening = DS_ASSISTANT "<think>",
+     .opening_no_think = DS_ASSISTANT "</think>",
+     .opening_answer = DS_ASSISTANT "</think>",
+     .end_of_thinking = "</think>",
+     .unlike = {"dsml", "reasoning_effort", "macro ", "<think>\\n"}},
     {.name = "deepseek-r1",
      .markers = {DS_ASSISTANT "<think>\\n"},
      .turns = deepseek_turns,
@@ -126,7 +145,8 @@ constexpr ChatFamily kFamilies[] = {
      .opening_no_think = DS_ASSISTANT "<think>\n</think>",
      .opening_answer = DS_ASSISTANT "<think></think>",
      .end_of_thinking = "\n</think>\n\n",
-     .unlike = {"dsml", "reasoning_effort", "macro "}},
+     .unlike = {"dsml", "reasoning_effort", "macro "},
+     .always_thinks = true},
     {.name = "deepseek-v3",
      .markers = {DS_ASSISTANT},
      .turns = deepseek_turns,
@@ -134,7 +154,7 @@ constexpr ChatFamily kFamilies[] = {
      .opening_no_think = DS_ASSISTANT,
      .opening_answer = DS_ASSISTANT,
      .end_of_thinking = "\n</think>\n\n",
-     .unlike = {"dsml", "reasoning_effort", "macro ", "enable_thinking"}},
+     .unlike = {"dsml", "reasoning_effort", "macro ", "thinking", "</think>"}},
     {.name = "deepseek-v2",
      .markers = {"'Assistant: ' + ", "'User: ' + "},
      .turns = deepseek_v2_turns,
@@ -153,10 +173,12 @@ constexpr ChatFamily kFamilies[] = {
     {.name = "mistral-nemo",
      .markers = {"\"[INST]\" + "},
      .turns = mistral_nemo_turns,
+     .roles = ChatRoles::kSystemFirst,
      .unlike = {"You are", "macro "}},
     {.name = "mistral-v3",
      .markers = {"\"[INST] \" + "},
      .turns = mistral_v3_turns,
+     .roles = ChatRoles::kSystemFirst,
      .unlike = {"You are", "macro "},
      .expects = "trim"},
 };
@@ -175,6 +197,25 @@ std::string ChatFamily::render(const std::vector<ChatMessage>& messages, ChatEnd
     out += thinking ? opening : opening_no_think;
   }
   return out;
+}
+
+std::string ChatFamily::unprinted(const std::vector<ChatMessage>& messages) const {
+  for (const ChatMessage& message : messages) {
+    const bool system = message.role == "system";
+    if (roles == ChatRoles::kAny || message.role == "user" || message.role == "assistant" ||
+        (system && (roles == ChatRoles::kSystem || &message == &messages.front()))) {
+      continue;
+    }
+    return system ? fmt::format(
+                        "a system message must be the first message: the chat template ({}) prints it "
+                        "nowhere else",
+                        name)
+                  : fmt::format(
+                        "messages of role '{}' are not supported with this model's chat template ({}): its "
+                        "roles are user, assistant and system",
+                        message.role, name);
+  }
+  return "";
 }
 
 std::string_view ChatFamily::opened_thinking(ChatEnd end, bool thinking) const {

@@ -26,10 +26,18 @@ enum class ChatEnd {
   kClosed,     // nothing follows the last message
 };
 
+// The roles whose messages a family's template prints.
+enum class ChatRoles {
+  kSystemFirst,  // user, assistant, and system as the first message
+  kSystem,       // user, assistant, system
+  kAny,
+};
+
 struct ChatFamily {
   std::string_view name;
   std::array<std::string_view, 2> markers = {};  // a template with all of these in it is of the family
   void (*turns)(const std::vector<ChatMessage>& messages, std::string& out) = nullptr;
+  ChatRoles roles = ChatRoles::kSystem;
   std::string_view opening = {};           // begins the assistant's next turn
   std::string_view opening_no_think = {};  // the same where thinking is switched off
   std::string_view opening_answer = {};    // the same before the beginning of an answer that is given
@@ -41,6 +49,11 @@ struct ChatFamily {
   std::array<std::string_view, 6> unlike = {};
   std::string_view expects = {};
 
+  // The template opens the reasoning and has no way to switch it off: opening_no_think is not its own text.
+  bool always_thinks = false;
+
+  // Why `messages` cannot be rendered without a loss; "": they can.
+  std::string unprinted(const std::vector<ChatMessage>& messages) const;
   bool reasons() const { return !end_of_thinking.empty(); }  // answers may begin with <think>...</think>
   std::string render(const std::vector<ChatMessage>& messages, ChatEnd end, bool thinking = true) const;
   // The part of the prompt, from <think> on, that belongs to the model's turn; "" where there is none.

@@ -101,6 +101,15 @@ base::Result<ChatTemplate> ChatTemplate::from_option(std::string_view value) {
   return from_text(std::string(value));
 }
 
+std::string ChatTemplate::note() const {
+  return !family_->always_thinks
+             ? ""
+             : fmt::format(
+                   "the chat template ({}) has no switch for thinking; where a request switches it off, or "
+                   "continues an answer, this server ends the thinking in the prompt with </think> itself",
+                   family_->name);
+}
+
 std::string ChatTemplate::render(std::vector<ChatMessage> messages, ChatEnd end, bool thinking,
                                  const Bos& bos) const {
   if (!default_system_.empty()) {

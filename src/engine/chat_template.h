@@ -23,7 +23,11 @@ class ChatTemplate {
 
   const std::string& text() const { return text_; }  // or the family's name
   const ChatFamily& family() const { return *family_; }
-  const std::string& warning() const { return warning_; }  // "": prompts are exactly the template's
+  // "": the prompts of plain conversations are the template's, but for what note() says.
+  const std::string& warning() const { return warning_; }
+  // What this server prints that the template never does, where thinking is switched off or an answer is
+  // continued; "": nothing of the kind.
+  std::string note() const;
 
   // How the vocabulary begins a text: the BOS token spelled out, and whether the tokenizer puts it there by
   // itself.

@@ -108,11 +108,7 @@ void qwen3_turns(const Messages& messages, std::string& out) {
   }
 }
 
-namespace {
-
 // Earlier answers without their reasoning, the last one as it stands; other roles but system are left out.
-}  // namespace
-
 void qwq_turns(const Messages& messages, std::string& out) {
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& m = messages[i];
@@ -240,6 +236,10 @@ void deepseek_turns(const Messages& messages, std::string& out) {
 }
 
 void deepseek_v31_turns(const Messages& messages, std::string& out) {
+  deepseek(messages, true, DS_ASSISTANT "</think>", out);
+}
+
+void deepseek_v31_llama_cpp_turns(const Messages& messages, std::string& out) {
   deepseek(messages, true, DS_ASSISTANT "<think></think>", out);
 }
 

@@ -21,6 +21,7 @@ void gemma_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void gemma3_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void deepseek_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void deepseek_v31_turns(const std::vector<ChatMessage>& messages, std::string& out);
+void deepseek_v31_llama_cpp_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void deepseek_v2_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void mistral_nemo_turns(const std::vector<ChatMessage>& messages, std::string& out);
 void mistral_v3_turns(const std::vector<ChatMessage>& messages, std::string& out);

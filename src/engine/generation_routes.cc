@@ -114,8 +114,8 @@ class Exchange {
       defaults.reasoning = reasoning_;
       error = parse_completion(body, tokenizer, defaults, request_);
     }
-    if (!error && form_ == Form::kOaiCompletion) {
-      error = parse_echo(body, request_, echo_);
+    if (!error) {
+      error = form_ == Form::kOaiCompletion ? parse_echo(body, request_, echo_) : refuse_echo(body);
     }
     for (const std::vector<int>& prompt : prompts_) {
       if (!error && prompt.empty()) {
@@ -137,11 +137,16 @@ class Exchange {
 
   MaybeError prepare_chat(const Json& body) {
     ChatRequest chat;
-    if (MaybeError error = parse_chat(body, context_.options.chat.reasoning, chat)) {
-      return error;
-    }
     const Tokenizer& tokenizer = context_.loaded.tokenizer;
     const ChatFamily& family = context_.loaded.chat.family();
+    const int n_ctx = context_.loaded.generator->info().n_ctx;
+    MaybeError error = parse_chat(body, context_.options.chat.reasoning, family, chat);
+    if (!error) {
+      error = check_text(chat.reasoning.budget_message, tokenizer, n_ctx);
+    }
+    if (error) {
+      return error;
+    }
     const bool thinking = chat.reasoning.thinking;
     facts_.reasons = family.reasons() && chat.reasoning.split;
     facts_.in_reasoning = family.opens_reasoning(chat.end, thinking);
@@ -149,11 +154,11 @@ class Exchange {
     reasoning_ = reasoning_limit(chat, family, tokenizer);
     const std::string text =
         context_.loaded.chat.render(std::move(chat.messages), chat.end, thinking, context_.loaded.bos());
-    if (MaybeError error = check_text(text, tokenizer, context_.loaded.generator->info().n_ctx)) {
-      return error;
+    error = check_text(text, tokenizer, n_ctx);
+    if (!error) {
+      prompts_.push_back(tokenizer.encode(text, true, true));
     }
-    prompts_.push_back(tokenizer.encode(text, true, true));
-    return std::nullopt;
+    return error;
   }
 
   // What the answer shows of prompt i: with echo the text that was sent, else what the tokens spell.

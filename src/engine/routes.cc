@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "src/base/version.h"
+#include "src/engine/file_type.h"
 #include "src/engine/monitor.h"
 #include "src/engine/reconfigure.h"
 
@@ -16,22 +17,6 @@ using base::Json;
 // What a body of 16 MiB could ask for beyond these takes gigabytes to say.
 constexpr size_t kMaxPieces = 1 << 20, kMaxDetokenize = 1 << 20;
 constexpr std::string_view kJsonType = "application/json; charset=utf-8";
-
-// general.file_type to the name llama-server shows.
-std::string file_type_name(const gguf::File& file) {
-  struct Row {
-    int64_t id;
-    std::string_view name;
-  };
-  static constexpr Row kRows[] = {{0, "all F32"}, {1, "F16"}, {2, "Q4_0"}, {7, "Q8_0"}, {32, "BF16"}};
-  auto type = file.get_int("general.file_type");
-  for (const Row& row : kRows) {
-    if (type == row.id) {
-      return std::string(row.name);
-    }
-  }
-  return type ? fmt::format("file type {}", *type) : "unknown";
-}
 
 ApiError not_served(std::string_view name) {
   return {501,
@@ -61,14 +46,14 @@ void models(const RouteContext& context, const os::HttpIncoming&, os::HttpReply&
                  {"capabilities", Json::array({"completion"})},
                  {"parameters", ""},
                  {"details", details}};
-  Json meta = {{"vocab_type", 1},  // SentencePiece
+  Json meta = {{"vocab_type", context.loaded.tokenizer.kind()},
                {"n_vocab", context.loaded.tokenizer.n_vocab()},
                {"n_ctx", context.loaded.generator->info().n_ctx},
                {"n_ctx_train", model.hp.n_ctx_train},
                {"n_embd", model.hp.n_embd},
                {"n_params", model.n_params},
                {"size", model.weight_bytes},
-               {"ftype", file_type_name(model.file)}};
+               {"ftype", file_type_name(model.file.get_int("general.file_type"))}};
   Json data = {{"id", name},        {"aliases", Json::array({name})}, {"tags", Json::array()},
                {"object", "model"}, {"created", context.created},     {"owned_by", "tbq"},
                {"meta", meta}};
@@ -88,7 +73,7 @@ void props(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& 
                       {{"params", params}, {"n_ctx", context.loaded.generator->info().n_ctx}}},
                      {"total_slots", context.loaded.generator->info().n_seqs},
                      {"model_alias", context.options.model_name()},
-                     {"model_ftype", file_type_name(context.loaded.model->file)},
+                     {"model_ftype", file_type_name(context.loaded.model->file.get_int("general.file_type"))},
                      {"model_path", context.options.model},
                      {"modalities", {{"vision", false}, {"video", false}, {"audio", false}}},
                      {"endpoint_slots", context.options.slots},
@@ -171,7 +156,8 @@ void detokenize(const RouteContext& context, const os::HttpIncoming& request, os
 // The prompt of the conversation in `json`.
 MaybeError chat_prompt(const RouteContext& context, const Json& json, std::string& out) {
   ChatRequest chat;
-  if (MaybeError error = parse_chat(json, context.options.chat.reasoning, chat)) {
+  if (MaybeError error =
+          parse_chat(json, context.options.chat.reasoning, context.loaded.chat.family(), chat)) {
     return error;
   }
   out = context.loaded.chat.render(std::move(chat.messages), chat.end, chat.reasoning.thinking,

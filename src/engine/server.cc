@@ -141,6 +141,9 @@ base::Result<void> Server::load() {
   if (!loaded->chat.warning().empty()) {
     base::log_warn("{}", loaded->chat.warning());
   }
+  if (const std::string note = loaded->chat.note(); !note.empty()) {
+    base::log_info("{}", note);
+  }
   std::lock_guard lock(mutex_);
   if (stopping_) {
     return base::error("", "stopped while loading");

@@ -322,7 +322,7 @@ constexpr auto kFlags = [] {
   return all;
 }();
 
-// llama-server had these; it names their successors, which this server lacks too.
+// llama-server had these. It names their two successors; this server has the second, --spec-ngram-mod-n-max.
 constexpr std::string_view kRemoved[] = {"--draft", "--draft-n", "--draft-max", "--draft-min",
                                          "--draft-n-min"};
 

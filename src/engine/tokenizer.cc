@@ -52,6 +52,7 @@ base::Result<Tokenizer> Tokenizer::from_gguf(const gguf::File& file, const std::
                        "use a model with a SentencePiece (llama) or byte-level BPE (gpt2) vocabulary");
   }
   Tokenizer out;
+  out.kind_ = spm ? kSentencePiece : kBytePair;
   if (auto loaded = out.load_tokens(file, where); !loaded) {
     return loaded.failure();
   }

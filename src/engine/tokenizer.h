@@ -34,6 +34,9 @@ class Tokenizer {
   std::string piece(int token, bool render_special) const;
   std::string decode(std::span<const int> tokens, bool render_special) const;
 
+  // The two by llama.cpp's numbers.
+  enum Kind { kSentencePiece = 1, kBytePair = 2 };
+  Kind kind() const { return kind_; }
   int n_vocab() const { return static_cast<int>(vocabulary_->tokens.size()); }
   bool in_range(int64_t token) const { return token >= 0 && token < n_vocab(); }
   // Longest token as the vocabulary spells it: text of n bytes is at least n / max_token_bytes() tokens.
@@ -75,6 +78,7 @@ class Tokenizer {
 
   int bos_ = -1, eos_ = -1;
   bool add_bos_ = true, add_eos_ = false;
+  Kind kind_ = kSentencePiece;
   std::vector<int> eog_;
 };
 

@@ -13,7 +13,8 @@ namespace {
 
 ChatRequest chat(const std::string& text, const engine::ReasoningOptions& defaults = {}) {
   ChatRequest out;
-  const auto error = engine::parse_chat(Json::parse(text), defaults, out);
+  const auto error =
+      engine::parse_chat(Json::parse(text), defaults, *engine::find_chat_family("chatml"), out);
   REQUIRE_MESSAGE(!error.has_value(), (error ? error->message : ""));
   return out;
 }
@@ -23,9 +24,9 @@ std::string question(const std::string& fields) {
   return R"({"messages": [{"role": "user", "content": "Q"}])" + (fields.empty() ? "" : ", " + fields) + "}";
 }
 
-std::string refusal(const std::string& text) {
+std::string refusal(const std::string& text, const char* family = "chatml") {
   ChatRequest out;
-  const auto error = engine::parse_chat(Json::parse(text), {}, out);
+  const auto error = engine::parse_chat(Json::parse(text), {}, *engine::find_chat_family(family), out);
   CHECK_MESSAGE((!error || error->code == 400), text);
   return error ? error->message : "";
 }
@@ -65,7 +66,7 @@ TEST_CASE("conversations that make no sense are refused, each with its reason") 
         "Expected 'content' to be a string or an array");
   CHECK(refusal(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})")
             .find("only 'text' is supported") != std::string::npos);
-  CHECK(refusal(R"({"messages": [{"role": "assistant", "content": null, "tool_calls": []}]})")
+  CHECK(refusal(R"({"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]})")
             .find("'tool_calls' are not supported") != std::string::npos);
   CHECK(
       refusal(
@@ -78,6 +79,56 @@ TEST_CASE("conversations that make no sense are refused, each with its reason") 
   CHECK(refusal(question(R"("continue_final_message": "reasoning_content")")).find("not supported") !=
         std::string::npos);
   CHECK(refusal(question(R"("continue_final_message": 1)")).find("must be true, false") != std::string::npos);
+}
+
+TEST_CASE("tool calls are refused, and so are roles that no template of the family prints") {
+  const std::string asked = R"({"messages": [{"role": "user", "content": "6 * 7?"}, )";
+  const std::string call =
+      R"([{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}])";
+  for (const char* key : {"tool_calls", "function_call"}) {
+    for (const char* content : {R"("Let me look.")", "\"\"", "null", R"([{"type": "text", "text": "x"}])"}) {
+      const std::string message = R"({"role": "assistant", "content": )" + std::string(content);
+      CHECK(refusal(asked + message + ", \"" + key + "\": " + call + "}]}").find(key) != std::string::npos);
+      CHECK(refusal(asked + message + ", \"" + key + "\": []}]}").empty());
+      CHECK(refusal(asked + message + ", \"" + key + "\": null}]}").empty());
+    }
+  }
+  const std::string told = asked + R"({"role": "tool", "content": "42"}]})";
+  const std::string late =
+      asked + R"({"role": "system", "content": "S"}, {"role": "user", "content": "b"}]})";
+  const std::string first =
+      R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}]})";
+  for (const engine::ChatFamily& family : engine::chat_families()) {
+    // What is taken is printed, wherever it stands.
+    const std::string name(family.name);
+    for (const std::string& conversation : {told, late, first}) {
+      if (refusal(conversation, name.c_str()).empty()) {
+        ChatRequest out;
+        REQUIRE_FALSE(engine::parse_chat(Json::parse(conversation), {}, family, out));
+        const std::string prompt = family.render(out.messages, out.end);
+        for (const engine::ChatMessage& message : out.messages) {
+          CHECK_MESSAGE(prompt.find(message.content) != std::string::npos, name);
+          // As what it is: not as an answer, which would end with the token that ends those.
+          CHECK_MESSAGE(prompt.find(message.content + "</s>") == std::string::npos, name);
+        }
+      }
+    }
+    CHECK_MESSAGE(refusal(first, name.c_str()).empty(), name);
+    const bool any = name == "chatml" || name == "qwen2" || name == "llama-3";
+    CHECK_MESSAGE(refusal(told, name.c_str()).empty() == any, name);
+  }
+  CHECK(refusal(told, "deepseek-v3").find("role 'tool' are not supported") != std::string::npos);
+  CHECK(refusal(late, "mistral-v3").find("a system message must be the first") != std::string::npos);
+  CHECK(refusal(late, "minimax-m2").find("a system message must be the first") != std::string::npos);
+  CHECK(refusal(late, "qwen3").empty());
+}
+
+TEST_CASE("what is said before thinking is cut short has a limit") {
+  const auto asked = [](size_t n) {
+    return question(R"("reasoning_budget_message": ")" + std::string(n, 'x') + "\"");
+  };
+  CHECK(refusal(asked(65536)).empty());
+  CHECK(refusal(asked(65537)) == "Field 'reasoning_budget_message': at most 65536 bytes");
 }
 
 TEST_CASE("thinking: a request's word counts over the server's") {
@@ -96,7 +147,7 @@ TEST_CASE("thinking: a request's word counts over the server's") {
   CHECK_FALSE(chat(question(R"("chat_template_kwargs": {"enable_thinking": false})")).reasoning.thinking);
   CHECK_FALSE(chat(question(R"("reasoning_effort": "none")")).reasoning.thinking);
   CHECK(chat(question(R"("reasoning_effort": "high")")).reasoning.thinking);
-  CHECK(chat(question(R"("chat_template_kwargs": {"other": 1})")).reasoning.thinking);
+  CHECK(chat(question(R"("chat_template_kwargs": {"other": null})")).reasoning.thinking);
   server.thinking = false;
   CHECK_FALSE(chat(question(""), server).reasoning.thinking);
   CHECK(chat(question(R"("chat_template_kwargs": {"enable_thinking": true})"), server).reasoning.thinking);
@@ -120,6 +171,8 @@ TEST_CASE("thinking asked for in a wrong way is refused") {
   CHECK(refusal(question(R"("chat_template_kwargs": 3)")).find("type must be object") != std::string::npos);
   CHECK(refusal(question(R"("chat_template_kwargs": {"enable_thinking": "no"})")) ==
         "invalid type for \"enable_thinking\" (expected boolean, got string)");
+  CHECK(refusal(question(R"("chat_template_kwargs": {"enable_thinking": true, "other": 1})"))
+            .find("'other' is taken by no template here") != std::string::npos);
   CHECK(refusal(question(R"("reasoning_effort": 1)")).find("type must be string") != std::string::npos);
 }
 

@@ -185,11 +185,29 @@ TEST_CASE("what a server cannot do is refused over HTTP, and it goes on") {
   const HttpRig rig;
   for (const char* fields :
        {R"("tools":[{"type":"function"}])", R"("response_format":{"type":"json_object"})", R"("n":99)",
-        R"("grammar":"root ::= x")", R"("stop":5)", R"("logit_bias":5)", R"("reasoning_format":"x")"}) {
+        R"("grammar":"root ::= x")", R"("stop":5)", R"("logit_bias":5)", R"("reasoning_format":"x")",
+        R"("functions":[{"name":"f"}])", R"("t_max_predict_ms":5)", R"("min_tokens":9)", R"("echo":true)",
+        R"("chat_template_kwargs":{"thinking":true})"}) {
     const os::HttpResponse refused = rig.post("/v1/chat/completions", question(fields));
     CHECK_MESSAGE(refused.status == 400, fields);
     CHECK(Json::parse(refused.body)["error"]["type"] == "invalid_request_error");
   }
+  for (const char* fields : {R"("echo":true)", R"("best_of":2)", R"("suffix":"end")", R"("min_tokens":9)"}) {
+    const std::string body = R"({"prompt":"a","n_predict":2,)" + std::string(fields) + "}";
+    CHECK_MESSAGE(rig.post("/completion", body).status == 400, fields);
+  }
+  // What changes nothing is fine, and so is an earlier answer's thinking.
+  CHECK(rig.post("/completion", R"({"prompt":"a","n_predict":2,"echo":false,"best_of":1,"suffix":"",)"
+                                R"("min_tokens":0,"t_max_predict_ms":-1,"functions":[]})")
+            .status == 200);
+  CHECK(rig.post("/v1/chat/completions",
+                 R"({"max_tokens":2,"messages":[{"role":"user","content":"a"},{"role":"assistant",)"
+                 R"("content":"b","reasoning_content":"hm"},{"role":"user","content":"c"}]})")
+            .status == 200);
+  // A text that cannot fit the context is refused before it is tokenized.
+  const std::string much(60000, 'x');
+  CHECK(rig.post("/v1/chat/completions", question(R"("reasoning_budget_message":")" + much + "\"")).status ==
+        400);
   CHECK(rig.post("/v1/chat/completions", R"({"messages":[]})").status == 400);
   CHECK(rig.post("/v1/chat/completions", "{").status == 500);  // as llama-server answers malformed JSON
   CHECK(rig.json("/v1/chat/completions", question())["choices"].size() == 1);

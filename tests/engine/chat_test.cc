@@ -52,8 +52,9 @@ struct Expected {
   const char* answer;  // between the question "a" and an answer "Well, " that is to be continued
 };
 
-// What the models' own templates give for [system S, user Q] and [user a, assistant b, user c], BOS left out: as
-// llama-server rendered them, run by run.
+// What the models' own templates give for [system S, user Q] and [user a, assistant b, user c], BOS left out.
+// The expected texts were taken by hand from POST /apply-template of llama-server (build b10515) with whole
+// templates. What is kept of those here is only the marks they are recognised by: their text is not ours.
 const Expected kExpected[] = {
     {"minimax-m2", "{{- ']~!b[' ~ ']~b]system' ~ '\\n' }}",
      "]~!b[]~b]system\nS[e~[\n]~b]user\nQ[e~[\n]~b]ai\n<think>\n",
@@ -99,9 +100,14 @@ const Expected kExpected[] = {
     {"deepseek-r1", "{{'<｜Assistant｜><think>\\n'}}", "S<｜User｜>Q<｜Assistant｜><think>\n",
      "<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜><think>\n",
      "<｜Assistant｜><think></think>"},
-    {"deepseek-v3.1", "{{'<｜Assistant｜>'}} {{'<think></think>'}}", "S<｜User｜>Q<｜Assistant｜><think>",
+    {"deepseek-v3.1-llama.cpp", "{{'<｜Assistant｜>'}} {{'<think></think>'}}",
+     "S<｜User｜>Q<｜Assistant｜><think>",
      "<｜User｜>a<｜Assistant｜><think></think>b<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜><think>",
      "<｜Assistant｜><think></think>"},
+    {"deepseek-v3.1", "{{'<｜Assistant｜>'}} {%- if not thinking %}{{'</think>'}}{% else %}{{'<think>'}}",
+     "S<｜User｜>Q<｜Assistant｜><think>",
+     "<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜><think>",
+     "<｜Assistant｜></think>"},
     {"mistral-nemo", "{{- \"[INST]\" + message[\"content\"]", "[INST]S\n\nQ[/INST]",
      "[INST]a[/INST]b</s>[INST]c[/INST]", "[/INST]"},
     {"mistral-v7-tekken", "'[SYSTEM_PROMPT]' '[INST]'", "[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]Q[/INST]",
@@ -132,7 +138,7 @@ const Expected kExpected[] = {
 
 }  // namespace
 
-TEST_CASE("each family renders as its models' own templates") {
+TEST_CASE("each family is recognised by its marks and renders the prompts recorded for it") {
   for (const Expected& e : kExpected) {
     const ChatTemplate chat = ChatTemplate::from_text(e.template_part);
     CHECK_MESSAGE(chat.warning() == "", e.name);
@@ -172,6 +178,8 @@ TEST_CASE("a look-alike of a known family is told from it, with the reason") {
            Row{"<|start_header_id|> Cutting Knowledge Date {{ strftime_now() }} | trim", "llama-3.1", "date"},
            Row{"'[SYSTEM_PROMPT]' '[INST]' You are a small model", "mistral-v7-tekken", "'You are'"},
            Row{"<｜Assistant｜> dsml_token", "deepseek-v3", "'dsml'"},
+           Row{"<｜Assistant｜> {% if not thinking %}{{ x }}", "deepseek-v3", "'thinking'"},
+           Row{"'<｜Assistant｜></think>'", "deepseek-v3", "'</think>'"},
        }) {
     const ChatTemplate chat = ChatTemplate::from_text(row.text);
     CHECK_MESSAGE(chat.family().name == row.family, row.text);
@@ -229,8 +237,8 @@ TEST_CASE("--chat-template: a name, or a template of a known family") {
 TEST_CASE("earlier reasoning leaves the prompt, and thinking can be switched off") {
   const std::vector<engine::ChatMessage> talk = {
       {"user", "a"}, {"assistant", "<think>\nhm\n</think>\n\nb"}, {"user", "c"}};
-  for (const char* name :
-       {"minimax-m2", "qwen3", "qwen3-thinking", "qwq", "deepseek-r1", "deepseek-v3.1", "deepseek-v3"}) {
+  for (const char* name : {"minimax-m2", "qwen3", "qwen3-thinking", "qwq", "deepseek-r1", "deepseek-v3.1",
+                           "deepseek-v3.1-llama.cpp", "deepseek-v3"}) {
     const engine::ChatFamily& f = family(name);
     CHECK_MESSAGE(f.render(talk, ChatEnd::kOpened).find("hm") == std::string::npos, name);
     CHECK(f.reasons());
@@ -246,10 +254,23 @@ TEST_CASE("earlier reasoning leaves the prompt, and thinking can be switched off
   CHECK(
       family("qwen3").render(talk, ChatEnd::kOpened, false).ends_with("assistant\n<think>\n\n</think>\n\n"));
   CHECK(family("qwq").render(talk, ChatEnd::kOpened, false).ends_with("assistant\n<think>\n</think>"));
-  CHECK(family("deepseek-v3.1").render(talk, ChatEnd::kOpened, false).ends_with("<think></think>"));
+  CHECK(family("deepseek-v3.1").render(talk, ChatEnd::kOpened, false).ends_with("<｜Assistant｜></think>"));
+  CHECK(family("deepseek-v3.1-llama.cpp")
+            .render(talk, ChatEnd::kOpened, false)
+            .ends_with("<｜Assistant｜><think></think>"));
   CHECK(family("qwen3").opened_thinking(ChatEnd::kOpened, false) == "<think>\n\n</think>\n\n");
   CHECK_FALSE(family("chatml").opens_reasoning(ChatEnd::kOpened));
   CHECK_FALSE(family("llama-3").reasons());
+}
+
+TEST_CASE("where thinking is ended without the template's word, a note says so") {
+  for (const engine::ChatFamily& f : engine::chat_families()) {
+    const std::string name(f.name);
+    const std::string note = ChatTemplate::from_option(name)->note();
+    // A template that always opens the reasoning has no switch; DeepSeek V3.1's has one.
+    const bool ours = f.opens_reasoning(ChatEnd::kOpened) && !name.starts_with("deepseek-v3.1");
+    CHECK_MESSAGE((note.find("</think>") != std::string::npos) == ours, name);
+  }
 }
 
 TEST_CASE("reasoning is split off however the text is cut") {

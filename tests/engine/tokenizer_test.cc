@@ -98,6 +98,7 @@ TEST_CASE("byte-level BPE merges by rank and falls back to bytes") {
   CHECK(t.encode("def", false, false) == std::vector<int>{t.find("def")});
   CHECK(t.encode("aaa", false, false) == std::vector<int>{t.find("aa"), t.find("a")});
   CHECK_FALSE(t.adds_bos());
+  CHECK(t.kind() == Tokenizer::kBytePair);
 }
 
 TEST_CASE("byte-level BPE: special tokens only when asked for, user-defined ones always") {
