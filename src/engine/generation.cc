@@ -247,8 +247,8 @@ std::vector<int> Generator::share(std::span<Slot* const> busy) {
     }
     return n_pages;
   });
-  std::vector<SlotDemand>
-      demands;  // only now: an idle slot that gave way may have shared somebody's last page
+  // Only now: an idle slot that gave way may have shared somebody's last page.
+  std::vector<SlotDemand> demands;
   for (const Slot* slot : busy) {
     demands.push_back(slot->demand());
   }
