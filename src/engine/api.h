@@ -65,6 +65,10 @@ MaybeError parse_tokens(const base::Json& body, const Tokenizer& tokenizer, std:
 MaybeError check_text(std::string_view text, const Tokenizer& tokenizer, int n_ctx);
 MaybeError check_context(const std::vector<int>& prompt, int n_ctx);
 
+// Bounds the probabilities that the answers together hold until they are sent. Where the client has set no length,
+// the answers get one (finish_reason "length"); else 400. `n_ctx` bounds their length too.
+MaybeError bound_probs(const std::vector<std::vector<int>>& prompts, int n_ctx, CompletionRequest& request);
+
 // What every piece of one answer shares.
 struct AnswerFacts {
   std::string model, id, fingerprint, prompt;  // id: "chatcmpl-..."; prompt: detokenized

@@ -16,6 +16,9 @@ using base::Json;
 
 constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
 constexpr double kMaxProbs = 1024;  // each token keeps that many until the answer is sent
+// Of all answers to a request together. Entries are a kilobyte each as an answer's JSON; a stream sends that token by
+// token, and keeps 8 bytes.
+constexpr int64_t kMaxWholeEntries = 1 << 18, kMaxStreamedEntries = 1 << 22;
 // Every prompt of a request has its own copy of what the request says; far above what anybody asks for.
 constexpr size_t kMaxPrompts = 256, kMaxBiases = 64 << 10;
 
@@ -353,6 +356,41 @@ MaybeError check_text(std::string_view text, const Tokenizer& tokenizer, int n_c
     return std::nullopt;
   }
   return exceeds_context("at least ", static_cast<int64_t>(n), n_ctx);
+}
+
+MaybeError bound_probs(const std::vector<std::vector<int>>& prompts, int n_ctx, CompletionRequest& request) {
+  GenerationParams& params = request.params;
+  const int64_t limit = request.stream ? kMaxStreamedEntries : kMaxWholeEntries;
+  const auto n_answers = static_cast<int64_t>(prompts.size()) * request.n;
+  int64_t n_prompt_tokens = 0, n_longest = 0;  // n_longest: tokens that any of the answers has room for
+  for (const std::vector<int>& prompt : prompts) {
+    n_prompt_tokens += static_cast<int64_t>(prompt.size()) * request.n;
+    n_longest = std::max(n_longest, n_ctx - static_cast<int64_t>(prompt.size()));
+  }
+  const auto refused = [&] {
+    return invalid_request(fmt::format(
+        "the answer's probabilities would be more than {} tokens with their alternatives; ask for fewer "
+        "of them (n_probs, logprobs or top_logprobs), fewer tokens (max_tokens) or fewer prompts at once",
+        limit));
+  };
+  if (params.n_prompt_probs >= 0) {
+    const int64_t n_judged = n_prompt_tokens * std::max(1, params.n_prompt_probs);
+    if (n_judged > limit) {
+      return refused();
+    }
+  }
+  if (params.n_probs <= 0 || params.prompt_only) {
+    return std::nullopt;
+  }
+  const int64_t room = limit / (n_answers * params.n_probs);  // tokens of each answer
+  if (n_longest <= room) {
+    return std::nullopt;
+  }
+  if (params.n_predict < 0 && room > 0) {
+    params.n_predict = static_cast<int>(room);
+  }
+  return params.n_predict >= 0 && std::max(1, params.n_predict) <= room ? std::nullopt
+                                                                        : MaybeError(refused());
 }
 
 MaybeError check_context(const std::vector<int>& prompt, int n_ctx) {

@@ -19,25 +19,30 @@ uint64_t available_bytes() {
   return memory.total != 0 ? memory.available : std::numeric_limits<uint64_t>::max();
 }
 
-}  // namespace
-
 // Rows whose logits are computed together. A vocabulary of 200,000 makes that 25 MB.
 constexpr int kLogitRows = 32;
 
-// One backend's share of the model.
-struct Share {
-  Segment parts;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Session> session;
-};
-
-// Part of a piece in a ubatch: its tokens first..first + n.
-struct Slice {
-  size_t piece = 0;
-  int first = 0, n = 0;
-};
+}  // namespace
 
 struct Context::State {
+  // One backend's share of the model.
+  struct Share {
+    Segment parts;
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<Session> session;
+  };
+  // What open and check have planned; the shares are without sessions.
+  struct Planned {
+    ContextPlan plan;
+    std::vector<Share> shares;
+    uint64_t hidden_bytes = 0, logits_bytes = 0;
+  };
+  // Part of a piece in a ubatch: its tokens first..first + n.
+  struct Slice {
+    size_t piece = 0;
+    int first = 0, n = 0;
+  };
+
   std::shared_ptr<const Model> model;
   ContextPlan plan;
   std::vector<Share> shares;
@@ -61,9 +66,12 @@ struct Context::State {
         hidden_memory(std::move(hidden)),
         logits_memory(std::move(logits)) {}
 
+  static base::Result<Planned> make_plan(const Model& model, const ContextOptions& options,
+                                         std::span<const PartId> cuts, uint64_t reclaimable);
   base::Result<void> check(std::span<const Piece> pieces) const;
   base::Result<void> check(const Piece& piece) const;
   base::Result<void> append_rows(std::span<const Piece> pieces);
+  base::Result<void> copy_pages();
   base::Result<void> run_shares(const StepHooks& hooks);
   void count_weights();
   base::Result<void> run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
@@ -90,14 +98,12 @@ base::Result<std::vector<Segment>> cut_model(int n_layer, std::span<const PartId
   return segments;
 }
 
-struct Planned {
-  ContextPlan plan;
-  std::vector<Share> shares;  // without sessions
-  uint64_t hidden_bytes = 0, logits_bytes = 0;
-};
+}  // namespace
 
-base::Result<Planned> plan_shares(const Model& model, const ContextOptions& options,
-                                  std::span<const PartId> cuts, uint64_t reclaimable) {
+base::Result<Context::State::Planned> Context::State::make_plan(const Model& model,
+                                                                const ContextOptions& options,
+                                                                std::span<const PartId> cuts,
+                                                                uint64_t reclaimable) {
   auto plan = plan_context(model, options);
   if (!plan) {
     return plan.failure();
@@ -138,15 +144,13 @@ base::Result<Planned> plan_shares(const Model& model, const ContextOptions& opti
   return out;
 }
 
-}  // namespace
-
 base::Result<std::unique_ptr<Context>> Context::open(std::shared_ptr<const Model> model,
                                                      const ContextOptions& options) {
   return open_split(std::move(model), options, {});
 }
 
 base::Result<void> Context::check(const Model& model, const ContextOptions& options, uint64_t reclaimable) {
-  auto planned = plan_shares(model, options, {}, reclaimable);
+  auto planned = State::make_plan(model, options, {}, reclaimable);
   return planned ? base::Result<void>() : planned.failure();
 }
 
@@ -154,12 +158,12 @@ base::Result<std::unique_ptr<Context>> Context::open_split(std::shared_ptr<const
                                                            const ContextOptions& options,
                                                            std::span<const PartId> cuts) {
   AR_CHECK(model != nullptr, "a context without a model");
-  auto planned = plan_shares(*model, options, cuts, 0);
+  auto planned = State::make_plan(*model, options, cuts, 0);
   if (!planned) {
     return planned.failure();
   }
   ContextPlan& plan = planned->plan;
-  for (Share& share : planned->shares) {
+  for (State::Share& share : planned->shares) {
     if (auto bound = share.backend->bind(model, share.parts); !bound) {
       return bound.failure();
     }
@@ -283,14 +287,25 @@ base::Result<void> Context::State::append_rows(std::span<const Piece> pieces) {
   return {};
 }
 
+// For every share before any computes: a fault of a later one leaves whole pages behind then. Where a copy itself
+// fails, the rows of the last page of each sequence are given up.
+base::Result<void> Context::State::copy_pages() {
+  for (Share& share : shares) {
+    if (auto copied = share.session->kv_copy(copies); !copied) {
+      for (const SeqRows& of : rows) {
+        table.truncate(of.seq, of.n_past - of.n_past % plan.kv.page_tokens);
+      }
+      return copied;
+    }
+  }
+  return {};
+}
+
 base::Result<void> Context::State::run_shares(const StepHooks& hooks) {
   const Step work{tokens, positions, rows, {}};
   const int n_layer = model->hp.n_layer;
   const Hidden io{reinterpret_cast<float*>(hidden_memory.data())};
   for (Share& share : shares) {
-    if (auto copied = share.session->kv_copy(copies); !copied) {
-      return copied;
-    }
     Segment parts = share.parts;
     const bool few =
         logit_rows.size() * static_cast<size_t>(model->hp.n_vocab) * sizeof(float) <= logits_memory.size();
@@ -395,13 +410,16 @@ base::Result<void> Context::step(std::span<const Piece> pieces, const StepHooks&
     }
     auto ran = state_->append_rows(pieces);
     AR_CHECK(ran.ok(), "pages that were free have gone");
+    if (ran = state_->copy_pages(); !ran) {
+      return ran;
+    }
     if (ran = state_->run_shares(hooks); !ran) {
       for (const SeqRows& rows : state_->rows) {  // rows a failed ubatch may have left half written
         state_->table.truncate(rows.seq, rows.n_past);
       }
       return ran;
     }
-    for (const Slice& slice : state_->slices) {
+    for (const State::Slice& slice : state_->slices) {
       done[slice.piece] += slice.n;
     }
   }

@@ -90,7 +90,8 @@ class Context {
   // given and those of a ubatch together: prefill, decode and verification alike. A sequence has at most one
   // piece. What a piece's logits are does not depend on what else is in the step, to the bit. Errors: an
   // invalid token, a full context, not enough free pages (nothing has changed then); a fault of the device
-  // (sequences keep the rows of the ubatches before).
+  // (sequences keep the rows of the ubatches before; those of whole pages where a shared page could not be
+  // copied).
   base::Result<void> step(std::span<const Piece> pieces, const StepHooks& hooks);
 
   // A step of one piece. Returns the logits [n_vocab] of its last token, valid until the next call.

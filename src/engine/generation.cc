@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
+
+#include "src/base/log.h"
 
 namespace engine {
 namespace {
@@ -10,6 +13,7 @@ constexpr const char* kPausedMessage = "the server is being reconfigured; send t
 constexpr const char* kFullMessage =
     "Context size has been exceeded: the sequences that run together need more of the cache than there is; "
     "send fewer requests at once, shorten them or raise --ctx-size";
+constexpr const char* kThrownMessage = "the request cannot go on, send it again: ";
 constexpr std::chrono::milliseconds kDrainPoll{50};
 
 // As `open`, with whatever it throws as an Error too (memory that runs out in the middle of it, a thread that cannot
@@ -135,6 +139,10 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const Specula
 
 // Gives the task to a slot, or says that it has to wait.
 bool Generator::place(const std::shared_ptr<Task>& task) {
+  if (const int id = task->params_.id_slot;
+      id >= 0 && slots_[static_cast<size_t>(id) % slots_.size()].busy()) {
+    return false;  // before any prefix is looked for: this is asked before every step
+  }
   std::vector<SlotCandidate> candidates;
   for (const Slot& slot : slots_) {
     candidates.push_back({slot.busy(), slot.common_prefix(*task), slot.last_used()});
@@ -144,26 +152,74 @@ bool Generator::place(const std::shared_ptr<Task>& task) {
   if (chosen < 0) {
     return false;
   }
-  const int donor = choose_donor(candidates, chosen, kernels::kPageTokens);
-  slots_[static_cast<size_t>(chosen)].start(task, donor < 0 ? nullptr : &slots_[static_cast<size_t>(donor)]);
+  const int chosen_donor = choose_donor(candidates, chosen, kernels::kPageTokens);
+  Slot& slot = slots_[static_cast<size_t>(chosen)];
+  const Slot* donor = chosen_donor < 0 ? nullptr : &slots_[static_cast<size_t>(chosen_donor)];
+  const int n_shared =
+      donor ? share_rows(*task, slot, *donor, candidates[static_cast<size_t>(chosen_donor)].n_common) : 0;
+  slot.start(task, n_shared > 0 ? donor : nullptr, n_shared);
   return true;
 }
 
-// In the order they came, but a task that wants a busy slot is overtaken.
-void Generator::place_waiting() {
-  std::erase_if(waiting_, [&](const std::shared_ptr<Task>& task) {
-    if (task->cancelled_) {
-      task->fail(503, kStopMessage);
-      return true;
+// As place(); a task whose start throws (memory has run out) fails.
+bool Generator::try_place(const std::shared_ptr<Task>& task) {
+  try {
+    return place(task);
+  } catch (const std::exception& problem) {
+    const std::string why = std::string(kThrownMessage) + problem.what();
+    for (Slot& slot : slots_) {
+      if (slot.works_on(*task)) {
+        slot.fail(500, why);
+        slot.forget();
+        return true;
+      }
     }
-    return std::ranges::any_of(slots_, [](const Slot& s) { return !s.busy(); }) && place(task);
-  });
+    task->fail(500, why);
+    return true;
+  }
+}
+
+// How many of the donor's rows, of n_common that agree, a slot is to share. A page that is shared in part must be
+// copied before either goes on in it, and a request that runs must not have to wait for a newcomer: where there are
+// no pages for both copies, only whole pages are shared.
+int Generator::share_rows(const Task& task, const Slot& to, const Slot& donor, int n_common) {
+  if (!donor.busy() || n_common % kernels::kPageTokens == 0) {
+    return n_common;
+  }
+  constexpr int64_t kCopies = 2;
+  free_pages_for([] { return kCopies; });
+  if (context_->free_pages() >= kCopies) {
+    return n_common;
+  }
+  const int whole = n_common - n_common % kernels::kPageTokens;
+  return whole > to.common_prefix(task) ? whole : 0;
+}
+
+// In the order they came, but a task that wants a busy slot is overtaken. One that had to give its slot back is not:
+// until it can go on, nobody else starts.
+void Generator::place_waiting() {
+  auto n_busy = std::ranges::count_if(slots_, [](const Slot& slot) { return slot.busy(); });
+  bool held = false;
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    Task& task = **at;
+    bool gone = task.cancelled_;
+    if (gone) {
+      task.fail(503, kStopMessage);
+    } else if (!held && n_busy < std::ssize(slots_)) {
+      held = task.n_others_ > 0 && n_busy >= task.n_others_;
+      gone = !held && try_place(*at);
+      n_busy += gone;
+    }
+    at = gone ? waiting_.erase(at) : at + 1;
+  }
   board_.update([&](ServingBoard::View& view) { view.n_waiting = static_cast<int>(waiting_.size()); });
 }
 
-// Takes rows from idle slots, the least recently used first, until so many pages are free or none is left.
-void Generator::free_pages_for(int64_t wanted) {
-  while (context_->free_pages() < wanted) {
+// Takes rows from idle slots, the least recently used first, until as many pages are free as wanted() says, which
+// may be fewer each time, or none is left.
+template <class Wanted>
+void Generator::free_pages_for(Wanted&& wanted) {
+  while (context_->free_pages() < wanted()) {
     Slot* oldest = nullptr;
     for (Slot& slot : slots_) {
       if (!slot.busy() && slot.rows() > 0 && (!oldest || slot.last_used() < oldest->last_used())) {
@@ -177,20 +233,60 @@ void Generator::free_pages_for(int64_t wanted) {
   }
 }
 
-// How many tokens of each busy slot's are in the next step; where no slot could go on, the youngest has to give
-// way until one can.
+// How many tokens of each busy slot's are in the next step.
 std::vector<int> Generator::share(std::span<Slot* const> busy) {
-  const int n_batch = context_->info().n_batch;
-  std::vector<SlotDemand> demands;
-  int64_t n_pages = 0;
+  const ContextInfo& info = context_->info();
   for (Slot* slot : busy) {
-    const SlotDemand demand = slot->demand();
-    const int n = std::min(n_batch, demand.n_next + demand.n_prompt);
-    n_pages += context_->pages_for(slot->seq(), n);
-    demands.push_back(demand);
+    slot->prepare();
   }
-  free_pages_for(n_pages);
-  return share_step(demands, {n_batch, context_->free_pages(), kernels::kPageTokens}, turn_++);
+  free_pages_for([&] {
+    int64_t n_pages = 0;
+    for (const Slot* slot : busy) {
+      const SlotDemand demand = slot->demand();
+      n_pages += context_->pages_for(slot->seq(), std::min(info.n_batch, demand.n_next + demand.n_prompt));
+    }
+    return n_pages;
+  });
+  // Only now: an idle slot that gave way may have shared somebody's last page.
+  std::vector<SlotDemand> demands;
+  for (const Slot* slot : busy) {
+    demands.push_back(slot->demand());
+  }
+  return share_step(demands, {info.n_batch, context_->free_pages(), kernels::kPageTokens, info.n_ubatch},
+                    turn_++);
+}
+
+// No slot can go on. The youngest of those that have said nothing yet goes back to the queue; where all have, the
+// youngest fails.
+void Generator::make_way(std::span<Slot* const> busy) {
+  Slot *silent = nullptr, *youngest = nullptr;
+  for (Slot* slot : busy) {
+    youngest = !youngest || slot->id_task() > youngest->id_task() ? slot : youngest;
+    silent = slot->prefills() && (!silent || slot->id_task() > silent->id_task()) ? slot : silent;
+  }
+  if (silent == nullptr || busy.size() == 1) {
+    return youngest->fail(500, kFullMessage);
+  }
+  const std::shared_ptr<Task> task = silent->hand_back();
+  task->n_others_ = static_cast<int>(busy.size()) - 1;
+  base::log_info("task {}: waits until the cache has room for it", task->id_);
+  std::lock_guard lock(mutex_);
+  waiting_.push_front(task);
+}
+
+// Something was thrown in the middle of a step (memory has run out): what it did is unknown, so every busy slot ends
+// and its rows are dropped. The server goes on.
+void Generator::abandon(std::string_view why) {
+  for (Slot& slot : slots_) {
+    try {
+      if (slot.busy()) {
+        slot.fail(500, std::string(kThrownMessage).append(why));
+        slot.forget();
+      }
+    } catch (const std::exception&) {
+      // Nothing left even for that: a slot that is still busy ends at its next step.
+    }
+  }
 }
 
 // One step of all busy slots.
@@ -219,8 +315,7 @@ void Generator::advance() {
     }
   }
   if (pieces.empty()) {
-    Slot* youngest = *std::ranges::max_element(busy, {}, [](const Slot* slot) { return slot->id_task(); });
-    return youngest->fail(500, kFullMessage);
+    return make_way(busy);
   }
   StepHooks hooks;
   hooks.gone = [&](size_t piece) { return stopping_ || working[piece]->has_enough(); };
@@ -231,7 +326,7 @@ void Generator::advance() {
   };
   board_.update([&](ServingBoard::View& view) {
     ++view.totals.decodes;
-    view.totals.busy_slots += static_cast<int64_t>(busy.size());
+    view.totals.busy_slots += static_cast<int64_t>(working.size());
   });
   const auto stepped = context_->step(pieces, hooks);
   for (Slot* slot : working) {
@@ -263,7 +358,11 @@ void Generator::run() {
       going = !stopping_;
       idle_ = !any_busy();
     }
-    advance();
+    try {
+      advance();
+    } catch (const std::exception& problem) {
+      abandon(problem.what());
+    }
   }
   std::lock_guard lock(mutex_);
   for (const std::shared_ptr<Task>& task : waiting_) {

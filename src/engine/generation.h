@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -33,8 +34,9 @@ class Generator {
             const SpeculationOptions& speculation, Open open, const Tokenizer& tokenizer);
   ~Generator();  // stop(), then waits for the engine thread
 
-  // The prompt is not empty, and its tokens are in range. Where every slot is busy the task waits its turn. While a reconfiguration runs, and for a prompt that
-  // does not fit the context it led to, the task fails with status 503.
+  // The prompt is not empty, and its tokens are in range. Where every slot is busy the task waits its turn. While
+  // a reconfiguration runs, and for a prompt that does not fit the context it led to, the task fails with status
+  // 503; with status 500 where memory runs out, or where the sequences that generate outgrow the cache together.
   std::shared_ptr<Task> submit(std::vector<int> prompt, GenerationParams params);
   // Fails every task, running or waiting, as soon as the running ubatch ends, and all later ones.
   void stop();
@@ -57,9 +59,14 @@ class Generator {
   void run();
   void place_waiting();
   bool place(const std::shared_ptr<Task>& task);
+  bool try_place(const std::shared_ptr<Task>& task);
+  int share_rows(const Task& task, const Slot& to, const Slot& donor, int n_common);
   void advance();
   std::vector<int> share(std::span<Slot* const> busy);
-  void free_pages_for(int64_t wanted);
+  void make_way(std::span<Slot* const> busy);
+  void abandon(std::string_view why);
+  template <class Wanted>
+  void free_pages_for(Wanted&& wanted);
   void use(std::unique_ptr<Context> context, const SpeculationOptions& speculation);
 
   const Open open_;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 #include <utility>
@@ -86,6 +87,9 @@ class Exchange {
       prompt_ = std::move(echoed_[i]);
       splitter_ = ReasoningSplitter(facts_.in_reasoning);
       unsaid_ = facts_.opened;
+      unsent_.clear();
+      held_probs_.clear();
+      n_judged_ = 0;
       whole = follow(*tasks.list[i], answers);
     }
     tasks.cancel();
@@ -124,6 +128,9 @@ class Exchange {
       if (!error) {
         error = check_context(prompt, n_ctx);
       }
+    }
+    if (!error) {
+      error = bound_probs(prompts_, n_ctx, request_);
     }
     facts_.tokenizer = &tokenizer;
     facts_.model = context_.options.model_name();
@@ -166,9 +173,12 @@ class Exchange {
     if (form_ != Form::kCompletion && !echo_) {
       return "";
     }
-    const Json& sent = several_ ? body["prompt"][i] : body["prompt"];
-    return echo_ && sent.is_string() ? sent.get<std::string>()
-                                     : context_.loaded.tokenizer.decode(prompts_[i], true);
+    const Json* sent = several_ ? &body["prompt"][i] : &body["prompt"];
+    if (sent->is_object()) {
+      sent = &sent->at("prompt_string");  // parse_prompts has seen to that
+    }
+    return echo_ && sent->is_string() ? sent->get<std::string>()
+                                      : context_.loaded.tokenizer.decode(prompts_[i], true);
   }
 
   // Waits for the task's end. False: it failed or the client is gone, and what could be said has been said.
@@ -245,9 +255,14 @@ class Exchange {
   bool send_token(const GenerationEvent& event, int n_predicted) {
     switch (form_) {
       case Form::kCompletion:
+        n_judged_ += event.probs.size();
         return send_event(completion_chunk(facts_, request_, event, n_predicted));
       case Form::kOaiCompletion:
-        return event.text.empty() || send_event(oai_completion(facts_, event.text, nullptr, event.probs));
+        if (event.text.empty()) {
+          return true;
+        }
+        n_judged_ += event.probs.size();
+        return send_event(oai_completion(facts_, event.text, nullptr, event.probs));
       case Form::kChat: {
         if (event.text.empty()) {
           return true;
@@ -271,6 +286,7 @@ class Exchange {
       }
       Json chunk = reasoning ? chat_reasoning_chunk(facts_, text, held_probs_)
                              : chat_text_chunk(facts_, text, held_probs_);
+      n_judged_ += held_probs_.size();
       held_probs_.clear();
       if (request_.timings_per_token) {
         chunk["timings"] = timings_json(event.timings);
@@ -282,19 +298,35 @@ class Exchange {
     return true;
   }
 
+  // With the probabilities of the tokens that had no text to go with, the one that ended the answer for instance.
   bool send_last(const GenerationResult& result) {
+    GenerationEvent rest;
+    const size_t n_sent = std::min(n_judged_, result.probs.size());
+    rest.probs.assign(result.probs.begin() + static_cast<std::ptrdiff_t>(n_sent), result.probs.end());
+    rest.timings = result.timings;
     switch (form_) {
-      case Form::kCompletion:
-        return send_event(
-            select_fields(completion_answer(facts_, request_, result), request_.response_fields));
+      case Form::kCompletion: {
+        Json last = completion_answer(facts_, request_, result);
+        if (!rest.probs.empty()) {
+          last["completion_probabilities"] = probs_json(rest.probs, *facts_.tokenizer);
+        }
+        return send_event(select_fields(last, request_.response_fields));
+      }
       case Form::kOaiCompletion:
-        return send_event(oai_completion(facts_, "", &result, {}));
-      case Form::kChat:
-        if (facts_.reasons && !send_parts(splitter_.flush(), {})) {
+        return send_event(oai_completion(facts_, "", &result, rest.probs));
+      case Form::kChat: {
+        held_probs_.clear();  // they are part of the rest
+        const ReasoningSplitter::Parts parts =
+            facts_.reasons ? splitter_.flush() : ReasoningSplitter::Parts{"", std::exchange(unsaid_, "")};
+        if (!send_parts(parts, rest)) {
           return false;
         }
-        return send_event(chat_finish_chunk(facts_, result, !request_.include_usage)) &&
-               (!request_.include_usage || send_event(chat_usage_chunk(facts_, result)));
+        Json last = chat_finish_chunk(facts_, result, !request_.include_usage);
+        if (!held_probs_.empty()) {
+          last["choices"][0]["logprobs"] = {{"content", probs_json(held_probs_, *facts_.tokenizer)}};
+        }
+        return send_event(last) && (!request_.include_usage || send_event(chat_usage_chunk(facts_, result)));
+      }
     }
     return false;
   }
@@ -312,15 +344,31 @@ class Exchange {
     return chat_answer(facts_, result);
   }
 
-  void finish(const Json& answers) {
+  // The numbers of `usage` over all answers; a prompt with several answers was one prompt. `timings` stay the first
+  // answer's: rates of answers that ran side by side have no sum.
+  static void add_usage(Json& sum, const Json& more, bool same_prompt) {
+    for (const auto& [key, value] : more.items()) {
+      if (value.is_object()) {
+        add_usage(sum[key], value, same_prompt);
+      } else if (key != "total_tokens" && !(same_prompt && key != "completion_tokens")) {
+        sum[key] = sum[key].get<int64_t>() + value.get<int64_t>();
+      }
+    }
+    if (sum.contains("total_tokens")) {
+      sum["total_tokens"] = sum["prompt_tokens"].get<int64_t>() + sum["completion_tokens"].get<int64_t>();
+    }
+  }
+
+  void finish(Json& answers) {
     if (!request_.stream) {
       // Several answers: an array from /completion, several choices of one object in the OpenAI forms.
       if (form_ == Form::kCompletion) {
         return reply_json(reply_, several_ || request_.n > 1 ? answers : answers.at(0));
       }
-      Json merged = answers.at(0);
+      Json merged = std::move(answers.at(0));
       for (size_t i = 1; i < answers.size(); ++i) {
-        merged["choices"].push_back(answers[i]["choices"][0]);
+        merged["choices"].push_back(std::move(answers[i]["choices"][0]));
+        add_usage(merged["usage"], answers[i]["usage"], i % static_cast<size_t>(request_.n) != 0);
       }
       return reply_json(reply_, merged);
     }
@@ -344,6 +392,7 @@ class Exchange {
   ReasoningSplitter splitter_{false};
   ReasoningLimit reasoning_;
   std::string unsaid_;                  // what the prompt has of a streamed chat's answer already
+  size_t n_judged_ = 0;                 // tokens of the answer whose probabilities have been sent
   std::vector<TokenProbs> held_probs_;  // of chat pieces whose text the splitter keeps back
 };
 

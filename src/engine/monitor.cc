@@ -20,14 +20,14 @@ base::Json slot_json(const SlotState& slot, int id, int n_ctx, bool speculative)
     return out;
   }
   CompletionRequest request;
-  request.params = slot.params;
+  request.params = *slot.params;
   base::Json params = generation_settings(request, slot.seed);
   for (const char* key : {"stop", "logit_bias", "stream", "timings_per_token"}) {
     params.erase(key);  // llama-server leaves out the first two; the engine does not know the others
   }
   // Counts of a request are gone with it.
   const int n_decoded = slot.processing ? slot.n_decoded : 0;
-  const int n_predict = slot.params.n_predict;
+  const int n_predict = slot.params->n_predict;
   out["id_task"] = slot.id_task;
   out["n_prompt_tokens"] = slot.n_tokens;
   out["n_prompt_tokens_processed"] = slot.processing ? slot.n_prompt_processed : 0;

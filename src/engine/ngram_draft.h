@@ -1,7 +1,7 @@
 #pragma once
 // N-gram speculation: where the last n_match tokens have occurred before in the same sequence, what followed
 // them then is the guess for what follows now. Pure, and knows nothing of other sequences, so that a speed
-// does not depend on what was served before. Guesses are verified in one evaluation (Slot::step) and never
+// does not depend on what was served before. Guesses are verified in one evaluation (Context::step) and never
 // change what is generated.
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <mutex>
+
 #include "src/base/log.h"
 #include "src/engine/reconfigure.h"
 #include "src/engine/routes.h"
@@ -23,11 +25,25 @@ void route_reconfigure(const RouteContext& context, const os::HttpIncoming& requ
   }
   Tuning& tuning = context.tuning;
   Generator& generator = *context.loaded.generator;
-  std::lock_guard one_at_a_time(tuning.mutex);
+  // Who waited here would hold a thread that requests need.
+  const std::unique_lock one_at_a_time(tuning.mutex, std::try_to_lock);
+  if (!one_at_a_time) {
+    return reply_error(reply, {409,
+                               "reconfigure_error",
+                               "another reconfiguration is under way; send this one again when it has ended",
+                               {}});
+  }
   ServerOptions changed = tuning.options;
   std::vector<std::string> warnings;
   if (MaybeError error = parse_reconfiguration(request.body, changed, warnings)) {
     return reply_error(reply, *error);
+  }
+  if (const int n = http_threads(changed), have = http_threads(context.options); n > have) {
+    return reply_error(
+        reply, invalid_request(fmt::format("Field 'parallel': {} slots need {} HTTP threads, and this server "
+                                           "was started with {}; use at most "
+                                           "{}, or restart it with --threads-http {}",
+                                           changed.parallel, n, have, have - (n - changed.parallel), n)));
   }
   const ContextInfo before = generator.info();
   auto possible = Context::check(*context.loaded.model, changed.context_options(),

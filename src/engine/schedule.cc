@@ -22,6 +22,7 @@ class Purse {
     left_.n_tokens -= n;
     shares_[slot] += n;
   }
+  void leave(int n_tokens) { left_.n_tokens = std::min(left_.n_tokens, n_tokens); }
   int tokens_left() const { return left_.n_tokens; }
   std::vector<int> take() { return std::move(shares_); }
   int share(size_t slot) const { return shares_[slot]; }
@@ -94,6 +95,9 @@ std::vector<int> share_step(std::span<const SlotDemand> slots, const StepBudget&
     if (guesses > 0 && purse.share(slot) == 1 && purse.room(slot, guesses) == guesses) {
       purse.give(slot, guesses);
     }
+  }
+  if (const int given = budget.n_tokens - purse.tokens_left(); given > 0) {
+    purse.leave(std::max(1, budget.n_busy_tokens - given));
   }
   // Prompts, evenly: what one does not need is for the others, in as many rounds as that takes.
   while (purse.tokens_left() > 0) {

@@ -3,6 +3,7 @@
 // Pure.
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -39,11 +40,13 @@ struct StepBudget {
   int n_tokens = 1;  // n_batch
   int n_pages = 0;   // free pages of the cache
   int page_tokens = 1;
+  int n_busy_tokens = std::numeric_limits<int>::max();  // n_ubatch; see below
 };
 
 // How many tokens of each slot's are in the next step; 0 for those that have to wait. Every generating slot has its
 // last token before any has its guesses (all of them or none), and guesses come before prompts, which share
-// what is left evenly. `turn` says whose turn is first where there is not enough for all; let it rise by one from
+// what is left evenly. While anything generates, prompts are given no more than fills the step up to n_busy_tokens
+// (one token where it is full already), so that nobody waits for his next token longer than that takes. `turn` says whose turn is first where there is not enough for all; let it rise by one from
 // step to step.
 std::vector<int> share_step(std::span<const SlotDemand> slots, const StepBudget& budget, int64_t turn);
 

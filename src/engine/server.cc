@@ -88,7 +88,7 @@ base::Result<void> Server::bind() {
   os::HttpServerOptions http;
   http.host = options_.host;
   http.port = options_.port;
-  http.n_threads = std::max(options_.threads_http, options_.parallel + 4);
+  http.n_threads = http_threads(options_);
   http.n_urgent_threads = 4;
   http.urgent = [](std::string_view path) { return is_urgent_route(path); };
   http.limits.max_body_bytes = kMaxBody;

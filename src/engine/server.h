@@ -2,6 +2,7 @@
 // tbq-server without its main: routes over a model that is still loading, ready, or going away. The port
 // answers from the first moment (503 "Loading model"), as llama-server's does.
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -35,6 +36,11 @@ struct Tuning {
   // As asked: there is one attention, and off only means that V may not be quantized. Read without the mutex.
   std::atomic<bool> flash_attn{true};
 };
+
+// HTTP threads of a server started with these options: a client of every slot holds one.
+inline int http_threads(const ServerOptions& options) {
+  return std::max(options.threads_http, options.parallel + 4);
+}
 
 class Server {
  public:

@@ -3,6 +3,7 @@
 // time, also while a step runs.
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -14,8 +15,8 @@ struct ServingTotals {  // since the server started; a reconfiguration does not 
   int64_t prompt_tokens = 0, cached_tokens = 0, predicted_tokens = 0;
   double prompt_s = 0, predicted_s = 0;
   int64_t predicted_steps = 0;  // tokens after each request's first one: what predicted_s was spent on
-  int64_t decodes = 0;          // calls of Context::eval
-  int64_t busy_slots = 0;       // summed over those calls
+  int64_t decodes = 0;          // calls of Context::step
+  int64_t busy_slots = 0;       // those with tokens in it, summed over those calls
   int64_t longest_sequence = 0;
   int64_t drafts = 0, draft_tokens = 0, accepted_tokens = 0;  // speculation
 };
@@ -23,7 +24,7 @@ struct ServingTotals {  // since the server started; a reconfiguration does not 
 struct SlotState {
   bool used = false, processing = false;
   int64_t id_task = 0;  // requests are counted from 0
-  GenerationParams params;
+  std::shared_ptr<const GenerationParams> params = std::make_shared<const GenerationParams>();  // never null
   uint32_t seed = 0;
   int n_tokens = 0;  // rows in the cache
   int n_prompt_processed = 0, n_prompt_cached = 0, n_decoded = 0;

@@ -1,13 +1,16 @@
 #include "src/engine/slot.h"
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "src/base/log.h"
 #include "src/engine/token_probs.h"
 
 namespace engine {
 namespace {
+
+constexpr const char* kDamagedMessage =
+    "the model's logits are not numbers; its weights are damaged, download the model again";
 
 double milliseconds(std::chrono::steady_clock::duration d) {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::microseconds>(d).count()) / 1000;
@@ -51,7 +54,9 @@ int Slot::common_prefix(const Task& task) const {
   return static_cast<int>(n);
 }
 
-void Slot::start(std::shared_ptr<Task> task, const Slot* donor) {
+void Slot::start(std::shared_ptr<Task> task, const Slot* donor, int n_shared) {
+  evaluated_ = 0;
+  n_reused_ = 0;
   task_ = std::move(task);
   const std::vector<int>& prompt = task_->prompt_;
   AR_CHECK(!prompt.empty() && static_cast<int>(prompt.size()) < context_.info().n_ctx,
@@ -67,7 +72,7 @@ void Slot::start(std::shared_ptr<Task> task, const Slot* donor) {
   n_reused_ = common_prefix(*task_);
   if (donor != nullptr) {
     forget();
-    n_reused_ = donor->common_prefix(*task_);
+    n_reused_ = n_shared;
     context_.fork(donor->seq_, seq_, n_reused_);
     cached_.assign(prompt.begin(), prompt.begin() + n_reused_);
   }
@@ -85,12 +90,23 @@ void Slot::start(std::shared_ptr<Task> task, const Slot* donor) {
     SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
     slot = {};
     slot.used = slot.processing = true;
-    slot.id_task = id_task_ = view.n_tasks++;
-    slot.params = task_->params_;
+    slot.id_task = id_task_ = task_->id_ >= 0 ? task_->id_ : view.n_tasks++;
+    slot.params = task_->shared_params_;
     slot.seed = result_.seed;
     slot.n_tokens = slot.n_prompt_cached = n_reused_;
   });
-  task_->put({});  // kStarted
+  if (task_->id_ < 0) {
+    task_->put({});  // kStarted
+  }
+  task_->id_ = id_task_;
+}
+
+std::shared_ptr<Task> Slot::hand_back() {
+  AR_CHECK(prefills(), "a task that has got tokens cannot start again");
+  std::shared_ptr<Task> task = task_;
+  release();
+  forget();
+  return task;
 }
 
 void Slot::forget() {
@@ -99,15 +115,21 @@ void Slot::forget() {
   board_.update([&](ServingBoard::View& view) { view.slots.at(static_cast<size_t>(seq_)).n_tokens = 0; });
 }
 
-SlotDemand Slot::demand() {
+void Slot::prepare() {
+  if (prefills()) {
+    return;
+  }
+  AR_CHECK(!result_.tokens.empty(), "a prompt that was read to its end has given no token");
+  next_.assign(1, result_.tokens.back());
+  const std::span<const int> guessed = guess();
+  next_.insert(next_.end(), guessed.begin(), guessed.end());
+}
+
+SlotDemand Slot::demand() const {
   SlotDemand demand;
   if (prefills()) {
     demand.n_prompt = static_cast<int>(task_->prompt_.size() - evaluated_);
   } else {
-    AR_CHECK(!result_.tokens.empty(), "a prompt that was read to its end has given no token");
-    next_.assign(1, result_.tokens.back());
-    const std::span<const int> guessed = guess();
-    next_.insert(next_.end(), guessed.begin(), guessed.end());
     demand.n_next = static_cast<int>(next_.size());
   }
   demand.tail_rows = rows() % kernels::kPageTokens;
@@ -157,10 +179,11 @@ void Slot::take_prompt_logits(std::span<const float> logits) {
   const std::vector<int>& prompt = task_->prompt_;
   evaluated_ = cached_.size();
   if (const int n = task_->params_.n_prompt_probs; n >= 0 && evaluated_ < prompt.size()) {
-    if (std::ranges::any_of(logits, [](float logit) { return std::isnan(logit); })) {
-      return fail(500, "the model's logits are not numbers; its weights are damaged");
+    std::optional<TokenProbs> probs = token_probs(logits, prompt[evaluated_], n);
+    if (!probs) {
+      return fail(500, kDamagedMessage);
     }
-    result_.prompt_probs.push_back(token_probs(logits, prompt[evaluated_], n));
+    result_.prompt_probs.push_back(*std::move(probs));
   }
   if (evaluated_ < prompt.size()) {
     return;
@@ -195,7 +218,8 @@ void Slot::take_next_logits(int row, std::span<const float> logits) {
 void Slot::settle() {
   const auto n_rows = static_cast<size_t>(context_.length(seq_));
   if (task_ && prefills()) {
-    record(n_rows - piece_begin_);  // a step that failed or was given up keeps the rows it finished
+    // A step that failed or was given up keeps the rows it finished; a failed one may even have lost some.
+    record(n_rows - std::min(n_rows, piece_begin_));
     evaluated_ = cached_.size();
     publish();
   }
@@ -251,9 +275,13 @@ void Slot::accept(int token, std::span<const float> logits) {
   event.text = std::move(step.text);
   event.mid_character = step.mid_character;
   if (task_->params_.n_probs > 0) {
-    result_.probs.push_back(token_probs(logits, token, task_->params_.n_probs));
+    std::optional<TokenProbs> probs = token_probs(logits, token, task_->params_.n_probs);
+    if (!probs) {
+      return fail(500, kDamagedMessage);
+    }
+    event.probs = {*probs};
+    result_.probs.push_back(*std::move(probs));
     token_begins_.push_back(text_begin_);
-    event.probs = {result_.probs.back()};
   }
   text_begin_ += piece.size();
   event.timings = timings();
@@ -301,8 +329,8 @@ void Slot::finish(StopType type, bool truncated) {
   const std::shared_ptr<Task> task = task_;
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kDone;
-  event.result = result_;
   release();  // counted before the client knows
+  event.result = std::exchange(result_, {});
   task->put(std::move(event));
 }
 
@@ -314,6 +342,7 @@ void Slot::fail(int status, std::string message) {
   }
   const std::shared_ptr<Task> task = task_;
   release();
+  result_ = {};  // where memory has run out, some of it is here
   task->fail(status, std::move(message));
 }
 
@@ -359,6 +388,8 @@ Timings Slot::timings() const {
   const bool prompt_done = t.predicted_n > 0 || (task_ && task_->params_.prompt_only && !prefills());
   if (prompt_done) {
     t.prompt_ms = milliseconds(first_token_ - prompt_begin_);
+  } else if (task_) {  // given up before that: what was evaluated has taken its time all the same
+    t.prompt_ms = milliseconds(Clock::now() - prompt_begin_);
   }
   if (t.predicted_n > 0) {
     t.predicted_ms = std::max(0.001, milliseconds(last_token_ - first_token_));

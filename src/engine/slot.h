@@ -31,7 +31,9 @@ inline constexpr const char* kStopMessage = "the server is shutting down";
 class Task {
  public:
   Task(std::vector<int> prompt, GenerationParams params)
-      : prompt_(std::move(prompt)), params_(std::move(params)) {}
+      : prompt_(std::move(prompt)),
+        shared_params_(std::make_shared<const GenerationParams>(std::move(params))),
+        params_(*shared_params_) {}
 
   // The next event; nullopt when none came in time. Nothing follows kDone or kFailed.
   std::optional<GenerationEvent> wait(std::chrono::milliseconds timeout);
@@ -45,11 +47,16 @@ class Task {
   void fail(int status, std::string message);
 
   const std::vector<int> prompt_;
-  const GenerationParams params_;
+  const std::shared_ptr<const GenerationParams> shared_params_;  // the board shows them too
+  const GenerationParams& params_;
   std::atomic<bool> cancelled_{false};
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<GenerationEvent> events_;
+
+  // The engine thread's, for a task that had to give its slot back.
+  int64_t id_ = -1;   // as at its first start; -1: it has had none
+  int n_others_ = 0;  // it starts again once fewer slots than that are busy; 0: it has given nothing back
 };
 
 // One sequence of the context and the task on it. The engine thread's own.
@@ -74,17 +81,22 @@ class Slot {
   // among them: its logits are needed.
   int common_prefix(const Task& task) const;
 
-  // `donor`, if any, has a longer common prefix: its rows are shared.
-  void start(std::shared_ptr<Task> task, const Slot* donor);
+  // `donor`, if any, has a longer common prefix: the first n_shared rows of that are shared.
+  void start(std::shared_ptr<Task> task, const Slot* donor, int n_shared);
+  // Parts from a task that has got nothing but its start yet, rows and all; it can be started again.
+  std::shared_ptr<Task> hand_back();
+  bool works_on(const Task& task) const { return task_.get() == &task; }
   // Ends the task. 503 is for clients that are told to come again, or have gone.
   void fail(int status, std::string message);
   // Gives the rows of an idle slot back.
   void forget();
 
-  // A step of a busy slot: what it could use; the piece of the first n tokens of that; its logits as they come;
-  // then whatever is left to do. The task may have ended by then.
+  // A step of a busy slot: prepare(), then what it could use, which changes when pages are given back elsewhere;
+  // the piece of the first n tokens of that; its logits as they come; then whatever is left to do. The task may
+  // have ended by then.
   bool prefills() const { return evaluated_ < task_->prompt_.size(); }
-  SlotDemand demand();
+  void prepare();
+  SlotDemand demand() const;
   Piece piece(int n);
   void take_logits(int row, std::span<const float> logits);
   // Nothing more of the piece is of use.

@@ -2,15 +2,43 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "src/base/check.h"
 
 namespace engine {
 
-TokenProbs token_probs(std::span<const float> logits, int token, int n_top) {
+std::optional<TokenProbs> token_probs(std::span<const float> logits, int token, int n_top) {
   AR_CHECK(token >= 0 && static_cast<size_t>(token) < logits.size(), "a token outside the logits");
-  const double max = *std::ranges::max_element(logits);
+  const auto better = [&](int a, int b) {
+    const float la = logits[static_cast<size_t>(a)], lb = logits[static_cast<size_t>(b)];
+    return la != lb ? la > lb : a < b;
+  };
+  // One pass for the maximum and the likeliest, a heap with the worst of them on top: an echoed prompt comes here
+  // with every token of it.
+  const auto n = std::min(logits.size(), static_cast<size_t>(std::max(1, n_top)));
+  std::vector<int> top;
+  top.reserve(n);
+  float worst = -std::numeric_limits<float>::infinity();  // of a full heap
+  bool numbers = true;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    numbers &= logits[i] <= std::numeric_limits<float>::max();
+    if (top.size() == n && !(logits[i] > worst)) {
+      continue;  // of equals the earlier one is the better
+    }
+    if (top.size() == n) {
+      std::ranges::pop_heap(top, better);
+      top.pop_back();
+    }
+    top.push_back(static_cast<int>(i));
+    std::ranges::push_heap(top, better);
+    worst = logits[static_cast<size_t>(top.front())];
+  }
+  std::ranges::sort_heap(top, better);
+  const double max = logits[static_cast<size_t>(top.front())];
+  if (!numbers || !std::isfinite(max)) {
+    return std::nullopt;
+  }
   double sum = 0;
   for (const float logit : logits) {
     sum += std::exp(logit - max);
@@ -21,22 +49,8 @@ TokenProbs token_probs(std::span<const float> logits, int token, int n_top) {
   };
   TokenProbs out;
   out.drawn = entry(token);
-  if (n_top == 1) {  // the first of the largest: what the prompts of perplexity ask for, at every token
-    out.top.push_back(entry(static_cast<int>(std::ranges::max_element(logits) - logits.begin())));
-    return out;
-  }
-  if (n_top <= 0) {
-    return out;
-  }
-  std::vector<int> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  const auto n = std::min(logits.size(), static_cast<size_t>(std::max(0, n_top)));
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n), ids.end(), [&](int a, int b) {
-    const float la = logits[static_cast<size_t>(a)], lb = logits[static_cast<size_t>(b)];
-    return la != lb ? la > lb : a < b;
-  });
-  for (size_t i = 0; i < n; ++i) {
-    out.top.push_back(entry(ids[i]));
+  for (size_t i = 0; n_top > 0 && i < top.size(); ++i) {
+    out.top.push_back(entry(top[i]));
   }
   return out;
 }

@@ -47,7 +47,7 @@ TEST_CASE("echo with logprobs: every token of the prompt is judged as the contex
     CHECK(judged["top_logprobs"][0].is_null());
     for (size_t i = 1; i < prompt.size(); ++i) {
       const auto row = std::span(logits).subspan((i - 1) * n_vocab, n_vocab);
-      const engine::TokenProbs want = engine::token_probs(row, prompt[i], 1);
+      const engine::TokenProbs want = *engine::token_probs(row, prompt[i], 1);
       CAPTURE(i);
       CHECK(judged["token_logprobs"][i].get<float>() == want.drawn.logprob);
       const Json& top = judged["top_logprobs"][i];
@@ -106,6 +106,9 @@ TEST_CASE("echo: the text as it was sent, offsets into it, and nothing more with
       rig.json("/v1/completions", Json{{"prompt", {"a b", "c"}}, {"max_tokens", 0}, {"echo", true}}.dump());
   CHECK(two["choices"][0]["text"] == "a b");
   CHECK(two["choices"][1]["text"] == "c");
+  for (const Json& prompt : {Json{{"prompt_string", text}}, Json::array({Json{{"prompt_string", text}}})}) {
+    CHECK(choice(rig, {{"prompt", prompt}, {"max_tokens", 0}, {"echo", true}})["text"] == text);
+  }
 }
 
 TEST_CASE("echo in a stream comes first; what cannot be is a 400 that says so") {

@@ -52,7 +52,9 @@ TEST_CASE("slots: an unused one says little, one at work says how far it is") {
   engine::ServingBoard::View view;
   view.slots.assign(2, {});
   view.slots[1].used = view.slots[1].processing = true;
-  view.slots[1].params.n_predict = 10;
+  engine::GenerationParams params;
+  params.n_predict = 10;
+  view.slots[1].params = std::make_shared<const engine::GenerationParams>(params);
   view.slots[1].n_decoded = 4;
   view.slots[1].n_tokens = 34;
   view.slots[1].n_prompt_processed = 30;

@@ -350,15 +350,21 @@ TEST_CASE("POST /reconfigure: what /props says, what is refused, and answers lik
   CHECK(!rig.lost);
 }
 
-TEST_CASE("POST /reconfigure: several at once take turns, and requests in between are answered or told 503") {
+TEST_CASE(
+    "POST /reconfigure: one at a time, others are told 409, and requests in between are answered or told "
+    "503") {
   HttpRig rig;
-  std::atomic<int> n_odd = 0;
+  std::atomic<int> n_odd = 0, n_done = 0;
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       const auto response =
           rig.change(fmt::format(R"({{"ctx_size":{},"n_ubatch":{}}})", 512 + 256 * i, 16 + i));
       const Json json = Json::parse(response.body);
+      if (response.status == 409) {
+        return;
+      }
+      ++n_done;
       n_odd += response.status != 200 || json["tbq"]["n_ctx"] != 512 + 256 * i ||
                json["tbq"]["n_ubatch"] != 16 + i;
     });
@@ -373,7 +379,16 @@ TEST_CASE("POST /reconfigure: several at once take turns, and requests in betwee
     thread.join();
   }
   CHECK(n_odd == 0);
+  CHECK(n_done >= 1);
   CHECK(rig.send("POST", "/completion", R"({"prompt":"a","n_predict":1})").status == 200);
+}
+
+TEST_CASE("POST /reconfigure: no more slots than there are HTTP threads for their clients") {
+  HttpRig rig([](engine::ServerOptions& o) { o.threads_http = 8; });
+  const auto refused = rig.change(R"({"parallel":5})");
+  CHECK(refused.status == 400);
+  CHECK(refused.body.find("--threads-http 9") != std::string::npos);
+  CHECK(rig.change(R"({"parallel":4})").status == 200);
 }
 
 TEST_CASE("--no-reconfigure: not advertised, and refused") {

@@ -96,6 +96,18 @@ TEST_CASE("a step with too few tokens for all: turns go round") {
   CHECK(total[2] >= 20);
 }
 
+TEST_CASE("a step: prompts fill one ubatch while somebody generates, a whole batch else") {
+  const auto share = [](const std::vector<SlotDemand>& slots) {
+    StepBudget budget{2048, 1000, kPage};
+    budget.n_busy_tokens = 64;
+    return engine::share_step(slots, budget, 0);
+  };
+  CHECK(share({next(1), prompt(5000)}) == Shares{1, 63});
+  CHECK(share({next(9), prompt(5000), prompt(5000)}) == Shares{9, 28, 27});
+  CHECK(share({next(80), prompt(5000)}) == Shares{80, 1});
+  CHECK(share({prompt(5000)}) == Shares{2048});
+}
+
 TEST_CASE("a step takes no more pages than there are") {
   SlotDemand tail = next(1);
   tail.tail_rows = 100;

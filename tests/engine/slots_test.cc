@@ -9,6 +9,7 @@
 #include "src/engine/generation.h"
 #include "tests/engine/fixtures.h"
 #include "tests/engine/server_rig.h"
+#include "tests/little_memory.h"
 
 using base::Json;
 using engine::GenerationEvent;
@@ -101,6 +102,20 @@ struct Rig {
     std::vector<int> prompt(static_cast<size_t>(prompt_tokens), 300);
     prompt[0] = first;
     return generator->submit(std::move(prompt), params);
+  }
+
+  // Whether the first slot is still busy after that time at most.
+  bool busy_within(std::chrono::seconds timeout) {
+    const auto end = std::chrono::steady_clock::now() + timeout;
+    bool busy = true;
+    while (busy && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      try {
+        busy = generator->view().slots[0].processing;
+      } catch (const std::bad_alloc&) {  // this thread may find nothing left either
+      }
+    }
+    return busy;
   }
 
   std::shared_ptr<const engine::Model> model;
@@ -301,6 +316,82 @@ TEST_CASE("one cache for all: idle slots give way, then the youngest request, an
   CHECK(n_whole >= 1);
   CHECK(n_failed >= 1);
   CHECK(finish(*rig.submit(5, 300)).result.tokens == alone);
+}
+
+TEST_CASE("a newcomer that shares the prompt of a running request does not end it, nor itself") {
+  // Two pages, both the elder's: half of the second is like the newcomer's, but a copy of it has no room.
+  Rig rig(options(2, 256, true));
+  const auto submit = [&](int n, int n_predict, int last) {
+    engine::GenerationParams params;
+    params.sampling.temperature = 0;
+    params.sampling.ignore_eos = true;
+    params.n_predict = n_predict;
+    std::vector<int> prompt(static_cast<size_t>(n), 300);
+    prompt.back() = last;
+    return rig.generator->submit(std::move(prompt), params);
+  };
+  const std::vector<int> alone = finish(*submit(151, 5, 302)).result.tokens;
+  finish(*submit(200, 1, 303));
+  auto elder = submit(150, -1, 301);
+  await(*elder, GenerationEvent::Kind::kToken);
+  auto newcomer = submit(151, 5, 302);
+  const GenerationEvent whole = finish(*elder);
+  REQUIRE_MESSAGE(whole.kind == GenerationEvent::Kind::kDone, whole.message);
+  CHECK(whole.result.tokens_cached == 255);
+  const GenerationEvent later = finish(*newcomer);
+  REQUIRE_MESSAGE(later.kind == GenerationEvent::Kind::kDone, later.message);
+  CHECK(later.result.tokens == alone);
+}
+
+TEST_CASE(
+    "a request that has said nothing yet waits for those that outgrow the cache, and nobody overtakes it") {
+  Rig rig(options(4, 512, true));
+  const std::vector<int> alone = finish(*rig.submit(5, 300, -1, 302)).result.tokens;
+  auto elder = rig.submit(-1, 100, -1, 301);
+  await(*elder, GenerationEvent::Kind::kToken);
+  auto long_prompt = rig.submit(5, 480, -1, 302);  // its pages and the elder's are more than there are
+  auto last = rig.submit(5, 300, -1, 302);
+  const GenerationEvent whole = finish(*elder), second = finish(*long_prompt), third = finish(*last);
+  REQUIRE_MESSAGE(whole.kind == GenerationEvent::Kind::kDone, whole.message);
+  CHECK(whole.result.tokens_cached == 511);
+  REQUIRE_MESSAGE(second.kind == GenerationEvent::Kind::kDone, second.message);
+  CHECK(second.result.n_prompt == 480);
+  REQUIRE_MESSAGE(third.kind == GenerationEvent::Kind::kDone, third.message);
+  CHECK(third.result.tokens == alone);
+  CHECK(rig.generator->view().n_waiting == 0);
+  CHECK(rig.generator->view().n_tasks == 4);  // one that starts again is the same task
+}
+
+TEST_CASE("memory that runs out in a step ends the requests, not the server") {
+  Rig rig(options(1, kLong, false));
+  const std::vector<int> expected = finish(*rig.submit(5)).result.tokens;
+  engine::GenerationParams params;
+  params.sampling.temperature = 0;
+  params.sampling.ignore_eos = true;
+  params.n_probs = rig.tokenizer->n_vocab();  // nobody fetches them
+  auto greedy = rig.generator->submit({300, 300, 300}, params);
+  await(*greedy, GenerationEvent::Kind::kToken);
+  {
+    const fixtures::LittleMemory little(16 << 20);
+    CHECK(rig.busy_within(std::chrono::seconds(60)) == false);
+  }
+  const GenerationEvent end = finish(*greedy);
+  CHECK(end.kind == GenerationEvent::Kind::kFailed);
+  CHECK(end.status == 500);
+  CHECK(finish(*rig.submit(5)).result.tokens == expected);
+}
+
+TEST_CASE("prompt tokens of a request that is given up have taken time") {
+  Rig rig(options(1, kLong, false));
+  auto given_up = rig.submit(-1, 4000);
+  while (rig.generator->view().slots[0].n_prompt_processed == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  given_up->cancel();
+  CHECK(finish(*given_up).status == 503);
+  const engine::ServingTotals totals = rig.generator->view().totals;
+  CHECK(totals.prompt_tokens > 0);
+  CHECK(totals.prompt_s > 0);
 }
 
 TEST_CASE("stop() ends every task, running and waiting") {
