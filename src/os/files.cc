@@ -106,7 +106,8 @@ base::Result<std::string> read_head(const std::string& path, uint64_t max_bytes)
 }
 
 base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes) {
-  auto content = read_head(path, max_bytes + 1);
+  auto content =
+      read_head(path, std::max(max_bytes, max_bytes + 1));  // one more tells a file that is too large
   if (content && content->size() > max_bytes) {
     return base::error(path, fmt::format("is larger than {} bytes", max_bytes),
                        "check that it is the right file");

@@ -171,7 +171,7 @@ class Measurement {
     record_.perplexity = std::move(measured.record);
     record_.metrics.values.merge(measured.values);
     if (refused && perplexity_decides(study_.objective)) {
-      if (!losses->for_good) {  // of this configuration: the next may do
+      if (!losses->for_good || study_.space.find("binary") != nullptr) {  // the next configuration's may do
         return fail(Status::kRunCrash, "perplexity probe: " + losses->unsupported);
       }
       record_.server_lost = losses->unsupported + "; the objective or a limit needs the perplexity";

@@ -46,11 +46,13 @@ PerplexityMeasured perplexity_record(const ProbeOptions& probes, const probes::P
             {"not_compared", nullptr},
             {"text_hash", losses.text_hash}};
   if (is_default || reference == nullptr) {
-    base::Json &nll = record["nll"] = base::Json::array(), &top = record["top"] = base::Json::array();
+    base::Json nll = base::Json::array(), top = base::Json::array();
     for (const probes::TokenLoss& loss : losses.losses) {
       nll.push_back(rounded(loss.nll));
       top.push_back(loss.top);
     }
+    record["nll"] = std::move(nll);
+    record["top"] = std::move(top);
   }
   measured.values["ppl"] = ppl;
   if (is_default) {
