@@ -401,7 +401,8 @@ TEST_CASE("the user's stop while a server is waited for is the user's stop") {
 
 TEST_CASE("one trial without losses says nothing of the next, unless the server never gives any") {
   const base::Json given = {{"ppl", 8.0}}, never = {{"unsupported", "no such route"}, {"for_good", true}},
-                   once = {{"unsupported", "HTTP 503"}, {"for_good", false}};
+                   once = {{"unsupported", "HTTP 503"}, {"for_good", false}},
+                   older = {{"unsupported", "of an older journal"}};
   using Told = std::pair<bool, bool>;
   auto told = [](std::map<int, base::Json> perplexity) {
     Fixture f;
@@ -415,5 +416,5 @@ TEST_CASE("one trial without losses says nothing of the next, unless the server 
   CHECK(told({{1, given}, {2, never}, {3, once}}).back() == Told(false, true));
   CHECK(told({{1, once}, {2, once}, {3, once}}).back() == Told(false, false));
   CHECK(told({{1, never}}).back() == Told(true, false));
-  CHECK(told({{1, {{"unsupported", "of an older journal"}}}}).back() == Told(true, false));
+  CHECK(told({{1, older}}).back() == Told(true, false));
 }

@@ -484,10 +484,12 @@ TEST_CASE("a tab is called a tab") {
   // Where YAML has them, they stay.
   text = kMinimal;
   good(text.replace(text.find("study: s\n"), 9, "study: s\t# a note\n\t\n\t# another\n"));
-  text = kMinimal;
-  std::string folded = "study: >-\n  s\n  \tt\n";  // a text block: the spaces are its indentation
-  CHECK_EQ(good(text.replace(text.find("study: s\n"), 9, folded)).name, "s\n\tt");
-  YamlTree list = parse_yaml("values: [1,\n\t2,\n\t3]\n", "f");  // within brackets nothing is indented
+  // Behind the spaces of a text block's line, and within brackets, where nothing is indented.
+  const study::YamlTree block = study::parse_yaml("study: |\n  s\n  \tt\n", "b");
+  CHECK(block.errors.empty());
+  REQUIRE(block.root.find("study") != nullptr);
+  CHECK_EQ(block.root.find("study")->text, "s\n\tt\n");
+  const study::YamlTree list = study::parse_yaml("values: [1,\n\t2,\n\t3]\n", "f");
   CHECK(list.errors.empty());
   REQUIRE(list.root.find("values") != nullptr);
   CHECK_EQ(list.root.find("values")->items.size(), 3);

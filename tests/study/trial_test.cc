@@ -393,6 +393,7 @@ TEST_CASE("a foreign server that cannot be measured lives on, and gets back what
   REQUIRE_NE(port, std::string::npos);
 
   Bench guest;
+  guest.study.model.clear();
   guest.study.space.axes.pop_back();
   guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
   guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
