@@ -68,11 +68,20 @@ int most_likely(const Json* alternatives) {
   return best == nullptr ? -1 : name_of(*best);
 }
 
-base::Error refusal(std::string why) {
-  return base::error("/v1/completions", "this server gives no prompt log-probabilities: " + std::move(why));
+EchoedPrompt refusal(std::string why, bool for_good) {
+  EchoedPrompt refused;
+  refused.refused = "this server gives no prompt log-probabilities: " + std::move(why);
+  refused.for_good = for_good;
+  return refused;
 }
 
-// One prompt: text, or token ids. An Error with an HTTP fault is the server's; any other is a refusal().
+// A server that cannot says so: a bad request, no such route, not implemented. The others are a server's that is busy
+// or broken now.
+bool says_it_cannot(int status) {
+  return status == 501 || (status >= 400 && status < 500 && status != 408 && status != 429);
+}
+
+// One prompt: text, or token ids. Errors: the server is dead or hung.
 base::Result<EchoedPrompt> ask(const Endpoint& endpoint, const Json& prompt) {
   Json body = {{"prompt", prompt}, {"max_tokens", 1}, {"echo", true}, {"logprobs", 1}, {"temperature", 0}};
   if (!endpoint.model.empty()) {
@@ -87,17 +96,14 @@ base::Result<EchoedPrompt> ask(const Endpoint& endpoint, const Json& prompt) {
     return response.failure();
   }
   if (response->status != 200) {
-    return refusal(fmt::format("HTTP {}: {}", response->status, response->body.substr(0, 200)));
+    return refusal(fmt::format("HTTP {}: {}", response->status, response->body.substr(0, 200)),
+                   says_it_cannot(response->status));
   }
   auto answer = base::parse_json(response->body, request.url);
   if (!answer) {
-    return refusal("the answer is no JSON");
+    return refusal("the answer is no JSON", false);
   }
   return read_echo(*answer);
-}
-
-bool refuses(const base::Error& error) {
-  return error.what.starts_with("this server gives no prompt");
 }
 
 // Token ids; nullopt where the server has no such route.
@@ -170,7 +176,7 @@ base::Result<std::vector<Json>> prompts_of(const Endpoint& endpoint, const Promp
 
 }  // namespace
 
-base::Result<EchoedPrompt> read_echo(const Json& answer) {
+EchoedPrompt read_echo(const Json& answer) {
   const Json* choices = member(answer, "choices");
   const Json* logprobs = choices != nullptr && choices->is_array() && !choices->empty()
                              ? member(choices->front(), "logprobs")
@@ -180,7 +186,7 @@ base::Result<EchoedPrompt> read_echo(const Json& answer) {
   const Json* tops = logprobs == nullptr ? nullptr : member(*logprobs, "top_logprobs");
   if (tokens == nullptr || !tokens->is_array() || values == nullptr || !values->is_array() ||
       tokens->size() != values->size()) {
-    return refusal("the answer has no logprobs.tokens and logprobs.token_logprobs");
+    return refusal("the answer has no logprobs.tokens and logprobs.token_logprobs", true);
   }
   // The generated token, which nobody asked for, comes last.
   size_t prompt_tokens = tokens->size() > 0 ? tokens->size() - 1 : 0;
@@ -188,11 +194,12 @@ base::Result<EchoedPrompt> read_echo(const Json& answer) {
     prompt_tokens = std::min(tokens->size(), base::json_get<size_t>(*usage, "prompt_tokens", prompt_tokens));
     if (base::json_get<size_t>(*usage, "prompt_tokens", 0) > tokens->size()) {
       return refusal(fmt::format("{} of the prompt's {} tokens are in the answer", tokens->size(),
-                                 base::json_get<size_t>(*usage, "prompt_tokens", 0)));
+                                 base::json_get<size_t>(*usage, "prompt_tokens", 0)),
+                     true);
     }
   }
   if (prompt_tokens < 2) {
-    return refusal("the answer holds generated tokens alone");
+    return refusal("the answer holds generated tokens alone", true);
   }
   EchoedPrompt echo;
   for (size_t i = 0; i < prompt_tokens; ++i) {
@@ -202,11 +209,11 @@ base::Result<EchoedPrompt> read_echo(const Json& answer) {
     if (value.is_number()) {
       loss.nll = -value.get<double>();
       if (!(loss.nll <= kMaxNll)) {
-        return refusal(fmt::format("token {} has a log-probability of {}", i, -loss.nll));
+        return refusal(fmt::format("token {} has a log-probability of {}", i, -loss.nll), false);
       }
       loss.nll = std::max(0.0, loss.nll);  // a rounding above 0
     } else if (i > 0) {
-      return refusal(fmt::format("token {} of the prompt has none", i));
+      return refusal(fmt::format("token {} of the prompt has none", i), false);
     }
     bool listed = tops != nullptr && tops->is_array() && tops->size() == tokens->size();
     loss.top = listed ? most_likely(&(*tops)[i]) : -1;
@@ -248,17 +255,20 @@ base::Result<PromptLosses> run_prompt_losses(const Endpoint& endpoint, const Pro
   PromptLosses result;
   if (prompts->empty()) {
     result.unsupported = fmt::format("the corpus is shorter than one chunk of {} tokens", options.n_ctx);
+    result.for_good = true;
     return result;
   }
   uint64_t hash = kFnvOffset;
   for (const Json& prompt : *prompts) {
     auto echo = ask(endpoint, prompt);
-    if (!echo && !refuses(echo.failure())) {
+    if (!echo) {
       return echo.failure();
     }
-    if (!echo) {
+    if (!echo->refused.empty()) {
+      bool first = result.chunks == 0;
       result = {};
-      result.unsupported = echo.failure().what;
+      result.unsupported = echo->refused;
+      result.for_good = first && echo->for_good;
       return result;
     }
     for (size_t i = 0; i < echo->tokens.size(); ++i) {
@@ -275,10 +285,10 @@ base::Result<PromptLosses> run_prompt_losses(const Endpoint& endpoint, const Pro
 
 base::Result<std::string> refuses_prompt_losses(const Endpoint& endpoint) {
   auto echo = ask(endpoint, "The capital of France is Paris.");
-  if (!echo && !refuses(echo.failure())) {
+  if (!echo) {
     return echo.failure();
   }
-  return echo ? std::string() : echo.failure().what;
+  return echo->for_good ? echo->refused : std::string();
 }
 
 }  // namespace probes

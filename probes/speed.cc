@@ -205,9 +205,11 @@ base::Result<SpeedResult> run_speed(const Endpoint& endpoint, const SpeedOptions
   auto sentences = static_cast<int>(std::count(sized->begin(), sized->end(), '.')) - 1;
   std::vector<SpeedSample> samples;
   SpeedSample first;
-  int retaken = 0;
+  int impossible = 0, bursts = 0, faulty = 0;  // samples given up, by why; each with a limit of its own
+  double given_up_ms = 0;
   bool believed = false;  // a sample was good
   for (int i = 0; i < options.warmups + options.repeats; ++i) {
+    const int retaken = impossible + bursts + faulty;
     bool known = options.keep_prompt && (i > 0 || retaken > 0);
     std::string prompt = prompt_of(sentences, options.keep_prompt ? nonce : fresh_nonce());
     if (!endpoint.native) {
@@ -232,12 +234,16 @@ base::Result<SpeedResult> run_speed(const Endpoint& endpoint, const SpeedOptions
     // it takes once the server has shown that it can be believed. One whose numbers are impossible every time is not
     // given a better one. Likewise where pages had to be read.
     Doubt why = too_short(sample, options) ? Doubt{} : doubt(sample, options);
+    const bool host = sample.faults == 0 && why.host;
     int limit = options.repeats;
-    if (sample.faults == 0 && why.host) {
+    if (host) {
       limit = believed ? kMostRetaken * limit : std::max(limit, kFewestRetaken);
     }
-    if (retaken < limit && (sample.faults > 0 || !why.why.empty())) {
-      ++retaken;
+    int& given_up = sample.faults > 0 ? faulty : host ? bursts : impossible;
+    if (given_up < limit && given_up_ms < options.retake_s * 1000 &&
+        (sample.faults > 0 || !why.why.empty())) {
+      ++given_up;
+      given_up_ms += std::max(0.0, sample.total_ms);
       --i;
       continue;
     }
@@ -245,7 +251,7 @@ base::Result<SpeedResult> run_speed(const Endpoint& endpoint, const SpeedOptions
     samples.push_back(std::move(sample));
   }
   SpeedResult result = score_speed(samples, options);
-  result.retaken = retaken;
+  result.retaken = impossible + bursts + faulty;
   if (options.keep_prompt) {
     // The one request that read the whole prompt, warm-up or not.
     result.prefill_tps = first.prefill_tps;

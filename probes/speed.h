@@ -20,6 +20,9 @@ struct SpeedOptions {
   // True: one prompt for all samples, which the server may keep once it has read it. Only the first request then
   // says anything about prefill.
   bool keep_prompt = false;
+  // Samples are measured again only until so much time has gone into those given up. (At one token a second a busy
+  // host's share of ten for each would take hours.)
+  double retake_s = 120;
   // A counter that grows with each major fault or refault that could slow the server; null = unknown. A sample
   // during which it grew is measured again.
   std::function<uint64_t()> faults;

@@ -110,9 +110,9 @@ class GuardedChild {
 // whose pids say nothing here.
 int kill_leftovers();
 
-// The guard's own program: main() calls it when argv[1] is kGuardCommand.
+// The guard's own program: main() calls it when argv[1] is kGuardCommand. `host`: see MemorySampler.
 inline constexpr const char* kGuardCommand = "__guard";
-int guard_main(int argc, char** argv);
+int guard_main(int argc, char** argv, const std::string& host = "/proc");
 
 // A short helper command run to its end (no guard), output captured; for `BINARY --help` and git. Killed at
 // timeout_s.

@@ -75,7 +75,7 @@ const char* write_advice(int errno_value) {
 
 }  // namespace
 
-base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes) {
+base::Result<std::string> read_head(const std::string& path, uint64_t max_bytes) {
   Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) {
     return base::sys_error(path, "cannot be opened", errno, errno == ENOENT ? "check the path" : "");
@@ -89,8 +89,8 @@ base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes)
     content.reserve(static_cast<size_t>(std::min<uint64_t>(static_cast<uint64_t>(info.st_size), max_bytes)));
   }
   char buffer[1 << 16];
-  for (;;) {
-    ssize_t n = ::read(file.fd, buffer, sizeof buffer);
+  while (content.size() < max_bytes) {
+    ssize_t n = ::read(file.fd, buffer, std::min<uint64_t>(sizeof buffer, max_bytes - content.size()));
     if (n < 0 && errno == EINTR) {
       continue;
     }
@@ -98,14 +98,21 @@ base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes)
       return base::sys_error(path, "cannot be read", errno);
     }
     if (n == 0) {
-      return content;
-    }
-    if (content.size() + static_cast<size_t>(n) > max_bytes) {
-      return base::error(path, fmt::format("is larger than {} bytes", max_bytes),
-                         "check that it is the right file");
+      break;
     }
     content.append(buffer, static_cast<size_t>(n));
   }
+  return content;
+}
+
+base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes) {
+  auto content =
+      read_head(path, std::max(max_bytes, max_bytes + 1));  // one more tells a file that is too large
+  if (content && content->size() > max_bytes) {
+    return base::error(path, fmt::format("is larger than {} bytes", max_bytes),
+                       "check that it is the right file");
+  }
+  return content;
 }
 
 base::Result<void> make_directories(const std::string& path) {

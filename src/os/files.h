@@ -11,6 +11,8 @@ namespace os {
 
 // The whole file; an Error when it is missing, unreadable or larger than max_bytes.
 base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes = 1ULL << 30);
+// Its first max_bytes at most, and no more memory than they take.
+base::Result<std::string> read_head(const std::string& path, uint64_t max_bytes);
 base::Result<void> make_directories(const std::string& path);
 bool file_exists(const std::string& path);
 // The last max_bytes of a file, "" when it cannot be read.

@@ -63,6 +63,7 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 
 class Guard {
  public:
+  explicit Guard(const std::string& host) : sampler_(self_, host) {}
   int run();
 
  private:
@@ -89,7 +90,7 @@ class Guard {
   Clock::time_point next_step_ = Clock::time_point::max();  // of stop_
   Clock::duration kill_pause_ = std::chrono::milliseconds(1);
   Clock::time_point next_sample_{};
-  MemorySampler sampler_{self_};
+  MemorySampler sampler_;
   MemoryJudge judge_{WatchLimits{}};
   MemorySample first_;  // of the trace
   MemoryTrace trace_;
@@ -403,7 +404,7 @@ int Guard::run() {
 }  // namespace
 }  // namespace guard
 
-int guard_main(int argc, char** argv) {
+int guard_main(int argc, char** argv, const std::string& host) {
   int type = 0;
   socklen_t length = sizeof type;
   if (argc != 2 || std::strcmp(argv[1], kGuardCommand) != 0 ||
@@ -412,7 +413,7 @@ int guard_main(int argc, char** argv) {
                kGuardCommand);
     return 2;
   }
-  return guard::Guard().run();
+  return guard::Guard(host).run();
 }
 
 }  // namespace os

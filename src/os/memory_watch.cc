@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
-#include <utility>
 
 #include "src/os/proc.h"
 
@@ -30,16 +29,6 @@ uint64_t grown(uint64_t now, uint64_t before) {
   return now - std::min(before, now);  // a process that nobody waited for takes its faults along
 }
 
-std::string& host_directory() {
-  static std::string directory;  // empty: /proc
-  return directory;
-}
-
-std::string recorded(const char* name) {
-  std::ifstream file(host_directory() + "/" + name);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 uint64_t pages_to_bytes(uint64_t pages) {
   static const auto kPage = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   return pages * kPage;
@@ -47,16 +36,17 @@ uint64_t pages_to_bytes(uint64_t pages) {
 
 }  // namespace
 
-void read_host_from(std::string directory) {
-  host_directory() = std::move(directory);
-}
-
 uint64_t headroom_of(uint64_t available, uint64_t evictable, uint64_t file_lru) {
   return available - std::min({evictable, file_lru, available});
 }
 
 uint64_t evictable_of_tree(uint64_t sum, uint64_t largest, uint64_t counted_twice) {
   return std::max(largest, sum - std::min(sum, counted_twice));
+}
+
+std::string MemorySampler::recorded(const char* name) const {
+  std::ifstream file(host_ + "/" + name);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 MemorySample MemorySampler::take() {
@@ -69,7 +59,7 @@ MemorySample MemorySampler::take() {
     const double cost = seconds_of(CLOCK_THREAD_CPUTIME_ID) - cpu_before;
     next_walk_s_ = sample.t_s + std::max(kWalkEveryS, cost / kWalkShare);
   }
-  const bool real = host_directory().empty();
+  const bool real = host_ == "/proc";
   const MemInfo memory = real ? read_meminfo() : parse_meminfo(recorded("meminfo")).value_or(MemInfo{});
   const VmCounters counters = real ? read_vm_counters() : parse_vmstat(recorded("vmstat"));
   const MemoryPressure pressure =

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/os/child.h"
@@ -22,10 +23,6 @@ struct MemorySample {
   uint64_t psi_full_us = 0;                                                  // since boot
 };
 
-// From now on the host's counters (meminfo, vmstat, pressure/memory) are read below this directory instead of /proc:
-// a recorded host, for tests of the whole watch. The processes are the real ones still.
-void read_host_from(std::string directory);
-
 // The file pages of a tree that the kernel may drop: what its processes count of them, together, less what is surely
 // counted more than once (workers that map the same weights; counted_twice() in os/proc.h), but all of the largest.
 uint64_t evictable_of_tree(uint64_t sum, uint64_t largest, uint64_t counted_twice);
@@ -38,13 +35,18 @@ uint64_t headroom_of(uint64_t available, uint64_t evictable, uint64_t file_lru);
 // descendants are, and what several of them map alike, is looked up once a second at most, and never for more than 0.3% of a core.
 class MemorySampler {
  public:
-  explicit MemorySampler(pid_t root) : root_(root) {}
+  // `host`: where the host's counters (meminfo, vmstat, pressure/memory) are read; elsewhere than in /proc it is a
+  // recorded host, for tests of the whole watch. The processes are the real ones always.
+  explicit MemorySampler(pid_t root, std::string host = "/proc") : root_(root), host_(std::move(host)) {}
   MemorySample take();
   void look_again() { next_walk_s_ = 0; }  // the tree has changed
   double mean_us() const { return taken_ == 0 ? 0 : cpu_us_ / taken_; }
 
  private:
+  std::string recorded(const char* name) const;
+
   pid_t root_;
+  std::string host_;
   std::vector<pid_t> tree_;
   double next_walk_s_ = 0;
   uint64_t counted_twice_ = 0;  // bytes, at the last walk

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <set>
 
+#include "src/base/stats.h"
+
 namespace report {
 namespace {
 
@@ -73,6 +75,10 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.memory = part(end, "memory");
   row.curve_anomaly = base::json_get<std::string>(part(end, "curve"), "anomaly", "");
   row.perplexity = part(end, "perplexity");
+  if (row.perplexity.is_object()) {  // the losses of all tokens: of no use in a report
+    row.perplexity.erase("nll");
+    row.perplexity.erase("top");
+  }
   row.drift = base::json_get<double>(end, "drift", 1);
   row.noise = base::json_get<double>(end, "noise", 0);
   row.disturbed = base::json_get<int>(part(end, "speed"), "disturbed", 0);
@@ -122,12 +128,6 @@ std::optional<double> Row::typical(const std::string& name) const {
 
 namespace {
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  size_t n = values.size();
-  return (values[(n - 1) / 2] + values[n / 2]) / 2;
-}
-
 // Row::medians and launches of every row among the trials.
 void pool_launches(Digest& digest) {
   struct Launches {
@@ -156,7 +156,7 @@ void pool_launches(Digest& digest) {
     }
     row.launches = found->second.n;
     for (const auto& [name, values] : found->second.values) {
-      row.medians[name] = median(values);
+      row.medians[name] = base::median(values);
     }
   }
 }

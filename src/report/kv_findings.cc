@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "src/base/stats.h"
 #include "src/report/findings.h"
 #include "src/report/sections.h"
 
@@ -58,12 +59,6 @@ bool same_others(const Digest& digest, const Row& a, const Row& b, bool any_cont
     }
   }
   return true;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  size_t n = values.size();
-  return n == 0 ? NAN : (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 // What one axis did by itself: decode with this value, all others at their default, over the default's.
@@ -178,7 +173,7 @@ PairSummary summarize(const Digest& digest, const Pair& pair) {
         break;
       }
     }
-    double peer = !peers.empty() ? median(peers) : expected_decode(digest, row).value_or(NAN);
+    double peer = !peers.empty() ? base::median(peers) : expected_decode(digest, row).value_or(NAN);
     if (std::isfinite(peer) && peer > 0) {
       summary.against_pairs.push_back(*decode / peer);
       summary.decode = *decode;
@@ -201,8 +196,8 @@ std::string trials_text(const std::set<int>& trials) {
 }
 
 void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary, std::vector<Finding>& out) {
-  double ratio = median(summary.ratios);
-  double slow = median(summary.against_pairs);
+  double ratio = base::median(summary.ratios);
+  double slow = base::median(summary.against_pairs);
   // One noisy launch is no anomaly.
   if (std::isfinite(slow) && slow <= std::min(kSlow, 1 - 4 * summary.noise)) {
     bool mixed = pair.first != pair.second && !pair.first.empty() && !pair.second.empty();
@@ -262,7 +257,7 @@ std::optional<double> expected_decode(const Digest& digest, const Row& row) {
       }
     }
     if (!speeds.empty()) {
-      return median(speeds);
+      return base::median(speeds);
     }
   }
   double expected = *baseline->typical("decode_tps");

@@ -91,6 +91,7 @@ Instance::Change Instance::reconfigure(const search::Config& to) {
     change.why = health ? "/health: " + message_of(*health) : health.failure().to_string();
     return change;
   }
+  change.served = true;
   if (server_.child != nullptr && !first_trace_taken_) {
     first_trace_ = server_.child->memory();
     first_trace_taken_ = true;

@@ -30,6 +30,7 @@ class Instance {
       kInterrupted,  // the user stops the run
     } result = kImpossible;
     std::string why;
+    bool served = false;                     // it was healthy before it was asked
     double reconfigure_s = 0, warmup_s = 0;  // of kDone: until it is changed, and until one real token came
   };
   // Health, POST /reconfigure, one real token, read-back of /props compared with `to`. Begins a new memory trace

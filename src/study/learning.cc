@@ -68,12 +68,18 @@ void Loop::learn_losses(const EndedTrial& trial) {
   }
   std::string why = base::json_get<std::string>(*trial.perplexity, "unsupported", "");
   if (!why.empty()) {
-    no_losses_ = study_.space.find("binary") == nullptr;  // another binary may give them
-    if (!told_no_losses_ &&
-        study_.backend.kind != BackendKind::kLlamaServer) {  // of that one it was said before
+    // Another binary may give them, and so may a server that gave them before, or says nothing of all time.
+    no_losses_ = no_losses_ || (study_.space.find("binary") == nullptr && !losses_given_ &&
+                                base::json_get<bool>(*trial.perplexity, "for_good", true));
+    if (!base::json_get<bool>(*trial.perplexity, "for_good", true)) {
+      observer_.note(fmt::format("trial {} has no perplexity: {}", trial.trial_id, why));
+    } else if (!told_no_losses_ &&
+               study_.backend.kind != BackendKind::kLlamaServer) {  // of that one it was said before
       observer_.note("perplexity is not measured: " + why);
+      told_no_losses_ = true;
     }
-    told_no_losses_ = true;
+  } else {
+    losses_given_ = losses_given_ || trial.perplexity->contains("ppl");
   }
   if (default_losses_) {
     losses_by_key_.clear();
@@ -157,7 +163,9 @@ bool Loop::learn(const EndedTrial& trial) {
       if (is_reference(study_, *trial.metrics)) {
         references_.push_back(*trial.metrics);
       }
-      if (!trial.numerics_key.empty() && !trial.cited && !numerics_.contains(trial.numerics_key)) {
+      bool once = trial.perplexity != nullptr && trial.perplexity->is_object() &&
+                  !base::json_get<bool>(*trial.perplexity, "for_good", true);  // the next may have them
+      if (!trial.numerics_key.empty() && !trial.cited && !once && !numerics_.contains(trial.numerics_key)) {
         NumericsResult& known = numerics_[trial.numerics_key];
         known.trial_id = trial.trial_id;
         known.quality = trial.quality != nullptr ? *trial.quality : base::Json(nullptr);

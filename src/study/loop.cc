@@ -105,7 +105,7 @@ bool Loop::stopped() const {
 
 LoopResult Loop::stop_result() {
   runner_.release();
-  if (server_lost_.empty()) {
+  if (interrupted() || server_lost_.empty()) {
     return LoopResult{EndReason::kInterrupted, Verdict::kUnconfirmed, "stopped by the user"};
   }
   return LoopResult{EndReason::kServerLost, leader_id_ > 0 ? Verdict::kUnconfirmed : Verdict::kNoFeasible,
@@ -207,6 +207,7 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
     context.known = &numerics_;
     context.losses = default_losses_ ? &*default_losses_ : nullptr;
     context.no_losses = no_losses_;
+    context.losses_given = losses_given_;
     context.gate = [&](const TrialMetrics& so_far) { return gate(request, so_far); };
     record = runner_.run(request, *plan, context);
   } else {

@@ -157,6 +157,7 @@ class Loop {
   std::map<std::string, LossReference> losses_by_key_;
   std::optional<LossReference> default_losses_;
   bool no_losses_ = false, told_no_losses_ = false;  // the server gives no log-probabilities of a prompt
+  bool losses_given_ = false;                        // some trial has had them
   // All launches of the study as they scatter; those of different processes alone. The same where every launch is a
   // process of its own.
   Noise noise_, between_;

@@ -164,11 +164,16 @@ class Measurement {
       return probe_failed("perplexity", losses.failure());
     }
     bool is_default = request_.proposal.config == study_.space.canonical(study_.space.default_config());
+    const bool refused = !losses->unsupported.empty();
+    losses->for_good = losses->for_good && !context_.losses_given;
     PerplexityMeasured measured =
         perplexity_record(study_.probes, *losses, is_default ? nullptr : context_.losses, is_default);
     record_.perplexity = std::move(measured.record);
     record_.metrics.values.merge(measured.values);
-    if (!losses->unsupported.empty() && perplexity_decides(study_.objective)) {
+    if (refused && perplexity_decides(study_.objective)) {
+      if (!losses->for_good || study_.space.find("binary") != nullptr) {  // the next configuration's may do
+        return fail(Status::kRunCrash, "perplexity probe: " + losses->unsupported);
+      }
       record_.server_lost = losses->unsupported + "; the objective or a limit needs the perplexity";
       return fail(Status::kRunCrash, record_.server_lost);
     }

@@ -33,15 +33,10 @@ PerplexityMeasured perplexity_record(const ProbeOptions& probes, const probes::P
                                      const LossReference* reference, bool is_default) {
   PerplexityMeasured measured;
   if (!losses.unsupported.empty()) {
-    measured.record = {{"unsupported", losses.unsupported}};
+    measured.record = {{"unsupported", losses.unsupported}, {"for_good", losses.for_good}};
     return measured;
   }
   double ppl = probes::perplexity_of(losses.losses);
-  base::Json nll = base::Json::array(), top = base::Json::array();
-  for (const probes::TokenLoss& loss : losses.losses) {
-    nll.push_back(rounded(loss.nll));
-    top.push_back(loss.top);
-  }
   base::Json& record = measured.record;
   record = {{"ppl", ppl},
             {"tokens", losses.losses.size()},
@@ -49,9 +44,16 @@ PerplexityMeasured perplexity_record(const ProbeOptions& probes, const probes::P
             {"n_ctx", probes.prompt_losses.n_ctx},
             {"compared", nullptr},
             {"not_compared", nullptr},
-            {"text_hash", losses.text_hash},
-            {"nll", std::move(nll)},
-            {"top", std::move(top)}};
+            {"text_hash", losses.text_hash}};
+  if (is_default || reference == nullptr) {
+    base::Json nll = base::Json::array(), top = base::Json::array();
+    for (const probes::TokenLoss& loss : losses.losses) {
+      nll.push_back(rounded(loss.nll));
+      top.push_back(loss.top);
+    }
+    record["nll"] = std::move(nll);
+    record["top"] = std::move(top);
+  }
   measured.values["ppl"] = ppl;
   if (is_default) {
     measured.values["ppl_change"] = 0;

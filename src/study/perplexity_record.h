@@ -14,7 +14,9 @@ struct PerplexityMeasured {
   std::map<std::string, double> values;  // ppl, and ppl_change where it is compared
 };
 // `reference`: the default's losses; nullptr before there are any. `is_default`: this is the default itself, whose
-// change is 0. Losses that do not pair with the reference's (another tokenizer, say) give a ppl alone, and a reason.
+// change is 0. Losses that do not pair with the reference's (another tokenizer, say) give a ppl alone, and a reason. The
+// losses themselves, up to a megabyte, are in the record only of what others may be compared with: the default, and
+// trials before it.
 PerplexityMeasured perplexity_record(const ProbeOptions& probes, const probes::PromptLosses& losses,
                                      const LossReference* reference, bool is_default);
 

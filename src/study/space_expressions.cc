@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <cmath>
 
 #include "src/base/suggest.h"
@@ -16,9 +18,49 @@ using search::Value;
 namespace {
 
 constexpr std::string_view kDefaultPrefix = "default.";
+constexpr size_t kMostLiterals = 16;  // of one expression, that are looked at
 
 bool contains(const std::vector<std::string>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+// Where an expression of one variable may change its truth: its numbers and what two of them come to, the values just
+// beside each, and one between each two.
+std::vector<double> near_literals(std::string_view text) {
+  std::vector<double> literals;
+  for (size_t at = 0; at < text.size() && literals.size() < kMostLiterals;) {
+    auto digit = [&](size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+    auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+    double value = 0;
+    bool starts = digit(at) || (text[at] == '.' && digit(at + 1));
+    if (!starts || (at > 0 && word(text[at - 1]))) {
+      ++at;
+      continue;
+    }
+    auto [end, code] = std::from_chars(text.data() + at, text.data() + text.size(), value);
+    at = code == std::errc::invalid_argument ? at + 1 : static_cast<size_t>(end - text.data());
+    if (code == std::errc()) {
+      literals.push_back(value);
+    }
+  }
+  std::vector<double> corners = literals;
+  for (double a : literals) {
+    for (double b : literals) {
+      corners.insert(corners.end(), {a + b, a - b, a * b, a / b});
+    }
+  }
+  std::erase_if(corners, [](double value) { return !std::isfinite(value); });
+  std::sort(corners.begin(), corners.end());
+  corners.erase(std::unique(corners.begin(), corners.end()), corners.end());
+  std::vector<double> values;
+  for (size_t i = 0; i < corners.size(); ++i) {
+    const double corner = corners[i], beside = std::max(std::abs(corner), 1e-6) * 1e-9;
+    values.insert(values.end(), {corner - beside, corner, corner + beside});
+    if (i > 0) {
+      values.push_back((corners[i - 1] + corner) / 2);
+    }
+  }
+  return values;
 }
 
 class ExpressionReader {
@@ -188,6 +230,11 @@ class ExpressionReader {
     }
     for (int step = -120; !bounded && step <= 240; ++step) {
       values.push_back(metric->low + std::pow(10, step / 20.0));  // from a millionth to 10^12
+    }
+    for (double value : near_literals(expression.text())) {
+      if (value >= metric->low && (!bounded || value <= metric->high)) {
+        values.push_back(value);
+      }
     }
     for (double value : values) {
       auto result = expression.evaluate([&](std::string_view) { return std::optional<Value>(value); });

@@ -11,7 +11,7 @@
 namespace study {
 namespace {
 
-constexpr uint64_t kMaxSuite = 4 << 20, kMaxCorpus = 256 << 20;
+constexpr uint64_t kMaxSuite = 4 << 20;
 // Of a perplexity: fewer scored tokens are no verdict; more would make records of megabytes.
 constexpr int64_t kLeastTokens = 256, kMostTokens = 1 << 17;
 constexpr int64_t kLeastBytesPerToken = 3;
@@ -152,7 +152,8 @@ class ProbesReader {
       return;
     }
     options_.perplexity_corpus = reader_.resolve(*path);
-    auto text = os::read_file(options_.perplexity_corpus, kMaxCorpus);
+    // The beginning is enough: no token is longer than this on average.
+    auto text = os::read_head(options_.perplexity_corpus, static_cast<uint64_t>(tokens) * 16);
     if (!text) {
       reader_.fail(at, fmt::format("the corpus cannot be read: {}", text.failure().to_string()),
                    "give its path relative to this file");
@@ -160,8 +161,6 @@ class ProbesReader {
       reader_.fail(at, fmt::format("the corpus has {} bytes, too few for {} tokens", text->size(), tokens),
                    "take a longer text, or fewer chunks");
     } else {
-      text->resize(
-          std::min(text->size(), static_cast<size_t>(tokens) * 16));  // no token is longer on average
       options_.prompt_losses.text = std::move(*text);
     }
   }

@@ -134,6 +134,7 @@ bool ServerTrialRunner::change_in_place(const TrialRequest& request, TrialRecord
     base::log_info("trial {} is launched afresh, the running server was not changed: {}", request.trial_id,
                    change.why);
   }
+  record.lost_in_trial = change.result == Instance::Change::kGone && change.served;
   release();
   return false;
 }
@@ -163,8 +164,12 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
   std::optional<Failure> failure = server.failure;
   const search::Config& wanted = request.proposal.config;
   const bool foreign = server.foreign;
-  if (failure && foreign) {
+  // Whoever stops the run says nothing of the server.
+  if (failure && foreign && failure->status != Status::kInterrupted && !interrupted()) {
     record.server_lost = fmt::format("no trial can run on the server at {}: {}", plan.url, failure->reason);
+    former_ = nullptr;  // the next server there has a configuration of its own
+  } else {
+    record.lost_in_trial = false;  // it came back, or was ours
   }
   if (!failure && !foreign) {
     std::string mismatch = config_mismatch(study_.space, wanted, server.effective);
@@ -236,6 +241,7 @@ void ServerTrialRunner::look_for_foreign(const LaunchPlan& plan, std::optional<F
     record.server_lost = fmt::format("the server at {} has gone ({}), and does not come back: {}", plan.url,
                                      failure->reason, again.failure->reason);
     record.lost_in_trial = true;
+    former_ = nullptr;  // the next server there has a configuration of its own
   }
 }
 
@@ -303,9 +309,6 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
     record.t_measure_s = seconds_since(measuring);
   }
   look_for_foreign(plan, failure, record);
-  if (!record.server_lost.empty()) {
-    former_ = nullptr;  // the next server there has a configuration of its own
-  }
   // Before the stop: clocks, heat and the GPU's memory as the load left them.
   record.hw = hardware_record(hw_before, os::read_hardware_state());
   keep_or_stop(failure, record);

@@ -40,6 +40,7 @@ struct TrialContext {
   std::function<std::optional<Failure>(const TrialMetrics& so_far)> gate;
   const LossReference* losses = nullptr;  // none measured yet
   bool no_losses = false;                 // the server is known to give none: it is not asked again
+  bool losses_given = false;              // some trial has had them: who gives none now fails by itself
 };
 
 // What the loop needs of a trial; a test's fake scripts outcomes without processes.
@@ -77,7 +78,8 @@ class ServerTrialRunner : public TrialRunner {
 
  private:
   void report(std::string_view doing) const;
-  // Whether the kept server now has this configuration. When not, it is gone.
+  // Whether the kept server now has this configuration. When not, it is gone; a foreign one by the change itself, as
+  // far as lost_in_trial says so.
   bool change_in_place(const TrialRequest& request, TrialRecord& record);
   // A server that we did not launch gets its configuration by /reconfigure alone.
   std::optional<Failure> configure_foreign(const search::Config& wanted, TrialRecord& record);

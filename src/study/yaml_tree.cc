@@ -149,7 +149,8 @@ bool refuse_control_characters(std::string_view text, std::string_view where, Ya
   return false;
 }
 
-// YAML has no tabs in indentation, and yaml-cpp's words for one are about something else.
+// Of a text that is not YAML: whether a tab in its indentation may be why. yaml-cpp's words for one are about something
+// else. (Behind the spaces of a text block's line, or within brackets, a tab is allowed.)
 bool refuse_tabs(std::string_view text, std::string_view where, YamlTree& tree) {
   int line = 0;
   for (size_t at = 0; at < text.size();) {
@@ -195,7 +196,7 @@ YamlTree parse_yaml(std::string_view text, std::string_view where) {
     tree.errors.push_back(base::error(std::string(where), "is larger than 1 MB", "is this a space file?"));
     return tree;
   }
-  if (refuse_control_characters(text, where, tree) || refuse_tabs(text, where, tree)) {
+  if (refuse_control_characters(text, where, tree)) {
     return tree;
   }
   auto fail = [&](int line, int column, std::string what, std::string next) {
@@ -216,6 +217,9 @@ YamlTree parse_yaml(std::string_view text, std::string_view where) {
       fail(rest.root.line, rest.root.column, "a second document begins here", "remove the line ---");
     }
   } catch (const YAML::Exception& e) {
+    if (refuse_tabs(text, where, tree)) {
+      return tree;
+    }
     if (size_t tab = tab_in_line(text, e.mark.line + 1); tab > 0) {
       fail(e.mark.line + 1, static_cast<int>(tab), "a tab, and this is not YAML: tabs are not allowed here",
            "write spaces instead");

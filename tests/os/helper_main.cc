@@ -111,10 +111,8 @@ int allocate(int mib) {
 int main(int argc, char** argv) {
   std::string command = argc > 1 ? argv[1] : "";
   if (command == os::kGuardCommand) {
-    if (const char* host = std::getenv("AR_TEST_HOST")) {
-      os::read_host_from(host);
-    }
-    return os::guard_main(argc, argv);
+    const char* host = std::getenv("AR_TEST_HOST");
+    return os::guard_main(argc, argv, host == nullptr ? "/proc" : host);
   }
   if (command == os::kServiceCommand) {
     return os::service_main(argc, argv);

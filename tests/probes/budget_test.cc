@@ -315,6 +315,39 @@ TEST_CASE("samples during which pages had to be read are measured again") {
   CHECK(to_json(*speed)["disturbed"] == 3);
 }
 
+TEST_CASE("bursts use up nothing of what faults may be measured again, and time ends both") {
+  std::atomic<int> asked{0};
+  Scripted server(Native{.cache_n = 0, .change_timings = [&](Json& timings) {
+                           if (++asked <= 6) {  // more bursts than there are repeats
+                             timings["predicted_ms"] = 5000.0;
+                             timings["predicted_per_second"] = 1.4;
+                           }
+                         }});
+  SpeedOptions options;
+  options.n_prompt = 50;
+  options.n_gen = 8;
+  options.warmups = 0;
+  std::atomic<int> looks{0};
+  std::atomic<uint64_t> faults{0};
+  // Before and after each sample: during the first two good ones pages are read.
+  options.faults = [&] {
+    return (++looks % 2 == 0 && (asked == 7 || asked == 8)) ? ++faults : faults.load();
+  };
+  auto speed = run_speed(server.endpoint, options);
+  REQUIRE(speed.ok());
+  CHECK(speed->implausible == "");
+  CHECK(speed->disturbed == 0);
+  CHECK(speed->retaken >= 8);
+  CHECK(speed->samples.size() == 3);
+
+  asked = 0;
+  options.retake_s = 0.001;  // one sample takes longer
+  speed = run_speed(server.endpoint, options);
+  REQUIRE(speed.ok());
+  CHECK(speed->retaken == 1);
+  CHECK(speed->implausible.find("in a burst") != std::string::npos);
+}
+
 TEST_CASE("a curve has a point per depth that fits the context") {
   Scripted server(Native{});
   CurveOptions options;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cmath>
 
 #include "tests/probes/scripted_server.h"
@@ -30,10 +31,10 @@ Json answer(size_t n, bool usage = true) {
 }
 
 std::string why(const Json& json) {
-  auto echo = read_echo(json);
-  REQUIRE_FALSE(echo.ok());
-  CHECK(echo.failure().what.starts_with("this server gives no prompt log-probabilities"));
-  return echo.failure().what;
+  EchoedPrompt echo = read_echo(json);
+  CHECK(echo.refused.starts_with("this server gives no prompt log-probabilities"));
+  CHECK(echo.losses.empty());
+  return echo.refused;
 }
 
 void send(os::HttpReply& reply, const Json& json) {
@@ -44,19 +45,19 @@ void send(os::HttpReply& reply, const Json& json) {
 
 TEST_CASE("an echoed prompt: its own tokens, without the generated one") {
   for (bool usage : {true, false}) {
-    auto echo = read_echo(answer(6, usage));
-    REQUIRE(echo.ok());
-    REQUIRE_EQ(echo->tokens.size(), 6);
-    CHECK_EQ(echo->tokens.back(), "t5");
-    CHECK_EQ(echo->losses[0].nll, -1);
-    CHECK(echo->losses[5].nll == doctest::Approx(std::log(2.0)));
-    CHECK_GE(echo->losses[5].top, 0);
-    CHECK_NE(echo->losses[5].top, echo->losses[4].top);
-    CHECK(perplexity_of({echo->losses.begin() + 1, echo->losses.end()}) == doctest::Approx(2));
+    EchoedPrompt echo = read_echo(answer(6, usage));
+    REQUIRE_EQ(echo.refused, "");
+    REQUIRE_EQ(echo.tokens.size(), 6);
+    CHECK_EQ(echo.tokens.back(), "t5");
+    CHECK_EQ(echo.losses[0].nll, -1);
+    CHECK(echo.losses[5].nll == doctest::Approx(std::log(2.0)));
+    CHECK_GE(echo.losses[5].top, 0);
+    CHECK_NE(echo.losses[5].top, echo.losses[4].top);
+    CHECK(perplexity_of({echo.losses.begin() + 1, echo.losses.end()}) == doctest::Approx(2));
   }
   Json json = answer(6);
   json["choices"][0]["logprobs"].erase("top_logprobs");
-  CHECK_EQ(read_echo(json)->losses[3].top, -1);
+  CHECK_EQ(read_echo(json).losses[3].top, -1);
 }
 
 TEST_CASE("what is no log-probability of a prompt is told apart") {
@@ -74,6 +75,8 @@ TEST_CASE("what is no log-probability of a prompt is told apart") {
   Json hole = answer(6);
   hole["choices"][0]["logprobs"]["token_logprobs"][3] = nullptr;
   CHECK(why(hole).find("token 3") != std::string::npos);
+  CHECK_FALSE(read_echo(hole).for_good);  // numbers that are none: of this configuration, perhaps
+  CHECK(read_echo(generated).for_good);
   Json impossible = answer(6);
   impossible["choices"][0]["logprobs"]["token_logprobs"][3] = -3.4e38;
   CHECK(why(impossible).find("token 3") != std::string::npos);
@@ -167,8 +170,36 @@ TEST_CASE("a server without the route refuses; a dead one is an error") {
   auto losses = run_prompt_losses(server.endpoint, options);
   REQUIRE(losses.ok());
   CHECK_EQ(losses->unsupported, *refused);
+  CHECK(losses->for_good);
   CHECK(losses->losses.empty());
   server.endpoint.base_url = "http://127.0.0.1:1";
   CHECK_FALSE(refuses_prompt_losses(server.endpoint).ok());
   CHECK_FALSE(run_prompt_losses(server.endpoint, options).ok());
+}
+
+TEST_CASE("a server that is busy, or stops giving them halfway, has not refused for good") {
+  std::atomic<int> good{0};
+  tests::Scripted server([&](const Json& body, int, os::HttpReply& reply) {
+    if (body.contains("content")) {
+      reply.send(404, "application/json", "{}");
+    } else if (good-- > 0) {
+      send(reply, answer(body["prompt"].get_ref<const std::string&>().size() / 4));
+    } else {
+      reply.send(good < -10 ? 503 : 404, "application/json", "{}");
+    }
+  });
+  PromptLossOptions options;
+  options.text = std::string(40000, 'a');
+  good = 2;
+  auto halfway = run_prompt_losses(server.endpoint, options);
+  REQUIRE(halfway.ok());
+  CHECK(halfway->unsupported.find("HTTP 404") != std::string::npos);
+  CHECK(halfway->losses.empty());
+  CHECK_FALSE(halfway->for_good);
+  good = -20;
+  auto busy = run_prompt_losses(server.endpoint, options);
+  REQUIRE(busy.ok());
+  CHECK(busy->unsupported.find("HTTP 503") != std::string::npos);
+  CHECK_FALSE(busy->for_good);
+  CHECK_EQ(*refuses_prompt_losses(server.endpoint), "");
 }

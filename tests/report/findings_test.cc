@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "src/report/digest.h"
 #include "src/report/findings.h"
 #include "src/report/report.h"
 #include "src/report/text.h"
@@ -291,4 +292,13 @@ TEST_CASE("perplexities are listed once each, with their interval and verdict") 
       has(report::render(header(), std::vector<Json>{with(trial(1, {}), {{"unsupported", "HTTP 404"}})}, {}),
           "Not measured: HTTP 404."));
   CHECK_FALSE(has(report::render(header(), std::vector<Json>{trial(1, {})}, {}), "Perplexity"));
+}
+
+TEST_CASE("the losses of a trial's tokens are not kept for a report") {
+  Json record = trial(1, Point{});
+  record["perplexity"] = {{"ppl", 8.5}, {"nll", Json::array({1.0, 2.0})}, {"top", Json::array({1, 2})}};
+  const std::vector<Json> records = {record};
+  const report::Digest digest = report::digest(header(), records);
+  REQUIRE_EQ(digest.trials.size(), 1);
+  CHECK_EQ(digest.trials[0].perplexity, Json({{"ppl", 8.5}}));
 }

@@ -39,6 +39,9 @@ class FakeRunner : public study::TrialRunner {
  public:
   std::map<int, study::Status> failures;
   std::map<int, bool> losses;  // the server is lost; true: in the trial
+  bool stopped_while_lost = false;
+  std::map<int, base::Json> perplexity;               // of these trials' records
+  std::vector<std::pair<bool, bool>> told_of_losses;  // TrialContext: no_losses, losses_given
   std::function<void(const study::TrialRequest&)> before_run;
   std::vector<study::TrialRequest> seen;
   double noise = 0;
@@ -49,8 +52,9 @@ class FakeRunner : public study::TrialRunner {
     return plan;
   }
   study::TrialRecord run(const study::TrialRequest& request, const study::LaunchPlan&,
-                         const study::TrialContext&) override {
+                         const study::TrialContext& context) override {
     seen.push_back(request);
+    told_of_losses.emplace_back(context.no_losses, context.losses_given);
     if (before_run) {
       before_run(request);
     }
@@ -65,6 +69,9 @@ class FakeRunner : public study::TrialRunner {
       record.reason = "gone";
       record.server_lost = "the server is gone";
       record.lost_in_trial = loses->second;
+      if (stopped_while_lost) {
+        study::set_interrupted(2);
+      }
       return record;
     }
     auto failure = failures.find(request.trial_id);
@@ -72,6 +79,9 @@ class FakeRunner : public study::TrialRunner {
       record.status = failure->second;
       record.reason = "scripted";
       return record;
+    }
+    if (auto scripted = perplexity.find(request.trial_id); scripted != perplexity.end()) {
+      record.perplexity = scripted->second;
     }
     record.metrics.config = request.proposal.config;
     double batch = static_cast<double>(std::get<int64_t>(request.proposal.config[0]));
@@ -378,4 +388,33 @@ TEST_CASE(
     CHECK(f.ends().back().ends_with(" run_crash"));
     CHECK_EQ(f.resume(runner).end, study::EndReason::kFinished);
   }
+}
+
+TEST_CASE("the user's stop while a server is waited for is the user's stop") {
+  Fixture f;
+  FakeRunner runner;
+  runner.losses = {{3, true}};
+  runner.stopped_while_lost = true;
+  CHECK_EQ(f.start(runner).end, study::EndReason::kInterrupted);
+  CHECK_NE(f.content().records.back()["type"], "study_end");  // nothing that a resume would count
+}
+
+TEST_CASE("one trial without losses says nothing of the next, unless the server never gives any") {
+  const base::Json given = {{"ppl", 8.0}}, never = {{"unsupported", "no such route"}, {"for_good", true}},
+                   once = {{"unsupported", "HTTP 503"}, {"for_good", false}},
+                   older = {{"unsupported", "of an older journal"}};
+  using Told = std::pair<bool, bool>;
+  auto told = [](std::map<int, base::Json> perplexity) {
+    Fixture f;
+    f.options.max_trials = 4;
+    FakeRunner runner;
+    runner.perplexity = std::move(perplexity);
+    f.start(runner);
+    REQUIRE_EQ(runner.told_of_losses.size(), 4);
+    return runner.told_of_losses;
+  };
+  CHECK(told({{1, given}, {2, never}, {3, once}}).back() == Told(false, true));
+  CHECK(told({{1, once}, {2, once}, {3, once}}).back() == Told(false, false));
+  CHECK(told({{1, never}}).back() == Told(true, false));
+  CHECK(told({{1, older}}).back() == Told(true, false));
 }

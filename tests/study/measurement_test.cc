@@ -13,9 +13,12 @@ using base::Json;
 namespace {
 
 // A server with /tokenize, /completion and a chat that answers `answer`; reasoning without end where it is empty.
-Scripted::Script server_script(const std::string& answer) {
-  return [answer](const Json& body, int request, os::HttpReply& reply) {
-    if (!body.contains("messages")) {
+// `echo` answers for a prompt's log-probabilities.
+Scripted::Script server_script(const std::string& answer, const Scripted::Script& echo) {
+  return [=](const Json& body, int request, os::HttpReply& reply) {
+    if (body.contains("echo")) {
+      echo(body, request, reply);
+    } else if (!body.contains("messages")) {
       Native{}(body, request, reply);
     } else if (answer.empty()) {
       endless("reasoning_content", "hm", "hm")(body, request, reply);
@@ -29,7 +32,8 @@ Scripted::Script server_script(const std::string& answer) {
 }
 
 struct Trial {
-  explicit Trial(const std::string& answer) : server(server_script(answer)) {
+  explicit Trial(const std::string& answer, const Scripted::Script& echo = nullptr)
+      : server(server_script(answer, echo)) {
     probes::QualityItem item;
     item.id = "sum";
     item.prompt = "What is 7 + 5?";
@@ -135,6 +139,47 @@ TEST_CASE("endless thinking has a status of its own") {
   CHECK(failure->status == Status::kQualityFail);
   CHECK(failure->reason.find("endless thinking") != std::string::npos);
   CHECK_EQ(begun(trial), Names{"speed", "quality"});
+}
+
+TEST_CASE("no log-probabilities: the server's way, or one configuration's failure") {
+  struct Case {
+    int status;
+    const char* body;
+    bool needed, given_before;
+    bool fails, lost, for_good;
+  };
+  for (const Case& c : {
+           Case{200, "{}", true, false, true, true, true},  // it never gives any, and the study needs them
+           Case{404, "{}", true, false, true, true, true},
+           Case{200, "{}", true, true, true, false, false},  // it did before: this trial's failure
+           Case{500, "{}", true, false, true, false, false},
+           Case{503, "{}", true, true, true, false, false},
+           Case{200, "<html>", true, true, true, false, false},
+           Case{500, "{}", false, false, false, false, false},
+           Case{200, "{}", false, true, false, false, false},
+           Case{200, "{}", false, false, false, false, true},
+       }) {
+    CAPTURE(c.status);
+    CAPTURE(c.needed);
+    CAPTURE(c.given_before);
+    Trial trial("It is 12.", [&c](const Json&, int, os::HttpReply& reply) {
+      reply.send(c.status, "application/json", c.body);
+    });
+    trial.study.probes.speed = trial.study.probes.quality = trial.study.probes.needle = false;
+    trial.study.probes.half_context = false;
+    trial.study.probes.curve.depths.clear();
+    trial.study.probes.perplexity = true;
+    trial.study.probes.prompt_losses.text = std::string(40000, 'a');
+    trial.study.objective.maximize = {*search::Expression::parse(c.needed ? "0 - ppl" : "decode_tps")};
+    trial.context.losses_given = c.given_before;
+    auto failure = trial.run();
+    REQUIRE_EQ(failure.has_value(), c.fails);
+    if (failure) {
+      CHECK(failure->status == Status::kRunCrash);
+    }
+    CHECK_EQ(!trial.record.server_lost.empty(), c.lost);
+    CHECK_EQ(trial.record.perplexity["for_good"], c.for_good);
+  }
 }
 
 TEST_CASE("a server that was not started by us may go away too") {

@@ -50,6 +50,11 @@ TEST_CASE("the default sets the scale, and comes back from its record as it was"
   CHECK_EQ(worse.record["compared"]["verdict"], "fail");
   CHECK_EQ(worse.record["compared"]["with_trial_id"], 1);
   CHECK_EQ(worse.record["compared"]["same_top"], 1.0);
+  CHECK_FALSE(worse.record.contains("nll"));  // nothing is compared with it
+  CHECK_FALSE(worse.record.contains("top"));
+  CHECK(perplexity_record(options, losses(0), nullptr, false)
+            .record.contains("nll"));  // may be the default's numbers
+  CHECK(perplexity_record(options, losses(0), &*reference, true).record.contains("nll"));
   CHECK_EQ(
       perplexity_record(options, losses(std::log1p(0.005)), &*reference, false).record["compared"]["verdict"],
       "pass");

@@ -454,17 +454,21 @@ TEST_CASE("a limit that nothing can hold is refused where it stands") {
     return out.replace(out.find("maximize: decode_tps"), 20,
                        "maximize: decode_tps, subject_to: [\"" + limit + "\"]");
   };
-  for (const char* limit : {"needle_recall >= 2", "quality >= 1.5", "quality < 0", "2 <= needle_recall",
-                            "decode_tps < 0", "ttft_ms <= -5", "quality > 0.9 and quality < 0.1"}) {
+  for (const char* limit :
+       {"needle_recall >= 2", "quality >= 1.5", "quality < 0", "2 <= needle_recall", "decode_tps < 0",
+        "ttft_ms <= -5", "quality > 0.9 and quality < 0.1", "decode_tps > 27 and decode_tps < 26"}) {
     CAPTURE(limit);
     std::string errors = errors_of(with(limit));
     CHECK(mentions(errors, std::string("nothing can satisfy '") + limit + "'"));
     CHECK(mentions(errors, "s.yaml:5:"));
   }
   CHECK(mentions(errors_of(with("needle_recall >= 2")), "needle_recall is from 0 to 1"));
-  for (const char* limit : {"needle_recall >= 1", "quality > 0.995", "needle_recall == 0.5",
-                            "decode_tps >= 1e9", "quality >= 1.5 * default.quality", "ttft_ms < 0.01",
-                            "ctx_size >= 4096", "decode_tps == 24", "not (quality < 0.5)"}) {
+  for (const char* limit :
+       {"needle_recall >= 1", "quality > 0.995", "needle_recall == 0.5", "decode_tps >= 1e9",
+        "quality >= 1.5 * default.quality", "ttft_ms < 0.01", "ctx_size >= 4096", "decode_tps == 24",
+        "not (quality < 0.5)", "decode_tps >= 26 and decode_tps <= 27", "ppl >= 4 and ppl <= 4.1",
+        "decode_tps > 26 and decode_tps < 26.001", "2 * decode_tps > 52 and 2 * decode_tps < 52.01",
+        "quality > 0.50123 and quality < 0.50124", "ttft_ms <= 0", "ttft_ms > 1e3 and ttft_ms < 1001"}) {
     CAPTURE(limit);
     good(with(limit));
   }
@@ -480,6 +484,15 @@ TEST_CASE("a tab is called a tab") {
   // Where YAML has them, they stay.
   text = kMinimal;
   good(text.replace(text.find("study: s\n"), 9, "study: s\t# a note\n\t\n\t# another\n"));
+  // Behind the spaces of a text block's line, and within brackets, where nothing is indented.
+  const study::YamlTree block = study::parse_yaml("study: |\n  s\n  \tt\n", "b");
+  CHECK(block.errors.empty());
+  REQUIRE(block.root.find("study") != nullptr);
+  CHECK_EQ(block.root.find("study")->text, "s\n\tt\n");
+  const study::YamlTree list = study::parse_yaml("values: [1,\n\t2,\n\t3]\n", "f");
+  CHECK(list.errors.empty());
+  REQUIRE(list.root.find("values") != nullptr);
+  CHECK_EQ(list.root.find("values")->items.size(), 3);
 }
 
 TEST_CASE("the perplexity probe: its text, its size, its context") {
@@ -493,6 +506,14 @@ TEST_CASE("the perplexity probe: its text, its size, its context") {
   CHECK_EQ(s.probes.prompt_losses.n_ctx, 512);
   CHECK_EQ(s.probes.prompt_losses.chunks, 8);
   CHECK_EQ(s.probes.prompt_losses.text.size(), 40000);
+  {
+    std::ofstream(corpus) << std::string(5 << 20, 'a');
+    const Study long_text = good(with("{corpus: " + corpus + "}"));
+    const std::string& text = long_text.probes.prompt_losses.text;
+    CHECK_EQ(text.size(), 512 * 8 * 16);  // what may be needed of it
+    CHECK_LT(text.capacity(), 1 << 20);
+    std::ofstream(corpus) << std::string(40000, 'a');
+  }
   CHECK_EQ(s.probes.perplexity_margin, 0.02);
   CHECK_FALSE(good(with("off")).probes.perplexity);
   CHECK_FALSE(good(kMinimal).probes.perplexity);

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "src/os/child.h"
+#include "src/os/http_client.h"
 #include "src/os/proc.h"
 #include "src/study/in_place.h"
 #include "src/study/instance.h"
@@ -362,6 +363,63 @@ TEST_CASE("the user's stop ends a kept server too") {
   study::set_interrupted(0);
   CHECK_EQ(record.status, Status::kInterrupted);
   CHECK(bench.servers().empty());
+}
+
+TEST_CASE("the user's stop while a foreign server is waited for loses no server") {
+  Bench bench;
+  bench.study.backend.kind = bench.program.kind = study::BackendKind::kUrl;
+  bench.program.path = "http://127.0.0.1:1";  // nobody there
+  std::thread user([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    study::set_interrupted(SIGINT);
+  });
+  study::TrialRecord record = bench.run(1);
+  user.join();
+  study::set_interrupted(0);
+  CHECK(record.status == Status::kInterrupted);
+  CHECK_EQ(record.server_lost, "");
+
+  bench.study.backend.load_timeout_s = 1;
+  CHECK_NE(bench.run(1).server_lost, "");  // without a stop it is lost
+}
+
+TEST_CASE("a foreign server that cannot be measured lives on, and gets back what it had") {
+  Bench host;
+  host.run(1);
+  REQUIRE_EQ(host.servers().size(), 1);
+  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
+  std::string line((std::istreambuf_iterator<char>(file)), {});
+  const size_t port = line.find(std::string("--port\0", 7));
+  REQUIRE_NE(port, std::string::npos);
+
+  Bench guest;
+  guest.study.model.clear();
+  guest.study.space.axes.pop_back();
+  guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
+  guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
+  guest.study.probes.perplexity = true;  // it gives no log-probabilities
+  guest.study.probes.prompt_losses.text = std::string(40000, 'a');
+  guest.study.objective.maximize = {*search::Expression::parse("0 - ppl")};
+  study::TrialRequest request;
+  request.trial_id = 1;
+  request.proposal.config = {int64_t{3}, int64_t{1024}};
+  auto plan = guest.runner().plan(request);
+  REQUIRE(plan.ok());
+  study::TrialRecord record = guest.runner().run(request, *plan, {});
+  CAPTURE(record.reason);
+  CHECK_NE(record.server_lost, "");
+  auto threads = [&] {
+    os::HttpRequest ask;
+    ask.url = guest.program.path + "/props";
+    auto answer = os::http(ask);
+    REQUIRE(answer.ok());
+    auto props = base::parse_json(answer->body, "props");
+    REQUIRE(props.ok());
+    return base::json_get<int64_t>(props->value("tbq", base::Json()), "n_threads", 0);
+  };
+  CHECK_EQ(threads(), 3);
+  guest.made.reset();
+  CHECK_EQ(threads(), 1);
 }
 
 TEST_CASE("a kept server dies with its driver") {
