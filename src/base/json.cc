@@ -7,7 +7,7 @@
 namespace base {
 namespace {
 
-constexpr size_t kMaxDepth = 128, kMaxKeys = 4096, kMaxValues = size_t{1} << 20;
+constexpr size_t kMaxDepth = 128, kMaxKeys = 4096, kMaxValues = 1'100'000;
 constexpr size_t kFewKeys = 16;  // up to so many are compared one by one
 
 // Builds the tree, in time and memory in proportion to the text. nlohmann's own builders are quadratic on hostile
@@ -93,7 +93,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   }
   bool count() {
     return ++n_values_ <= kMaxValues ||
-           fail("more than 1048576 values in one JSON text", "send it in several smaller ones");
+           fail("more than 1100000 values in one JSON text", "send it in several smaller ones");
   }
   bool open() {
     if (open_.size() == kMaxDepth) {

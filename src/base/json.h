@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 
 // Parses one JSON text, in time in proportion to its length; of equal keys of an object the last counts. An Error's
 // where is `where`; its what names the byte offset. Refuses nesting over 128 levels (recursion is the attacker's),
-// objects of over 4096 keys (looking one up is linear) and more than 1048576 values in all, each up to 100 bytes of
+// objects of over 4096 keys (looking one up is linear) and more than 1100000 values in all, each up to 100 bytes of
 // memory beside its text.
 Result<Json> parse_json(std::string_view text, std::string where);
 
