@@ -43,8 +43,10 @@ void read_all(const base::Json& body, const engine::Tokenizer& tokenizer) {
       check_tokens(prompt, tokenizer);
     }
   }
-  engine::ChatRequest chat;
-  check_error(engine::parse_chat(body, {}, chat));
+  for (const engine::ChatFamily& family : engine::chat_families()) {
+    engine::ChatRequest chat;
+    check_error(engine::parse_chat(body, {}, family, chat));
+  }
   std::vector<int> tokens;
   const auto bad_tokens = engine::parse_tokens(body, tokenizer, tokens);
   check_error(bad_tokens);
