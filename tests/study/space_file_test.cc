@@ -466,7 +466,7 @@ TEST_CASE("a limit that nothing can hold is refused where it stands") {
   for (const char* limit :
        {"needle_recall >= 1", "quality > 0.995", "needle_recall == 0.5", "decode_tps >= 1e9",
         "quality >= 1.5 * default.quality", "ttft_ms < 0.01", "ctx_size >= 4096", "decode_tps == 24",
-        "not (quality < 0.5)", "decode_tps >= 26 and decode_tps <= 27", "ppl >= 4 and ppl <= 4.1",
+        "not (quality < 0.5)", "decode_tps >= 26 and decode_tps <= 27", "ttft_ms >= 4 and ttft_ms <= 4.1",
         "decode_tps > 26 and decode_tps < 26.001", "2 * decode_tps > 52 and 2 * decode_tps < 52.01",
         "quality > 0.50123 and quality < 0.50124", "ttft_ms <= 0", "ttft_ms > 1e3 and ttft_ms < 1001"}) {
     CAPTURE(limit);
