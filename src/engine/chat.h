@@ -38,9 +38,10 @@ struct ChatFamily {
   std::array<std::string_view, 2> markers = {};  // a template with all of these in it is of the family
   void (*turns)(const std::vector<ChatMessage>& messages, std::string& out) = nullptr;
   ChatRoles roles = ChatRoles::kSystem;
-  std::string_view opening = {};           // begins the assistant's next turn
-  std::string_view opening_no_think = {};  // the same where thinking is switched off
-  std::string_view opening_answer = {};    // the same before the beginning of an answer that is given
+  std::string_view opening = {};                // begins the assistant's next turn
+  std::string_view opening_no_think = opening;  // the same where thinking is switched off
+  std::string_view opening_answer =
+      opening_no_think;  // the same before the beginning of an answer that is given
   // What a model whose thinking is cut short says in its end's place; "": its answers are never split.
   std::string_view end_of_thinking = {};
   // What a template has before the system message it takes for want of one, up to the closing quote.
