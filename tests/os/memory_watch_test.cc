@@ -186,7 +186,7 @@ TEST_CASE("a sample of this machine is cheap") {
 TEST_CASE("workers that map the same file count it once") {
   Scratch scratch;
   const std::string path = scratch / "weights";
-  constexpr size_t kBytes = size_t{64} << 20;
+  constexpr size_t kBytes = size_t{128} << 20;  // much more than what the test program itself has mapped
   std::ofstream(path, std::ios::binary) << std::string(kBytes, 'x');
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   REQUIRE(fd >= 0);
@@ -227,7 +227,7 @@ TEST_CASE("workers that map the same file count it once") {
   ::munmap(mapped, kBytes);
   ::close(fd);
   CHECK(sum >= 3 * kBytes);
-  // Mapped but not resident (libraries, a large test program) may hide some of it.
-  CHECK(twice >= kBytes);
+  // Mapped but not resident (libraries, the program) may hide some of it.
+  CHECK(twice >= 3 * kBytes / 2);
   CHECK(sum - twice >= kBytes);
 }
