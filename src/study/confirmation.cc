@@ -72,7 +72,7 @@ base::Result<bool> Loop::run_finals(LoopResult& result) {
       return true;
     }
     double one = pace_.speed_trial_s(true);
-    if (out_of_time(one + least * one)) {
+    if (out_of_time(one + (least + 1) * one)) {  // one to spare: times scatter
       return true;
     }
     if (!memory_is_back()) {

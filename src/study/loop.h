@@ -37,8 +37,8 @@ struct LoopOptions {
 // A confirmation has at most so many cold pairs or ABBA blocks, and in place at least so many blocks and cold
 // launches of each.
 inline constexpr int kMostPairs = 12, kLeastPairs = 3, kLeastBlocks = 6, kColdLaunches = 2;
-// The finals: so many contenders are launched again, the best so many of those once more, and so on. Wider first waves
-// find a true 10% more often than more launches of few (simulated, 5% noise, 12 values: right in 92% against 86% of {4, 4}).
+// The finals: so many contenders are launched again, the best so many of those once more, and so on. A wide first wave
+// finds a true gain more often than more launches of few (tests/study/noise_test.cc).
 inline constexpr std::array kFinalWaves = {6, 3, 2};
 
 // What somebody watching is told. `k` counts ended trials, the running one included.

@@ -22,9 +22,14 @@ double typical(const std::vector<double>& times) {
   return times.empty() ? 0 : base::median(times);
 }
 
-// The last launches of a night must not run late: nine of ten take at most this.
+// The last launches of a night must not run late: as long as the longest of late, more where times scatter.
 double cautious(const std::vector<double>& times) {
-  return times.empty() ? 0 : base::quantile(times, 0.9);
+  if (times.empty()) {
+    return 0;
+  }
+  const double longest = *std::max_element(times.begin(), times.end());
+  return std::max(base::quantile(times, 0.9),
+                  std::min(longest * 1.05, typical(times) + 3 * base::mad(times)));
 }
 
 }  // namespace
