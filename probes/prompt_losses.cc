@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "src/base/fnv.h"
 #include "src/os/http_client.h"
 
 namespace probes {
@@ -17,14 +18,6 @@ constexpr size_t kBytesPerToken = 3;       // of text, cautiously: a piece must 
 constexpr size_t kMostBytesPerToken = 16;  // of what is given to /tokenize: enough for any chunk
 constexpr double kMaxNll = 1e4;            // p = 0 is written as a very large number by some
 constexpr size_t kMaxAnswer = 256u << 20;
-
-constexpr uint64_t kFnvOffset = 0xcbf29ce484222325ULL;
-uint64_t fnv(std::string_view bytes, uint64_t hash) {
-  for (char byte : bytes) {
-    hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3ULL;
-  }
-  return hash;
-}
 
 const Json* member(const Json& value, std::string_view key) {
   if (!value.is_object()) {
@@ -50,7 +43,7 @@ os::HttpRequest post(const Endpoint& endpoint, const char* path, const Json& bod
 
 // A token by its text, where only equality counts.
 int name_of(std::string_view token) {
-  return static_cast<int>(fnv(token, kFnvOffset) & 0x7fffffff);
+  return static_cast<int>(base::fnv1a(token) & 0x7fffffff);
 }
 
 int most_likely(const Json* alternatives) {
@@ -137,12 +130,7 @@ base::Result<std::vector<Json>> prompts_of(const Endpoint& endpoint, const Promp
   auto n_ctx = static_cast<size_t>(options.n_ctx);
   if (endpoint.native) {
     size_t enough = n_ctx * static_cast<size_t>(options.chunks) * kMostBytesPerToken;
-    std::string_view text = std::string_view(options.text).substr(0, enough);
-    while (!text.empty() && text.size() < options.text.size() &&
-           (static_cast<unsigned char>(options.text[text.size()]) & 0xc0) == 0x80) {
-      text.remove_suffix(1);
-    }
-    auto ids = tokenize(endpoint, text, false);
+    auto ids = tokenize(endpoint, clip(options.text, enough), false);
     if (!ids) {
       return ids.failure();
     }
@@ -258,7 +246,7 @@ base::Result<PromptLosses> run_prompt_losses(const Endpoint& endpoint, const Pro
     result.for_good = true;
     return result;
   }
-  uint64_t hash = kFnvOffset;
+  uint64_t hash = base::kFnvOffset;
   for (const Json& prompt : *prompts) {
     auto echo = ask(endpoint, prompt);
     if (!echo) {
@@ -272,7 +260,7 @@ base::Result<PromptLosses> run_prompt_losses(const Endpoint& endpoint, const Pro
       return result;
     }
     for (size_t i = 0; i < echo->tokens.size(); ++i) {
-      hash = fnv(echo->tokens[i], fnv("|", hash));
+      hash = base::fnv1a(echo->tokens[i], base::fnv1a("|", hash));
       if (i > 0 && i >= echo->tokens.size() / 2) {
         result.losses.push_back(echo->losses[i]);
       }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kernels/formats/formats.h"
+#include "src/base/fnv.h"
 #include "src/base/log.h"
 #include "src/engine/architectures.h"
 #include "src/gguf/model_files.h"
@@ -208,12 +209,8 @@ base::Result<void> check_rope_factors(const Model& model) {
 
 // A few bytes of each tensor, so that a 100 GB file is not read for it.
 uint64_t fingerprint_of(const gguf::ModelFiles& files, const gguf::File& file) {
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  const auto mix = [&hash](std::span<const std::byte> piece) {
-    for (const std::byte b : piece) {
-      hash = (hash ^ static_cast<uint64_t>(b)) * 0x100000001b3;
-    }
-  };
+  uint64_t hash = base::kFnvOffset;
+  const auto mix = [&hash](std::span<const std::byte> piece) { hash = base::fnv1a(piece, hash); };
   constexpr uint64_t kSample = 64;
   for (size_t part = 0; part < files.parts.size(); ++part) {
     const std::span<const std::byte> bytes = files.parts[part].bytes();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "src/base/fnv.h"
 #include "src/base/suggest.h"
 #include "src/base/version.h"
 
@@ -95,11 +96,7 @@ std::string numerics_key(const Model& model, const ContextInfo& info, const Chat
       "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k, info.cache_type_v,
       info.backend, base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
       reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const char c : text) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  }
-  return fmt::format("{:016x}", hash);
+  return fmt::format("{:016x}", base::fnv1a(text));
 }
 
 }  // namespace engine

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "src/base/fnv.h"
 #include "src/base/log.h"
 
 namespace study {
@@ -83,12 +84,7 @@ constexpr const char* kCorruptNext =
 }  // namespace
 
 std::string content_hash(std::string_view bytes) {
-  uint64_t hash = 0xcbf29ce484222325ULL;
-  for (char byte : bytes) {
-    hash ^= static_cast<unsigned char>(byte);
-    hash *= 0x100000001b3ULL;
-  }
-  return fmt::format("{:016x}", hash);
+  return fmt::format("{:016x}", base::fnv1a(bytes));
 }
 
 std::string params_hash(const base::Json& params) {
