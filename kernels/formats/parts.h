@@ -46,9 +46,10 @@ void dequantize_parts(const uint8_t* row, int64_t n, float* out) {
       int8_t codes[kPart];
       Layout::codes(row, part, codes);
       for (int i = 0; i < kPart; ++i) {
-        out[i] = d * (static_cast<float>(m.scale[i / 16]) * Layout::kUnit) * static_cast<float>(codes[i]);
+        const int sixteenth = i / 16;
+        out[i] = d * (static_cast<float>(m.scale[sixteenth]) * Layout::kUnit) * static_cast<float>(codes[i]);
         if constexpr (Layout::kMinAt >= 0) {
-          out[i] -= f32_from_f16(u16_at(row + Layout::kMinAt)) * static_cast<float>(m.min[i / 16]);
+          out[i] -= f32_from_f16(u16_at(row + Layout::kMinAt)) * static_cast<float>(m.min[sixteenth]);
         }
       }
     }

@@ -53,7 +53,7 @@ class Reader {
       store_scaled(centroids(pairs >> 4, static_cast<uint16_t>(thirds >> 16)), scales, out + i + 16);
     }
 #endif
-    const int unit = d < kUnit ? d : kUnit;
+    const int unit = std::clamp(d, 4, kUnit);  // a tile has 8 values or more
     for (; i < d; ++i) {
       const int in_unit = i % unit;
       const int quarter = unit / 4;
@@ -150,7 +150,7 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
     for (int begin = 0; begin < head_dim; ++tile) {
       const int d = tile_at(begin, head_dim);
       const float scale = scale_at(scales, tile_count(head_dim), slot, tile);
-      const int unit = std::min(kUnit, d);
+      const int unit = std::clamp(d, 4, kUnit);
       for (int i = 0; i < d; ++i) {
         const int in_unit = i % unit;
         const auto bits2 = static_cast<int>(low[(begin + i / unit * unit) / 4 + in_unit % (unit / 4)]);

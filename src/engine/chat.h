@@ -33,7 +33,7 @@ enum class ChatRoles {
   kAny,
 };
 
-struct ChatFamily {
+struct ChatFamily {  // NOLINT(clang-analyzer-optin.performance.Padding): a row is read in this order
   std::string_view name;
   std::array<std::string_view, 2> markers = {};  // a template with all of these in it is of the family
   void (*turns)(const std::vector<ChatMessage>& messages, std::string& out) = nullptr;

@@ -51,6 +51,7 @@ std::optional<ProcessMemory> read_process_memory(pid_t pid);
 struct FileRange {
   std::string device;  // "08:01"
   uint64_t inode = 0, begin = 0, end = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes what is compared with for a null pointer
   auto operator<=>(const FileRange&) const = default;
 };
 // Appends them; mappings of devices and of memory without a file on a disk are left out. False: the text has none.
