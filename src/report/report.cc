@@ -152,14 +152,14 @@ void failure_section(const Page& page, std::string& out) {
 
 void findings_section(const Page& page, std::string& out) {
   struct Group {
-    Finding::Kind kind;
     const char* title;
+    Finding::Kind kind;
     Ink ink;
   };
-  constexpr Group kGroups[] = {{Finding::Kind::kFree, "Costs nothing", Ink::kGreen},
-                               {Finding::Kind::kCost, "Costs something", Ink::kPlain},
-                               {Finding::Kind::kAnomaly, "Anomalies", Ink::kRed},
-                               {Finding::Kind::kMemory, "Memory", Ink::kPlain}};
+  constexpr Group kGroups[] = {{"Costs nothing", Finding::Kind::kFree, Ink::kGreen},
+                               {"Costs something", Finding::Kind::kCost, Ink::kPlain},
+                               {"Anomalies", Finding::Kind::kAnomaly, Ink::kRed},
+                               {"Memory", Finding::Kind::kMemory, Ink::kPlain}};
   std::vector<Finding> all = findings(page.digest);
   for (const Group& group : kGroups) {
     bool first = true;

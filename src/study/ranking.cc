@@ -133,7 +133,8 @@ const Ranked* Ranking::next_final(double sigma, uint64_t but, std::span<const in
     return nullptr;
   }
   for (int wave = 0; wave < static_cast<int>(waves.size()); ++wave) {
-    std::ranges::stable_partition(field, [wave](const Ranked* entry) { return entry->finals > wave; });
+    std::stable_partition(field.begin(), field.end(),
+                          [wave](const Ranked* entry) { return entry->finals > wave; });
     if (const auto places = static_cast<size_t>(waves[static_cast<size_t>(wave)]); field.size() > places) {
       field.resize(places);
     }

@@ -94,7 +94,7 @@ class BackendReader {
     while (is_url && options_.url.ends_with("/")) {
       options_.url.pop_back();
     }
-    if (options_.url.ends_with("/v1")) {
+    if (is_url && url_ != nullptr && options_.url.ends_with("/v1")) {
       reader_.fail(*url_, "backend.url is the server's address, without /v1", "remove /v1");
     }
     for (const YamlNode* node : {binary_, args_}) {

@@ -64,7 +64,7 @@ ServerTrialRunner::ServerTrialRunner(const Study& study, const ServerProgram& pr
       offered_(in_place_axes(study, program)) {}
 
 ServerTrialRunner::~ServerTrialRunner() {
-  release();
+  ServerTrialRunner::release();
   if (former_.is_object() && !former_.empty()) {
     report("setting the server back");
     double limit_s = std::min(study_.backend.load_timeout_s, study_.probes.request_timeout_s);
