@@ -93,15 +93,13 @@ TEST_CASE("JSON beyond the limits is a bad request, broken JSON is what llama-se
     std::string body, why;
     int status;
     const char* type;
-  } rows[] = {
-      {"{\"prompt\":" + repeated("[", 200) + repeated("]", 200) + "}", "deeper than 128 levels", 400,
-       "invalid_request_error"},
-      {keys, "more than 4096 keys", 400, "invalid_request_error"},
-      {"{\"prompt\": [" + repeated("5,", 1'200'000) + "5]}", "more than 1100000 values", 400,
-       "invalid_request_error"},
-      {"{\"prompt\": \"" + std::string(17 << 20, 'a') + "\"}", "too large", 413, "invalid_request_error"},
-      {"{\"prompt\": ", "parse error at line 1", 500, "server_error"},
-      {"{\"prompt\": " + repeated("[", 20), "parse error at line 1", 500, "server_error"}};
+  } rows[] = {{"{\"prompt\":" + repeated("[", 200) + repeated("]", 200) + "}", "deeper than 128 levels", 400,
+               "invalid_request_error"},
+              {keys, "more than 4096 keys", 400, "invalid_request_error"},
+              {"{\"prompt\": [" + repeated("5,", 1'200'000) + "5]}", "more than 1100000 values", 400,
+               "invalid_request_error"},
+              {"{\"prompt\": ", "parse error at line 1", 500, "server_error"},
+              {"{\"prompt\": " + repeated("[", 20), "parse error at line 1", 500, "server_error"}};
   for (const char* path : {"/completion", "/v1/chat/completions", "/tokenize"}) {
     for (const auto& row : rows) {
       CAPTURE(path);
@@ -138,7 +136,11 @@ TEST_CASE("every route takes any JSON: answered or refused, never more") {
 
 TEST_CASE("a body beyond the limit is refused unread, and what would take gigabytes to say") {
   const fixtures::HttpRig rig;
-  CHECK(rig.post("/tokenize", "{\"content\": \"" + std::string(17 << 20, 'a') + "\"}").status == 413);
+  const os::HttpResponse large =
+      rig.post("/tokenize", "{\"content\": \"" + std::string(17 << 20, 'a') + "\"}");
+  CHECK(large.status == 413);
+  CHECK(large.body ==
+        R"({"error":{"message":"the request body is too large","type":"invalid_request_error","code":413}})");
   const std::string text =
       "{\"with_pieces\": true, \"content\": \"" + repeated("\\u0001", (1 << 20) + 1) + "\"}";
   const os::HttpResponse pieces = rig.post("/tokenize", text);
