@@ -131,7 +131,7 @@ struct ThreadPool::State {
   const bool spin;
   const std::function<void(Worker&)>* region = nullptr;  // published by the gate, like the next one
   uint32_t first_phase = 0;                              // of the region
-  bool stop = false;                                     // published by epoch
+  std::atomic<bool> stop{false};                         // seen with epoch, or before by one that is late
   bool running = false;                                  // the caller's own
   std::vector<std::thread> threads;
   // Each on a cache line of its own: every thread polls the first two while others draw pieces.
