@@ -248,6 +248,7 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
        {"max_tokens", "max_completion_tokens", "n_predict"}) {  // the last one counts most
     fields.number(name, p.n_predict, -1, kMaxInt, true);
   }
+  p.n_predict = p.n_predict < 0 ? defaults.n_predict : p.n_predict;  // -1 is the server's own limit
   fields.number("top_k", s.top_k, 0, kMaxInt);
   fields.number("top_p", s.top_p, 0, 1);
   fields.number("min_p", s.min_p, 0, 1);
