@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -18,6 +19,9 @@ namespace {
 // Longer than the gap between two parts of a step, far shorter than a token; the bound is what keeps more
 // threads than cores from collapsing.
 constexpr std::chrono::microseconds kSpin{20};
+
+// State::gate: the region is open to those who come; the rest counts the pool's own threads that are inside.
+constexpr uint32_t kOpen = 1u << 31;
 
 void pause() {
 #if defined(__x86_64__)
@@ -41,62 +45,101 @@ int usable_cpus() {
 struct ThreadPool::State {
   explicit State(int n) : n_threads(n), spin(n <= usable_cpus()) {}
 
-  // Returns once value != old: spins a little, then sleeps.
-  void wait_change(std::atomic<uint32_t>& value, uint32_t old) const {
+  // Returns once enough(value): spins a little, then sleeps.
+  template <class Enough>
+  void wait_until(const std::atomic<uint32_t>& value, Enough&& enough) const {
     if (spin) {
       const auto deadline = std::chrono::steady_clock::now() + kSpin;
       do {
         for (int i = 0; i < 16; ++i) {
-          if (value.load(std::memory_order_acquire) != old) {
+          if (enough(value.load(std::memory_order_acquire))) {
             return;
           }
           pause();
         }
       } while (std::chrono::steady_clock::now() < deadline);
     }
-    while (value.load(std::memory_order_acquire) == old) {
-      value.wait(old, std::memory_order_acquire);
+    for (uint32_t now = 0; !enough(now = value.load(std::memory_order_acquire));) {
+      value.wait(now, std::memory_order_acquire);
     }
   }
 
-  void barrier() {
-    const uint32_t now = phase.load(std::memory_order_relaxed);
-    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads) {
-      // Everybody else is waiting here: nobody draws chunks or counts arrivals until the phase moves.
-      arrived.store(0, std::memory_order_relaxed);
-      next.store(0, std::memory_order_relaxed);
-      phase.store(now + 1, std::memory_order_release);
-      phase.notify_all();
-    } else {
-      wait_change(phase, now);
+  // The next piece of a phase. The ticket names its phase, so that a late worker takes nothing of another one.
+  int64_t take(uint32_t of_phase, uint32_t n_pieces) {
+    uint64_t now = ticket.load(std::memory_order_acquire);
+    while (static_cast<uint32_t>(now >> 32) == of_phase && static_cast<uint32_t>(now) < n_pieces) {
+      if (ticket.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+        return static_cast<uint32_t>(now);
+      }
+    }
+    return -1;
+  }
+
+  void end_phase(uint32_t mine, uint32_t n_won, uint32_t n_pieces) {
+    if (n_pieces == 0) {
+      uint64_t empty = uint64_t{mine} << 32;  // the first to come ends it
+      if (ticket.compare_exchange_strong(empty, next_ticket(mine), std::memory_order_acq_rel)) {
+        return announce(mine + 1);
+      }
+    } else if (n_won > 0 && done.fetch_add(n_won, std::memory_order_acq_rel) + n_won == n_pieces) {
+      // Nobody else has a piece or can get one until the ticket moves on.
+      done.store(0, std::memory_order_relaxed);
+      ticket.store(next_ticket(mine), std::memory_order_release);
+      return announce(mine + 1);
+    }
+    wait_until(phase, [mine](uint32_t now) { return static_cast<int32_t>(now - mine) > 0; });
+  }
+  static uint64_t next_ticket(uint32_t mine) { return uint64_t{mine + 1} << 32; }
+  void announce(uint32_t next) {
+    phase.store(next, std::memory_order_release);
+    phase.notify_all();
+  }
+
+  // A thread of the pool, whenever a region begins: enters if it is still open by then.
+  bool enter() {
+    uint32_t now = gate.load(std::memory_order_relaxed);
+    while ((now & kOpen) != 0) {
+      if (gate.compare_exchange_weak(now, now + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+    return false;
+  }
+  void leave() {
+    if (gate.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // closed, and this was the last one inside
+      gate.notify_all();
     }
   }
 
   void work(ThreadPool* pool, int index) {
-    uint32_t seen = 0;
-    for (;;) {
-      wait_change(epoch, seen);
+    for (uint32_t seen = 0;;) {
+      wait_until(epoch, [&seen](uint32_t now) { return now != seen; });
       seen = epoch.load(std::memory_order_acquire);
       if (stop) {
         return;
       }
-      Worker worker(pool, index);
-      (*region)(worker);
-      barrier();
+      if (enter()) {
+        seen = epoch.load(std::memory_order_relaxed);  // of the region it is in, which cannot end meanwhile
+        Worker worker(pool, index, first_phase);
+        (*region)(worker);
+        leave();
+      }
     }
   }
 
   const int n_threads;
   const bool spin;
-  const std::function<void(Worker&)>* region = nullptr;  // published by epoch
-  bool stop = false;                                     // published by epoch
+  const std::function<void(Worker&)>* region = nullptr;  // published by the gate, like the next one
+  uint32_t first_phase = 0;                              // of the region
+  std::atomic<bool> stop{false};                         // seen with epoch, or before by one that is late
   bool running = false;                                  // the caller's own
   std::vector<std::thread> threads;
-  // Each on a cache line of its own: every thread polls the first two while others draw chunks.
+  // Each on a cache line of its own: every thread polls the first two while others draw pieces.
   alignas(64) std::atomic<uint32_t> epoch{0};
-  alignas(64) std::atomic<uint32_t> phase{0};
-  alignas(64) std::atomic<int> arrived{0};
-  alignas(64) std::atomic<int64_t> next{0};
+  alignas(64) std::atomic<uint32_t> phase{0};   // follows the ticket's; what those that wait sleep on
+  alignas(64) std::atomic<uint64_t> ticket{0};  // the phase << 32 | its next piece
+  alignas(64) std::atomic<uint32_t> done{0};    // pieces of the phase
+  alignas(64) std::atomic<uint32_t> gate{0};
 };
 
 ThreadPool::ThreadPool(int n_threads) : state_(std::make_unique<State>(n_threads)) {
@@ -131,28 +174,33 @@ int ThreadPool::size() const {
 }
 
 void ThreadPool::run(const std::function<void(Worker&)>& region) {
-  AR_CHECK(!state_->running, "ThreadPool::run is not reentrant");
-  state_->running = true;
-  state_->region = &region;
-  state_->epoch.fetch_add(1, std::memory_order_release);
-  state_->epoch.notify_all();
-  Worker worker(this, 0);
+  State& state = *state_;
+  AR_CHECK(!state.running, "ThreadPool::run is not reentrant");
+  state.running = true;
+  state.region = &region;
+  state.first_phase = state.phase.load(std::memory_order_relaxed);
+  Worker worker(this, 0, state.first_phase);
+  state.gate.store(kOpen, std::memory_order_release);
+  state.epoch.fetch_add(1, std::memory_order_release);
+  state.epoch.notify_all();
   region(worker);
-  state_->barrier();
-  state_->running = false;
+  state.gate.fetch_and(~kOpen, std::memory_order_acq_rel);
+  state.wait_until(state.gate, [](uint32_t inside) { return inside == 0; });
+  state.running = false;
 }
 
 int Worker::count() const {
   return pool_->state_->n_threads;
 }
-void Worker::barrier() {
-  pool_->state_->barrier();
+uint32_t Worker::pieces(int64_t n, int64_t chunk) {
+  AR_CHECK(chunk > 0 && (n - 1) / chunk < std::numeric_limits<int32_t>::max(), "a phase of too many pieces");
+  return static_cast<uint32_t>((n - 1) / chunk + 1);
 }
-int64_t Worker::next_chunk(int64_t chunk) {
-  return pool_->state_->next.fetch_add(chunk, std::memory_order_relaxed);
+int64_t Worker::take(uint32_t n_pieces) {
+  return pool_->state_->take(phase_, n_pieces);
 }
-void Worker::end_chunks() {
-  pool_->state_->barrier();
+void Worker::end_phase(uint32_t n_won, uint32_t n_pieces) {
+  pool_->state_->end_phase(phase_++, n_won, n_pieces);
 }
 
 }  // namespace kernels

@@ -21,13 +21,13 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool number_unsigned(number_unsigned_t value) override { return add(Json(value)); }
   bool number_float(number_float_t value, const string_t&) override { return add(Json(value)); }
   bool string(string_t& value) override { return add(Json(std::move(value))); }
-  bool binary(binary_t&) override { return fail("binary data in a JSON text", ""); }
+  bool binary(binary_t&) override { return refuse("binary data in a JSON text", ""); }
   bool start_object(std::size_t) override { return open(); }
   bool start_array(std::size_t) override { return open(); }
 
   bool key(string_t& value) override {
     if (++open_.back().n_keys > kMaxKeys) {
-      return fail("a JSON object with more than 4096 keys", "use an array");
+      return refuse("a JSON object with more than 4096 keys", "use an array");
     }
     key_ = std::move(value);
     return true;
@@ -73,10 +73,12 @@ class Builder final : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(std::size_t, const std::string&, const Json::exception& problem) override {
-    return fail(problem.what(), "");
+    what_ = problem.what();
+    return false;
   }
 
   Json take() { return std::move(values_.front().second); }
+  bool refused() const { return refused_; }
   Error failure(std::string where) { return error(std::move(where), std::move(what_), std::move(next_)); }
 
  private:
@@ -86,18 +88,19 @@ class Builder final : public nlohmann::json_sax<Json> {
     size_t n_keys = 0;
   };
 
-  bool fail(std::string what, std::string next) {
+  bool refuse(std::string what, std::string next) {
+    refused_ = true;
     what_ = std::move(what);
     next_ = std::move(next);
     return false;
   }
   bool count() {
     return ++n_values_ <= kMaxValues ||
-           fail("more than 1100000 values in one JSON text", "send it in several smaller ones");
+           refuse("more than 1100000 values in one JSON text", "send it in several smaller ones");
   }
   bool open() {
     if (open_.size() == kMaxDepth) {
-      return fail("JSON nested deeper than 128 levels", "");
+      return refuse("JSON nested deeper than 128 levels", "flatten it");
     }
     open_.push_back({std::exchange(key_, {}), values_.size(), 0});
     return count();
@@ -117,14 +120,18 @@ class Builder final : public nlohmann::json_sax<Json> {
   std::vector<Open> open_;
   std::string key_;  // of the next value; empty in an array
   size_t n_values_ = 0;
+  bool refused_ = false;  // by us: it may well be JSON
   std::string what_, next_;
 };
 
 }  // namespace
 
-Result<Json> parse_json(std::string_view text, std::string where) {
+Result<Json> parse_json(std::string_view text, std::string where, bool* refused) {
   Builder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
+    if (refused != nullptr) {
+      *refused = builder.refused();
+    }
     return builder.failure(std::move(where));
   }
   return builder.take();

@@ -15,8 +15,8 @@ using Json = nlohmann::ordered_json;
 // Parses one JSON text, in time in proportion to its length; of equal keys of an object the last counts. An Error's
 // where is `where`; its what names the byte offset. Refuses nesting over 128 levels (recursion is the attacker's),
 // objects of over 4096 keys (looking one up is linear) and more than 1100000 values in all, each up to 100 bytes of
-// memory beside its text.
-Result<Json> parse_json(std::string_view text, std::string where);
+// memory beside its text; `refused`, where given, tells these from what is no JSON.
+Result<Json> parse_json(std::string_view text, std::string where, bool* refused = nullptr);
 
 // One line without a newline; bytes that are not UTF-8 become U+FFFD instead of throwing.
 std::string dump_line(const Json& value);

@@ -72,4 +72,17 @@ std::string format_bytes(uint64_t bytes) {
   return fmt::format("{:.2f} {}", size, kNames[unit]);
 }
 
+std::string format_count(uint64_t count) {
+  constexpr std::array<const char*, 4> kNames = {"", " K", " M", " B"};
+  auto size = static_cast<double>(count);
+  size_t unit = 0;
+  while (size >= 999.5 &&
+         unit + 1 < kNames.size()) {  // what would be printed as a thousand is one of the next
+    size /= 1000;
+    ++unit;
+  }
+  const int decimals = unit == 0 || size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
+  return fmt::format("{:.{}f}{}", size, decimals, kNames[unit]);
+}
+
 }  // namespace base

@@ -18,4 +18,8 @@ std::string format_duration(double seconds);
 // 5116788736 -> "4.77 GiB".
 std::string format_bytes(uint64_t bytes);
 
+// 999 -> "999", 260032 -> "260 K", 1240000 -> "1.24 M", 229000000000 -> "229 B": three digits, in thousands, millions
+// and billions (10^9), as parameters of models are counted.
+std::string format_count(uint64_t count);
+
 }  // namespace base

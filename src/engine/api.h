@@ -27,7 +27,7 @@ ApiError invalid_request(std::string message);
 // llama-server spells the object in two orders: its handlers code first, its HTTP layer message first.
 std::string error_body(const ApiError& error);
 std::string http_layer_error_body(int status, std::string_view message);
-// 500, as llama-server answers malformed JSON.
+// 400 for JSON beyond the limits of base/json.h; 500, as llama-server answers it, for malformed JSON.
 MaybeError parse_body(const std::string& body, base::Json& out);
 
 struct CompletionRequest {

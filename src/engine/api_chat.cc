@@ -128,9 +128,7 @@ MaybeError read_reasoning(const Json& body, ChatRequest& out) {
   fields.string("reasoning_effort", effort);
   fields.string("reasoning_budget_message", reasoning.budget_message);
   for (std::string_view name : {"thinking_budget_tokens", "reasoning_budget_tokens"}) {
-    int budget = -1;
-    fields.number(name, budget, -1, kMaxBudget, true);
-    reasoning.budget = budget < 0 ? reasoning.budget : budget;  // -1: the server's
+    fields.number(name, reasoning.budget, -1, kMaxBudget, true);  // -1 lifts the server's
   }
   const Json* kwargs = fields.find("chat_template_kwargs");
   if (kwargs && !kwargs->is_object()) {

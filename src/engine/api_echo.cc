@@ -15,8 +15,6 @@ namespace {
 
 using base::Json;
 
-constexpr int kMaxEchoProbs = 20;  // for every token of a prompt of any length
-
 size_t count_characters(std::string_view text) {
   return static_cast<size_t>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
@@ -89,16 +87,10 @@ MaybeError parse_echo(const Json& body, CompletionRequest& request, bool& echo) 
   }
   GenerationParams& params = request.params;
   params.prompt_only = params.n_predict == 0;
-  const Json* logprobs = fields.find("logprobs");
-  if (!logprobs) {
-    return std::nullopt;
-  }
-  const int n = logprobs->is_number_integer()
-                    ? static_cast<int>(std::clamp<int64_t>(logprobs->get<int64_t>(), -1, kMaxEchoProbs + 1))
-                    : -1;
-  if (n < 0 || n > kMaxEchoProbs) {
-    return invalid_request(
-        fmt::format("Field 'logprobs': with echo, a number from 0 to {} is needed", kMaxEchoProbs));
+  int n = -1;
+  fields.number("logprobs", n, 0, kMaxProbs, true);  // the classic form has no "logprobs": true
+  if (fields.error || n < 0) {
+    return fields.error;
   }
   if (request.stream) {
     return invalid_request("Field 'stream': logprobs with echo come in one piece; leave stream out");

@@ -15,21 +15,29 @@ namespace {
 using base::Json;
 
 constexpr double kMaxInt = std::numeric_limits<int32_t>::max();
-constexpr double kMaxProbs = 1024;  // each token keeps that many until the answer is sent
 // Of all answers to a request together. Entries are a kilobyte each as an answer's JSON; a stream sends that token by
 // token, and keeps 8 bytes.
 constexpr int64_t kMaxWholeEntries = 1 << 18, kMaxStreamedEntries = 1 << 22;
 // Every prompt of a request has its own copy of what the request says; far above what anybody asks for.
 constexpr size_t kMaxPrompts = 256, kMaxBiases = 64 << 10;
 
-// The chat spelling: "logprobs": true and how many in "top_logprobs".
-void read_chat_logprobs(RequestFields& fields, bool on, int& n_probs) {
+// How many likeliest tokens: "n_probs", or "logprobs" by its number, or in the chat's spelling "logprobs": true and
+// the number in "top_logprobs".
+void read_probs(RequestFields& fields, int& n_probs) {
   constexpr int kDefault = 20;
-  if (!on && fields.find("top_logprobs")) {
-    return fields.fail("top_logprobs requires logprobs to be set to true");
+  const Json* logprobs = fields.find("logprobs");
+  const bool chat = logprobs && *logprobs == true;
+  const auto count = [&](std::string_view name) { fields.number(name, n_probs, 0, kMaxProbs, true); };
+  if (logprobs && !logprobs->is_boolean()) {
+    count("logprobs");
   }
-  n_probs = on ? kDefault : 0;
-  fields.number("top_logprobs", n_probs, 0, kMaxProbs, true);
+  count("n_probs");
+  if (chat) {
+    n_probs = kDefault;
+    count("top_logprobs");
+  } else if (fields.find("top_logprobs")) {
+    fields.fail("top_logprobs requires logprobs to be set to true");
+  }
 }
 
 // A field we do not implement, and the values of it that change nothing.
@@ -206,7 +214,11 @@ std::string http_layer_error_body(int status, std::string_view message) {
 }
 
 MaybeError parse_body(const std::string& body, Json& out) {
-  auto parsed = base::parse_json(body, "");
+  bool refused = false;
+  auto parsed = base::parse_json(body, "", &refused);
+  if (!parsed && refused) {
+    return invalid_request(parsed.failure().to_string());
+  }
   if (!parsed) {
     return ApiError{500, "server_error", parsed.failure().what, {}};
   }
@@ -236,20 +248,13 @@ MaybeError parse_completion(const Json& body, const Tokenizer& tokenizer, const 
        {"max_tokens", "max_completion_tokens", "n_predict"}) {  // the last one counts most
     fields.number(name, p.n_predict, -1, kMaxInt, true);
   }
+  p.n_predict = p.n_predict < 0 ? defaults.n_predict : p.n_predict;  // -1 is the server's own limit
   fields.number("top_k", s.top_k, 0, kMaxInt);
   fields.number("top_p", s.top_p, 0, 1);
   fields.number("min_p", s.min_p, 0, 1);
   fields.number("temperature", s.temperature, 0, std::numeric_limits<float>::max());
   fields.number("min_keep", s.min_keep, 0, kMaxInt);
-  if (const Json* asked = fields.find("logprobs"); asked && asked->is_boolean()) {
-    read_chat_logprobs(fields, *asked == true, p.n_probs);
-  } else {
-    fields.number("logprobs", p.n_probs, 0, kMaxProbs, true);
-    fields.number("n_probs", p.n_probs, 0, kMaxProbs, true);
-    if (fields.find("top_logprobs")) {
-      fields.fail("top_logprobs requires logprobs to be set to true");
-    }
-  }
+  read_probs(fields, p.n_probs);
   fields.number("id_slot", p.id_slot, -1, kMaxInt);
   double repeat_last_n = 0;  // has no effect without a penalty, but llama-server checks it
   fields.number("repeat_last_n", repeat_last_n, 0, kMaxInt, true);

@@ -14,7 +14,11 @@ namespace engine {
 namespace {
 
 constexpr std::array kArchitectures = {
-    Architecture{.name = "llama", .rope = RopeKind::kNorm, .tied_output = true, .whole_head_rope = true},
+    Architecture{.name = "llama",  // Mixtral too
+                 .rope = RopeKind::kNorm,
+                 .tied_output = true,
+                 .whole_head_rope = true,
+                 .experts_where_counted = true},
     Architecture{.name = "qwen2", .rope = RopeKind::kNeox, .tied_output = true, .qkv_bias = true},
     Architecture{.name = "qwen3", .rope = RopeKind::kNeox, .tied_output = true, .qk_norm = QkNorm::kHead},
     Architecture{.name = "qwen3moe",
@@ -130,7 +134,7 @@ int gating_id(kernels::Gating gating) {
 
 void read_experts(const gguf::File& file, const Architecture& row, Keys& keys, HParams& hp) {
   const int64_t n_expert = file.get_int(keys.name("expert_count")).value_or(0);
-  if (!row.experts) {
+  if (!row.experts && !(row.experts_where_counted && n_expert != 0)) {
     if (n_expert != 0) {
       keys.fail(
           "expert_count",

@@ -25,7 +25,8 @@ struct Architecture {
   bool whole_head_rope = false;  // n_rot must equal head_dim
   bool qkv_bias = false;         // queries, keys and values have a bias
   QkNorm qk_norm = QkNorm::kNone;
-  bool experts = false;         // every layer is a mixture of experts
+  // Every layer is a mixture of experts: always, or where the file says how many there are.
+  bool experts = false, experts_where_counted = false;
   bool selection_bias = false;  // exp_probs_b.bias, added for the choice of experts alone
   bool ff_of_all_used = false;  // feed_forward_length is the width of all the experts of a token together
   kernels::Gating gating = kernels::Gating::kSoftmax;  // the only kind of this architecture's experts

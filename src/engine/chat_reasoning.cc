@@ -78,10 +78,10 @@ ReasoningSplitter::Parts ReasoningSplitter::push(std::string_view text) {
 
 ReasoningSplitter::Parts ReasoningSplitter::flush() {
   Parts out;
-  const size_t end = held_.find_last_not_of(kBlanks) + 1;
-  if (state_ == State::kReasoning) {
-    out.reasoning = held_.substr(0, end);
-  } else if (state_ == State::kStart || state_ == State::kContent) {
+  const size_t first = std::min(held_.find_first_not_of(kBlanks), held_.size());
+  // What kReasoning holds is blanks and the beginning of an end tag. At the start a lone '<' may well be an answer.
+  const bool half_start = held_.size() - first > 1;
+  if (state_ == State::kContent || (state_ == State::kStart && !half_start)) {
     out.content = held_;
   }
   held_.clear();

@@ -18,7 +18,7 @@ class ReasoningSplitter {
   explicit ReasoningSplitter(bool inside) : state_(inside ? State::kLead : State::kStart) {}
   // What can be told apart by now; text that may still become a tag is kept back.
   Parts push(std::string_view text);
-  // What was kept back, at the end of the text.
+  // What was kept back, at the end of the text; without a tag that the end has cut in two.
   Parts flush();
   bool inside() const { return state_ == State::kLead || state_ == State::kReasoning; }
   // No reasoning can follow any more: it is over, or the text began without.

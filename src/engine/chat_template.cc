@@ -40,6 +40,20 @@ std::string doubt_about(std::string_view text, const ChatFamily& family) {
   return "";
 }
 
+// What may stand in a name's place, llama.cpp's spellings included.
+std::string what_is_taken(std::string_view name) {
+  std::vector<std::string> names;
+  for (const ChatFamily& family : chat_families()) {
+    names.emplace_back(family.name);
+  }
+  for (const Alias& alias : kAliases) {
+    names.emplace_back(alias.theirs);
+  }
+  const std::string meant = name.empty() ? "" : base::closest(name, names);
+  return fmt::format("{}name one of {}, or give the text of such a template",
+                     meant.empty() ? "" : fmt::format("did you mean {}? ", meant), fmt::join(names, ", "));
+}
+
 }  // namespace
 
 ChatTemplate::ChatTemplate() : family_(find_chat_family("chatml")) {
@@ -80,10 +94,6 @@ ChatTemplate ChatTemplate::from_text(std::string text) {
 base::Result<ChatTemplate> ChatTemplate::from_option(std::string_view value) {
   const auto* alias = std::ranges::find(kAliases, value, &Alias::theirs);
   const std::string_view name = alias == std::end(kAliases) ? value : alias->ours;
-  std::vector<std::string> names;
-  for (const ChatFamily& family : chat_families()) {
-    names.emplace_back(family.name);
-  }
   if (const ChatFamily* family = find_chat_family(name)) {
     ChatTemplate out;
     out.family_ = family;
@@ -92,11 +102,11 @@ base::Result<ChatTemplate> ChatTemplate::from_option(std::string_view value) {
   }
   if (!has(value, "{")) {
     return base::error("", fmt::format("'{}' is neither a template nor the name of one", value),
-                       base::did_you_mean(value, names));
+                       what_is_taken(value));
   }
   if (!recognise_chat_family(value)) {
     return base::error("", "this template is of no family that this server knows, and it runs no Jinja",
-                       fmt::format("name one of {}", fmt::join(names, ", ")));
+                       what_is_taken(""));
   }
   return from_text(std::string(value));
 }

@@ -85,6 +85,8 @@ class Context {
   // Bytes of weights that all steps so far have read (bytes_per_step, ubatch by ubatch). A ubatch is counted before
   // its logits are handed out.
   uint64_t weight_bytes_read() const;
+  // A sequence's part of them: of each ubatch what its tokens are of the ubatch's tokens.
+  uint64_t weight_bytes_read(int seq) const;
 
   // Appends the pieces' tokens to their sequences and evaluates them, ubatch by ubatch, pieces in the order
   // given and those of a ubatch together: prefill, decode and verification alike. A sequence has at most one

@@ -3,9 +3,10 @@
 // sequence of operations for each row, so that their results are equal to the bit.
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
-#include <functional>
 #include <numeric>
+#include <utility>
 
 #include "src/engine/cpu_ops.h"
 
@@ -19,41 +20,48 @@ void CpuOps::experts(float* h, const LayerWeights& w, float* x) {
                                .bias = w.router_bias,
                                .normalize = true,
                                .scale = hp.expert_scale};
-  const float* normed = norm(n_rows(), std::identity(), h, w.ffn_norm, x);
+  Normed normed = norm(h, w.ffn_norm, x);
   linear(normed, n_rows(), {Product{&w.router, region_.space.experts.logits}});
   if (n_rows() == 1) {
     experts_of_one(h, w, router, normed);
   } else {
-    experts_of_many(h, w, router, normed);
+    experts_of_many(h, w, router, normed.x);
   }
 }
 
-// Every worker chooses for itself, which is cheaper than meeting. All rows of all chosen experts are one range
+// Every worker that gets a piece chooses for itself, which is cheaper than meeting. All rows of all chosen experts are one range
 // to share out; then the columns of what they give.
-void CpuOps::experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router,
-                            const float* normed) {
+void CpuOps::experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router, Normed& normed) {
   const ExpertSpace& space = region_.space.experts;
   const Activations& act = region_.act;
   const int n_used = router.n_used;
   if (worker_.index() == 0) {
     *region_.experts_read += n_used;
   }
-  std::copy_n(space.logits, router.n_expert, scratch_.expert_logits);
-  kernels::route(router, scratch_.expert_logits, scratch_.chosen, scratch_.expert_weight);
+  bool has_chosen = false;
+  const auto choose = [&] {
+    if (!std::exchange(has_chosen, true)) {
+      std::copy_n(space.logits, router.n_expert, scratch_.expert_logits);
+      kernels::route(router, scratch_.expert_logits, scratch_.chosen, scratch_.expert_weight);
+    }
+  };
   const int64_t n_ff = w.gate_exps.first.rows, n_embd = w.down_exps.first.rows;
   const int64_t total = n_used * n_ff;
   worker_.for_chunks(total, chunk_rows(total, worker_.count()), [&](int64_t begin, int64_t end) {
+    choose();
+    const float* x = ready(normed);
     while (begin < end) {
       const int64_t j = begin / n_ff, row0 = begin % n_ff, row1 = std::min(n_ff, row0 + end - begin);
       const int expert = scratch_.chosen[j];
       float *gate = act.gate + at(j, n_ff), *up = act.up + at(j, n_ff);
-      multiply(w.gate_exps.at(expert), row0, row1, normed, 1, gate);
-      multiply(w.up_exps.at(expert), row0, row1, normed, 1, up);
+      multiply(w.gate_exps.at(expert), row0, row1, x, 1, gate);
+      multiply(w.up_exps.at(expert), row0, row1, x, 1, up);
       kernels::swiglu(gate + row0, up + row0, static_cast<int>(row1 - row0));
       begin += row1 - row0;
     }
   });
   worker_.for_chunks(n_embd, chunk_rows(n_embd, worker_.count()), [&](int64_t begin, int64_t end) {
+    choose();
     for (int j = 0; j < n_used; ++j) {
       multiply(w.down_exps.at(scratch_.chosen[j]), begin, end, act.gate + at(j, n_ff), 1,
                space.x + at(j, n_embd));
@@ -85,7 +93,7 @@ void CpuOps::group_by_expert() const {
       space.by_size[n++] = expert;
     }
   }
-  *space.n_active = n;
+  std::atomic_ref<int>(*space.n_active).store(n, std::memory_order_release);
   *region_.experts_read += n;
   const auto size = [&](int expert) { return space.begin[expert + 1] - space.begin[expert]; };
   std::sort(space.by_size, space.by_size + n,
@@ -113,7 +121,8 @@ void CpuOps::experts_of_many(float* h, const LayerWeights& w, const kernels::Rou
   // Pieces of `rows` rows of the matrices of every expert that has slots, those with most first.
   const auto share = [&](int64_t rows, auto&& body) {
     const int64_t chunk = chunk_rows(rows, worker_.count()), pieces = (rows + chunk - 1) / chunk;
-    worker_.for_chunks(*space.n_active * pieces, 1, [&](int64_t item, int64_t) {
+    const int n_active = std::atomic_ref<int>(*space.n_active).load(std::memory_order_acquire);
+    worker_.for_chunks(n_active * pieces, 1, [&](int64_t item, int64_t) {
       const int expert = space.by_size[item / pieces];
       const int64_t row0 = item % pieces * chunk;
       body(expert, row0, std::min(rows, row0 + chunk), space.begin[expert],

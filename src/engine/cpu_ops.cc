@@ -40,18 +40,30 @@ void CpuOps::embed(const kernels::Matrix& table, float* y) {
 // Norms of n rows of h, row i of them row_of(i). One row is normalised by every worker for itself, which is
 // cheaper than meeting.
 template <class RowOf>
-const float* CpuOps::norm(int n, RowOf row_of, const float* h, const float* weight, float* x) {
+CpuOps::Normed CpuOps::norm_some(int n, RowOf row_of, const float* h, const float* weight, float* x) {
   const HParams& hp = region_.model.hp;
   if (n == 1) {
-    kernels::rms_norm(h + at(row_of(0), hp.n_embd), weight, hp.n_embd, hp.rms_eps, scratch_.norm);
-    return scratch_.norm;
+    return {scratch_.norm, h + at(row_of(0), hp.n_embd), weight};
   }
   worker_.for_chunks(n, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       kernels::rms_norm(h + at(row_of(i), hp.n_embd), weight, hp.n_embd, hp.rms_eps, x + at(i, hp.n_embd));
     }
   });
-  return x;
+  return {x, nullptr, nullptr};
+}
+
+CpuOps::Normed CpuOps::norm(const float* h, const float* weight, float* x) {
+  return norm_some(n_rows(), std::identity(), h, weight, x);
+}
+
+const float* CpuOps::ready(Normed& normed) const {
+  if (normed.row != nullptr) {
+    const HParams& hp = region_.model.hp;
+    kernels::rms_norm(normed.row, normed.weight, hp.n_embd, hp.rms_eps, normed.x);
+    normed.row = nullptr;
+  }
+  return normed.x;
 }
 
 void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows,
@@ -62,12 +74,13 @@ void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, cons
   }
 }
 
-void CpuOps::linear(const float* x, int n_rows, std::initializer_list<Product> products) {
+void CpuOps::linear(Normed& normed, int n_rows, std::initializer_list<Product> products) {
   int64_t total = 0;
   for (const Product& product : products) {
     total += product.w->rows;
   }
   worker_.for_chunks(total, chunk_rows(total, worker_.count()), [&](int64_t begin, int64_t end) {
+    const float* x = ready(normed);
     int64_t first = 0;  // the row of all products where this one's begin
     for (const Product& product : products) {
       const int64_t row0 = std::max<int64_t>(begin - first, 0), row1 = std::min(end - first, product.w->rows);
@@ -94,15 +107,17 @@ void CpuOps::linear_add(const float* x, const kernels::Matrix& w, float* tmp, fl
 
 void CpuOps::norm_linear(const float* h, const float* weight, float* x,
                          std::initializer_list<Product> products) {
-  linear(norm(n_rows(), std::identity(), h, weight, x), n_rows(), products);
+  Normed normed = norm(h, weight, x);
+  linear(normed, n_rows(), products);
 }
 
 void CpuOps::norm_swiglu(const float* h, const float* weight, float* x, const kernels::Matrix& w_gate,
                          const kernels::Matrix& w_up, float* gate, float* up) {
-  const float* normed = norm(n_rows(), std::identity(), h, weight, x);
+  Normed normed = norm(h, weight, x);
   worker_.for_chunks(w_gate.rows, chunk_rows(w_gate.rows, worker_.count()), [&](int64_t begin, int64_t end) {
-    multiply(w_gate, begin, end, normed, n_rows(), gate);
-    multiply(w_up, begin, end, normed, n_rows(), up);
+    const float* rows = ready(normed);
+    multiply(w_gate, begin, end, rows, n_rows(), gate);
+    multiply(w_up, begin, end, rows, n_rows(), up);
     for (int64_t i = 0; i < n_rows(); ++i) {
       const size_t first = at(i, w_gate.rows) + static_cast<size_t>(begin);
       kernels::swiglu(gate + first, up + first, static_cast<int>(end - begin));
@@ -117,7 +132,8 @@ void CpuOps::head(const float* h, const float* weight, float* x, const kernels::
   }
   const int n = static_cast<int>(wanted.size());
   const auto row_of = [&](int64_t i) { return int64_t{wanted[static_cast<size_t>(i)]}; };
-  linear(norm(n, row_of, h, weight, x), n, {Product{&output, region_.logits}});
+  Normed normed = norm_some(n, row_of, h, weight, x);
+  linear(normed, n, {Product{&output, region_.logits}});
 }
 
 void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const float* v, float* out) {

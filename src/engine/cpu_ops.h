@@ -57,15 +57,23 @@ class CpuOps {
     return std::clamp<int64_t>(rows / (int64_t{n_workers} * 8), 8, 64) / 4 * 4;
   }
   int n_rows() const { return static_cast<int>(region_.step.token.size()); }
+  // Norms of rows: shared by all workers, or of one row that each worker norms for itself, within the first piece of
+  // work that needs it (kernels/threads.h says why not before).
+  struct Normed {
+    float* x = nullptr;
+    const float *row = nullptr, *weight = nullptr;  // what is still to be done; nullptr: nothing
+  };
+  Normed norm(const float* h, const float* weight, float* x);  // of every row
   template <class RowOf>
-  const float* norm(int n, RowOf row_of, const float* h, const float* weight, float* x);
-  void linear(const float* x, int n_rows, std::initializer_list<Product> products);
+  Normed norm_some(int n, RowOf row_of, const float* h, const float* weight, float* x);
+  const float* ready(Normed& normed) const;
+  void linear(Normed& x, int n_rows, std::initializer_list<Product> products);
   Block block_at(int64_t index, int rows_per_block) const;
   int64_t count_blocks(int rows_per_block) const;
   void attend_block(int layer, int head, const Block& block, const float* q, float* a);
   void attend_split(int layer, const float* q, float* a, int max_chunks);
   Partial split_slot(int64_t index, const KvLayer& kv) const;
-  void experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router, const float* normed);
+  void experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router, Normed& normed);
   void experts_of_many(float* h, const LayerWeights& w, const kernels::Router& router, const float* normed);
   void group_by_expert() const;
   void multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows, float* y);

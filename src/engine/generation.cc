@@ -256,16 +256,20 @@ std::vector<int> Generator::share(std::span<Slot* const> busy) {
                     turn_++);
 }
 
-// No slot can go on. The youngest of those that have said nothing yet goes back to the queue; where all have, the
-// youngest fails.
+// No slot can go on. The youngest of those that have said nothing yet goes back to the queue; where all have spoken,
+// the youngest ends with what it has said, as one whose own context is full.
 void Generator::make_way(std::span<Slot* const> busy) {
   Slot *silent = nullptr, *youngest = nullptr;
   for (Slot* slot : busy) {
     youngest = !youngest || slot->id_task() > youngest->id_task() ? slot : youngest;
     silent = slot->prefills() && (!silent || slot->id_task() > silent->id_task()) ? slot : silent;
   }
-  if (silent == nullptr || busy.size() == 1) {
-    return youngest->fail(500, kFullMessage);
+  if (silent == nullptr) {
+    base::log_info("task {}: ends early, for the cache is full of what runs with it", youngest->id_task());
+    return youngest->end_early();
+  }
+  if (busy.size() == 1) {  // alone, and still no room: what fits the context fits the cache
+    return silent->fail(500, kFullMessage);
   }
   const std::shared_ptr<Task> task = silent->hand_back();
   task->n_others_ = static_cast<int>(busy.size()) - 1;

@@ -36,7 +36,8 @@ class Generator {
 
   // The prompt is not empty, and its tokens are in range. Where every slot is busy the task waits its turn. While
   // a reconfiguration runs, and for a prompt that does not fit the context it led to, the task fails with status
-  // 503; with status 500 where memory runs out, or where the sequences that generate outgrow the cache together.
+  // 503; with status 500 where memory runs out. Where the sequences that generate outgrow the cache together, one
+  // that has said nothing yet waits until there is room; else the youngest ends, truncated, with what it has said.
   std::shared_ptr<Task> submit(std::vector<int> prompt, GenerationParams params);
   // Fails every task, running or waiting, as soon as the running ubatch ends, and all later ones.
   void stop();

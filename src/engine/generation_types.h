@@ -42,8 +42,8 @@ struct Timings {
   int predicted_n = 0;
   double predicted_ms = 0;  // from the first token drawn to the last; at least 0.001 once there is one
   int draft_n = 0, draft_n_accepted = 0;  // tokens guessed ahead and verified; those that were right
-  // Not llama-server's: bytes of weights read since the first token was drawn. Steps that other requests share count
-  // whole.
+  // Not llama-server's: bytes of weights read since the first token was drawn. Of steps that other requests share,
+  // the part that its tokens are of the step's.
   uint64_t predicted_bytes = 0;
 };
 

@@ -140,6 +140,40 @@ class Weights {
   std::optional<base::Error> failure_;
 };
 
+// The projections of queries, keys and values: three tensors, or their rows in that order in one.
+void take_qkv(Weights& weights, const Architecture& row, const HParams& hp, int i, LayerWeights& layer) {
+  const auto name = [i](std::string_view part) { return fmt::format("blk.{}.{}", i, part); };
+  const int64_t q_width = int64_t{hp.n_head} * hp.head_dim, kv_width = int64_t{hp.n_head_kv} * hp.head_dim;
+  const int64_t all = q_width + 2 * kv_width;
+  if (!weights.has(name("attn_qkv.weight"))) {
+    layer.q = weights.matrix(name("attn_q.weight"), hp.n_embd, q_width);
+    layer.k = weights.matrix(name("attn_k.weight"), hp.n_embd, kv_width);
+    layer.v = weights.matrix(name("attn_v.weight"), hp.n_embd, kv_width);
+  } else if (const kernels::Matrix fused = weights.matrix(name("attn_qkv.weight"), hp.n_embd, all);
+             fused.format != nullptr) {
+    const auto rows = [&fused](int64_t first, int64_t n) {
+      kernels::Matrix part = fused;
+      part.data += static_cast<size_t>(first) * part.row_bytes;
+      part.rows = n;
+      return part;
+    };
+    layer.q = rows(0, q_width);
+    layer.k = rows(q_width, kv_width);
+    layer.v = rows(q_width + kv_width, kv_width);
+  }
+  if (row.qkv_bias && !weights.has(name("attn_qkv.bias"))) {
+    layer.q_bias = weights.vector(name("attn_q.bias"), q_width);
+    layer.k_bias = weights.vector(name("attn_k.bias"), kv_width);
+    layer.v_bias = weights.vector(name("attn_v.bias"), kv_width);
+  } else if (row.qkv_bias) {
+    if (const float* fused = weights.vector(name("attn_qkv.bias"), all)) {
+      layer.q_bias = fused;
+      layer.k_bias = fused + q_width;
+      layer.v_bias = fused + q_width + kv_width;
+    }
+  }
+}
+
 void take_weights(Model& model, const Architecture& row, Weights& weights) {
   HParams& hp = model.hp;
   if (const gguf::Tensor* embd = model.file.find("token_embd.weight"); hp.n_vocab == 0 && embd != nullptr) {
@@ -162,22 +196,15 @@ void take_weights(Model& model, const Architecture& row, Weights& weights) {
     const auto name = [i](std::string_view part) { return fmt::format("blk.{}.{}.weight", i, part); };
     LayerWeights layer;
     layer.attn_norm = weights.vector(name("attn_norm"), hp.n_embd);
-    layer.q = weights.matrix(name("attn_q"), hp.n_embd, q_width);
-    layer.k = weights.matrix(name("attn_k"), hp.n_embd, kv_width);
-    layer.v = weights.matrix(name("attn_v"), hp.n_embd, kv_width);
+    take_qkv(weights, row, hp, i, layer);
     layer.o = weights.matrix(name("attn_output"), q_width, hp.n_embd);
-    if (row.qkv_bias) {
-      layer.q_bias = weights.vector(fmt::format("blk.{}.attn_q.bias", i), q_width);
-      layer.k_bias = weights.vector(fmt::format("blk.{}.attn_k.bias", i), kv_width);
-      layer.v_bias = weights.vector(fmt::format("blk.{}.attn_v.bias", i), kv_width);
-    }
     if (row.qk_norm != QkNorm::kNone) {
       const bool all = row.qk_norm == QkNorm::kAll;
       layer.q_norm = weights.vector(name("attn_q_norm"), all ? q_width : hp.head_dim);
       layer.k_norm = weights.vector(name("attn_k_norm"), all ? kv_width : hp.head_dim);
     }
     layer.ffn_norm = weights.vector(name("ffn_norm"), hp.n_embd);
-    if (row.experts) {
+    if (hp.n_expert > 0) {
       layer.router = weights.matrix(name("ffn_gate_inp"), hp.n_embd, hp.n_expert);
       if (row.selection_bias) {
         layer.router_bias = weights.vector(fmt::format("blk.{}.exp_probs_b.bias", i), hp.n_expert);

@@ -25,6 +25,8 @@ class ReasoningBudget {
 
   // The next token, whatever the model would say; nullopt: the model's own.
   std::optional<int> forced() const;
+  // More forced tokens follow that one.
+  bool forces_more() const { return state_ == State::kForcing && n_forced_ + 1 < limit_.ending.size(); }
   // The token that was generated, forced or not, as text. mid_character: all the text so far ends inside a
   // character, which is not cut in two.
   void accept(std::string_view piece, bool mid_character);

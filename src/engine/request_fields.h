@@ -14,6 +14,9 @@ namespace engine {
 
 // Every prompt of a request has its own copy of what the request says; far above what anybody asks for.
 inline constexpr size_t kMaxStrings = 256, kMaxStringBytes = 64 << 10;
+// Likeliest tokens with each one that is judged, under all three names (n_probs, logprobs, top_logprobs); it keeps
+// that many until the answer is sent.
+inline constexpr int kMaxProbs = 1024;
 
 class RequestFields {
  public:

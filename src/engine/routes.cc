@@ -17,6 +17,7 @@ using base::Json;
 // What a body of 16 MiB could ask for beyond these takes gigabytes to say.
 constexpr size_t kMaxPieces = 1 << 20, kMaxDetokenize = 1 << 20;
 constexpr std::string_view kJsonType = "application/json; charset=utf-8";
+const os::HttpHeaders kRetryAfter = {{"Retry-After", "1"}};  // seconds
 
 ApiError not_served(std::string_view name) {
   return {501,
@@ -25,7 +26,11 @@ ApiError not_served(std::string_view name) {
           {}};
 }
 
-void health(const RouteContext&, const os::HttpIncoming&, os::HttpReply& reply) {
+// Ready means that a request sent now is answered: not while a reconfiguration drains and opens.
+void health(const RouteContext& context, const os::HttpIncoming&, os::HttpReply& reply) {
+  if (context.loaded.generator->paused()) {
+    return reply.send(503, kJsonType, http_layer_error_body(503, "Loading model"), kRetryAfter);
+  }
   reply_json(reply, {{"status", "ok"}});
 }
 
@@ -304,7 +309,7 @@ void reply_json(os::HttpReply& reply, const Json& body) {
 }
 
 void reply_error(os::HttpReply& reply, const ApiError& error) {
-  reply.send(error.code, kJsonType, error_body(error));
+  reply.send(error.code, kJsonType, error_body(error), error.code == 503 ? kRetryAfter : os::HttpHeaders());
 }
 
 }  // namespace engine

@@ -30,6 +30,7 @@ std::string build_info();
 base::Json effective_settings(const RouteContext& context);
 
 void reply_json(os::HttpReply& reply, const base::Json& body);
+// 503 with Retry-After: everything that is refused so is fine later.
 void reply_error(os::HttpReply& reply, const ApiError& error);
 
 // POST /completion, /v1/completions, /v1/chat/completions (generation_routes.cc)

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/engine/routes.h"
 
 namespace engine {
@@ -122,8 +123,8 @@ base::Result<void> Server::load() {
   }
   const HParams& hp = (*model)->hp;
   base::log_info(
-      "model: {}, {} layers, {:.2f} billion parameters, {:.2f} MiB of weights read per token{}",
-      hp.architecture, hp.n_layer, static_cast<double>((*model)->n_params) / 1e9,
+      "model: {}, {} layers, {} parameters, {:.2f} MiB of weights read per token{}", hp.architecture,
+      hp.n_layer, base::format_count((*model)->n_params),
       static_cast<double>(bytes_per_token(**model)) / (1 << 20),
       hp.n_expert == 0 ? "" : fmt::format(" ({} of {} experts per layer)", hp.n_expert_used, hp.n_expert));
   const int warmup = options_.warmup ? std::max(0, tokenizer->bos()) : -1;

@@ -1,7 +1,5 @@
 #pragma once
-// What tbq-server was asked for. One table (server_options.cc) declares each flag once: names, environment
-// variable, default, help and binding; parsing, --help and the environment all read it. Spellings are
-// llama-server's.
+// What tbq-server was asked for. One table (server_flags.h) declares each flag once. Spellings are llama-server's.
 
 #include <functional>
 #include <optional>

@@ -241,7 +241,7 @@ std::optional<int> Slot::sample(std::span<const float> logits) {
   last_token_ = Clock::now();
   if (result_.tokens.empty()) {
     first_token_ = last_token_;
-    bytes_before_ = context_.weight_bytes_read();
+    bytes_before_ = context_.weight_bytes_read(seq_);
   }
   return token;
 }
@@ -267,7 +267,8 @@ void Slot::accept(int token, std::span<const float> logits) {
   bool eog = tokenizer_.is_eog(token);
   const std::string piece = tokenizer_.piece(token, false);
   has_new_line_ = has_new_line_ || piece.find('\n') != std::string::npos;
-  TextOutput::Step step = output_->push(piece);
+  // What is said in the model's place is said whole: the tag that ends the thinking is of no use in part.
+  TextOutput::Step step = output_->push(piece, thinking_->forces_more());
   thinking_->accept(piece, step.mid_character);
   GenerationEvent event;
   event.kind = GenerationEvent::Kind::kToken;
@@ -393,7 +394,7 @@ Timings Slot::timings() const {
   }
   if (t.predicted_n > 0) {
     t.predicted_ms = std::max(0.001, milliseconds(last_token_ - first_token_));
-    t.predicted_bytes = context_.weight_bytes_read() - bytes_before_;
+    t.predicted_bytes = context_.weight_bytes_read(seq_) - bytes_before_;
   }
   return t;
 }

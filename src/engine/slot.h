@@ -86,6 +86,8 @@ class Slot {
   // Parts from a task that has got nothing but its start yet, rows and all; it can be started again.
   std::shared_ptr<Task> hand_back();
   bool works_on(const Task& task) const { return task_.get() == &task; }
+  // Ends a task that generates where it stands, as where its context is full.
+  void end_early() { finish(StopType::kLimit, true); }
   // Ends the task. 503 is for clients that are told to come again, or have gone.
   void fail(int status, std::string message);
   // Gives the rows of an idle slot back.
@@ -136,7 +138,7 @@ class Slot {
   std::span<const int> piece_;          // what is being evaluated, of next_ or the prompt
   size_t piece_begin_ = 0;              // where in cached_ it begins
   bool settled_ = true;                 // a guess of it was wrong: what follows is not wanted
-  uint64_t bytes_before_ = 0;           // the context's weight_bytes_read() at the first token
+  uint64_t bytes_before_ = 0;           // weight_bytes_read(seq_) at the first token
   int64_t id_task_ = 0, last_used_ = 0;
   bool has_new_line_ = false;
   size_t text_begin_ = 0;                                      // of the next token, in all the text generated

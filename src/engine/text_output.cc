@@ -13,8 +13,9 @@ TextOutput::TextOutput(std::vector<std::string> stops) : stops_(std::move(stops)
   }
 }
 
-TextOutput::Step TextOutput::push(std::string_view piece) {
+TextOutput::Step TextOutput::push(std::string_view piece, bool more) {
   size_t before = text_.size();
+  whole_from_ = more ? std::min(whole_from_, before) : std::string::npos;
   text_ += piece;
   Step step;
   // A stop string may have begun in earlier pieces, but only in text that has not been sent.
@@ -28,7 +29,7 @@ TextOutput::Step TextOutput::push(std::string_view piece) {
     }
   }
   if (found != std::string::npos) {
-    text_.erase(found);
+    text_.erase(std::min(found, whole_from_));
     step.stopped = true;
     step.text = text_.substr(sent_);
     sent_ = text_.size();
@@ -46,13 +47,14 @@ TextOutput::Step TextOutput::push(std::string_view piece) {
       }
     }
   }
-  end = std::max(end, sent_);
+  end = std::max(std::min(end, whole_from_), sent_);
   step.text = text_.substr(sent_, end - sent_);
   sent_ = end;
   return step;
 }
 
 std::string TextOutput::flush() {
+  text_.resize(std::min(text_.size(), whole_from_));
   std::string rest = text_.substr(sent_);
   sent_ = text_.size();
   return rest;

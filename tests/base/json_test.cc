@@ -18,6 +18,15 @@ TEST_CASE("hostile nesting is refused, not recursed into") {
   CHECK(base::parse_json(std::string(100, '[') + std::string(100, ']'), "x").ok());
 }
 
+TEST_CASE("what is refused is told from what is broken") {
+  for (const auto& [text, over] :
+       {std::pair<std::string, bool>{std::string(200, '['), true}, {"[1", false}, {"", false}}) {
+    bool refused = !over;
+    CHECK_FALSE(base::parse_json(text, "x", &refused).ok());
+    CHECK_MESSAGE(refused == over, text);
+  }
+}
+
 TEST_CASE("objects with more keys than can be looked through are refused at once") {
   auto object = [](int n) {
     std::string text = "{";

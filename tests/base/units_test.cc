@@ -20,4 +20,13 @@ TEST_CASE("durations and sizes print at the right scale") {
   CHECK_EQ(base::format_duration(30000), "8h20m");
   CHECK_EQ(base::format_bytes(1023), "1023 B");
   CHECK_EQ(base::format_bytes(4464ULL << 20), "4.36 GiB");
+  CHECK_EQ(base::format_count(0), "0");
+  CHECK_EQ(base::format_count(999), "999");
+  CHECK_EQ(base::format_count(1000), "1.00 K");
+  CHECK_EQ(base::format_count(260'032), "260 K");
+  CHECK_EQ(base::format_count(999'600), "1.00 M");
+  CHECK_EQ(base::format_count(15'191'712), "15.2 M");
+  CHECK_EQ(base::format_count(7'240'000'000), "7.24 B");
+  CHECK_EQ(base::format_count(228'700'000'000), "229 B");
+  CHECK_EQ(base::format_count(1'500'000'000'000), "1500 B");
 }

@@ -137,7 +137,9 @@ TEST_CASE("thinking: a request's word counts over the server's") {
   server.budget_message = "Enough.";
   CHECK(chat(question(""), server).reasoning.budget == 7);
   CHECK(chat(question(""), server).reasoning.budget_message == "Enough.");
-  CHECK(chat(question(R"("reasoning_budget_tokens": -1)"), server).reasoning.budget == 7);
+  CHECK(chat(question(R"("reasoning_budget_tokens": null)"), server).reasoning.budget == 7);
+  CHECK(chat(question(R"("reasoning_budget_tokens": -1)"), server).reasoning.budget == -1);
+  CHECK(chat(question(R"("thinking_budget_tokens": -1)"), server).reasoning.budget == -1);
   CHECK(chat(question(R"("reasoning_budget_tokens": 0)"), server).reasoning.budget == 0);
   CHECK(chat(question(R"("thinking_budget_tokens": 3)"), server).reasoning.budget == 3);
   CHECK(chat(question(R"("thinking_budget_tokens": 3, "reasoning_budget_tokens": 4)")).reasoning.budget == 4);

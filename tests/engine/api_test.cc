@@ -113,6 +113,12 @@ TEST_CASE("fields become parameters, aliases and nulls included") {
       engine::parse_completion(Json::parse(R"({"max_tokens": 2, "n_predict": 3})"), tokenizer, {}, both)
           .has_value());
   CHECK(both.params.n_predict == 3);
+  engine::GenerationParams defaults;
+  defaults.n_predict = 50;
+  CompletionRequest open;
+  REQUIRE_FALSE(
+      engine::parse_completion(Json::parse(R"({"n_predict": -1})"), tokenizer, defaults, open).has_value());
+  CHECK(open.params.n_predict == 50);
 }
 
 TEST_CASE("what is not implemented is refused, unless it changes nothing") {

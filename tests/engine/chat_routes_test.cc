@@ -83,6 +83,33 @@ TEST_CASE("a budget ends the thinking after its tokens, and the answer follows")
   CHECK(ask(rig, R"("reasoning_budget_tokens":1000)").reasoning == all.reasoning);
 }
 
+TEST_CASE("an answer cut in the middle of the thinking's forced end shows nothing of it") {
+  const HttpRig rig(as("minimax-m2"));
+  const int n_end = n_tokens(rig, "\n</think>\n\n");
+  REQUIRE(n_end > 2);
+  const std::string thought = ask(rig, R"("max_tokens":3)").reasoning;
+  const std::string within = ask(rig, R"("max_tokens":3,"reasoning_format":"none")").content;
+  for (int n = 3; n <= 3 + n_end; ++n) {
+    CAPTURE(n);
+    const std::string fields = R"("reasoning_budget_tokens":3,"max_tokens":)" + std::to_string(n);
+    const Said cut = ask(rig, fields), streamed = ask_streamed(rig, fields);
+    CHECK(cut.reasoning == thought);
+    CHECK(cut.content.empty());
+    CHECK(cut.n_tokens == n);
+    CHECK(streamed.reasoning == thought);
+    CHECK(streamed.content.empty());
+    const std::string raw = fields + R"(,"reasoning_format":"none")";
+    const std::string all = ask(rig, raw).content;
+    CHECK(ask_streamed(rig, raw).content == all);
+    if (n < 3 + n_end) {
+      CHECK(all == within);
+    } else {
+      CHECK(all.starts_with(within));
+      CHECK(all.ends_with("\n</think>\n\n"));
+    }
+  }
+}
+
 TEST_CASE("reasoning_format none leaves everything in the answer, what the prompt opened included") {
   const HttpRig rig(as("minimax-m2"));
   const Said apart = ask(rig);
@@ -121,6 +148,10 @@ TEST_CASE("flags set what requests do not") {
   }));
   CHECK(ask(budget).reasoning.ends_with("So."));
   CHECK(ask(budget, R"("reasoning_budget_tokens":1000)").content.empty());
+  const Said lifted = ask(budget, R"("reasoning_budget_tokens":-1)");
+  CHECK(lifted.content.empty());
+  CHECK(lifted.n_tokens == 40);
+  CHECK(lifted.reasoning.find(" So.") == std::string::npos);
 
   const HttpRig within(as("minimax-m2", [](engine::ServerOptions& o) { o.chat.reasoning.split = false; }));
   CHECK(ask(within).content.starts_with("<think>\n"));

@@ -232,6 +232,16 @@ TEST_CASE("--chat-template: a name, or a template of a known family") {
   auto foreign = ChatTemplate::from_option("{{ messages }}");
   REQUIRE_FALSE(foreign.ok());
   CHECK(foreign.failure().to_string().find("name one of minimax-m2,") != std::string::npos);
+  auto unlike_any = ChatTemplate::from_option("zephyr");
+  REQUIRE_FALSE(unlike_any.ok());
+  for (const auto& failed : {misspelled.failure(), foreign.failure(), unlike_any.failure()}) {
+    for (const engine::ChatFamily& f : engine::chat_families()) {
+      CHECK_MESSAGE(failed.next.find(f.name) != std::string::npos, f.name);
+    }
+    for (const char* theirs : {"llama3", "deepseek2", "deepseek3", "mistral-v3-tekken"}) {
+      CHECK_MESSAGE(failed.next.find(theirs) != std::string::npos, theirs);
+    }
+  }
 }
 
 TEST_CASE("earlier reasoning leaves the prompt, and thinking can be switched off") {
@@ -281,9 +291,10 @@ TEST_CASE("reasoning is split off however the text is cut") {
   for (const Row& row :
        {Row{false, "<think>\nhm, so\n</think>\n\nYes.\n", "hm, so", "Yes.\n"},
         Row{true, "hm </thin k> so\n\n</think>\n\nYes.", "hm </thin k> so", "Yes."},
-        Row{true, "cut off </thi", "cut off </thi", ""}, Row{false, " <thinker>", "", " <thinker>"},
+        Row{true, "cut off\n</thi", "cut off", ""}, Row{true, "cut off <", "cut off", ""},
+        Row{false, " <thinker>", "", " <thinker>"}, Row{false, "<", "", "<"},
         Row{false, "Yes <think>no</think>", "", "Yes <think>no</think>"}, Row{false, "  ", "", "  "},
-        Row{false, "<thi", "", "<thi"}, Row{true, "\n</think>a", "", "a"}, Row{true, "", "", ""}}) {
+        Row{false, "<thi", "", ""}, Row{true, "\n</think>a", "", "a"}, Row{true, "", "", ""}}) {
     const std::string text = row.text;
     for (size_t size = 1; size <= text.size() + 1; ++size) {
       engine::ReasoningSplitter splitter(row.inside);
@@ -325,6 +336,29 @@ TEST_CASE("a stop string is found across pieces and nothing of it leaks") {
   CHECK(step.text.empty());
   CHECK(out.text() == "one ");
   CHECK(out.stopping_word() == "END");
+}
+
+TEST_CASE("what is to be said whole comes whole or not at all") {
+  TextOutput whole({});
+  CHECK(whole.push("hm").text == "hm");
+  CHECK(whole.push("\n</th", true).text.empty());
+  CHECK(whole.push("ink", true).text.empty());
+  CHECK(whole.push(">\n\n").text == "\n</think>\n\n");
+  CHECK(whole.flush().empty());
+  CHECK(whole.text() == "hm\n</think>\n\n");
+  TextOutput cut({"E", "nope"});
+  CHECK(cut.push("hm no").text == "hm ");  // held for its own reason
+  CHECK(cut.push("\n</th", true).text == "no");
+  CHECK(cut.push("ink", true).text.empty());
+  CHECK(cut.flush().empty());
+  CHECK(cut.text() == "hm no");
+  TextOutput stopped({"ink"});
+  CHECK(stopped.push("hm").text == "hm");
+  CHECK(stopped.push("\n</th", true).text.empty());
+  const TextOutput::Step step = stopped.push("ink", true);
+  CHECK(step.stopped);
+  CHECK(step.text.empty());
+  CHECK(stopped.text() == "hm");
 }
 
 TEST_CASE("what only looked like a stop string comes out later, or at the end") {

@@ -21,7 +21,7 @@ class SyntheticFile {
  public:
   explicit SyntheticFile(const SyntheticSpec& spec)
       : path_(std::filesystem::temp_directory_path() /
-              fmt::format("ar_experts_{}_{}.gguf", ::getpid(), spec.architecture)) {
+              fmt::format("ar_experts_{}_{}.gguf", ::getpid(), ++n_files)) {
     REQUIRE(fixtures::write_model(spec, path_));
   }
   ~SyntheticFile() { std::filesystem::remove(path_); }
@@ -30,6 +30,7 @@ class SyntheticFile {
   const std::string& path() const { return path_; }
 
  private:
+  static inline int n_files = 0;
   std::string path_;
 };
 
@@ -166,30 +167,54 @@ TEST_CASE("only the chosen experts are touched, by decode and by prefill") {
 }
 
 TEST_CASE("experts of fixed weights give what they give side by side in a dense model") {
-  SyntheticSpec moe;
-  moe.architecture = "qwen3moe";
-  moe.n_expert = 12;
-  moe.n_expert_used = 4;
-  moe.type = "q4_k";
-  moe = fixtures::fixed_choice(moe);
-  const SyntheticFile file(moe), wide(fixtures::dense_like(moe, "qwen3"));
-  const auto model = fixtures::load(file.path()), dense = fixtures::load(wide.path());
-  CHECK(dense->hp.n_ff == 4 * model->hp.n_ff);
-  const auto tokens = prompt(30, model->hp.n_vocab);
-  for (const int n_ubatch : {1, 64}) {
-    const auto got = fixtures::logits(*fixtures::open(model, options(2, n_ubatch)), tokens);
-    const auto want = fixtures::logits(*fixtures::open(dense, options(2, n_ubatch)), tokens);
-    const auto difference = fixtures::compare(got, want);
-    MESSAGE("4 of 12 experts against dense: max error ", difference.max, " of the std");
-    CHECK(difference.max < 1e-4);
+  const struct {
+    const char *moe, *dense;
+  } pairs[] = {{"qwen3moe", "qwen3"}, {"llama", "llama"}};  // the second is Mixtral
+  for (const auto& pair : pairs) {
+    CAPTURE(pair.moe);
+    SyntheticSpec moe;
+    moe.architecture = pair.moe;
+    moe.n_expert = 12;
+    moe.n_expert_used = 4;
+    moe.type = "q4_k";
+    moe = fixtures::fixed_choice(moe);
+    const SyntheticFile file(moe), wide(fixtures::dense_like(moe, pair.dense));
+    const auto model = fixtures::load(file.path()), dense = fixtures::load(wide.path());
+    CHECK(model->hp.n_expert == 12);
+    CHECK(dense->hp.n_expert == 0);
+    CHECK(dense->hp.n_ff == 4 * model->hp.n_ff);
+    const auto tokens = prompt(30, model->hp.n_vocab);
+    for (const int n_ubatch : {1, 64}) {
+      const auto got = fixtures::logits(*fixtures::open(model, options(2, n_ubatch)), tokens);
+      const auto want = fixtures::logits(*fixtures::open(dense, options(2, n_ubatch)), tokens);
+      const auto difference = fixtures::compare(got, want);
+      MESSAGE(pair.moe, ": 4 of 12 experts against dense: max error ", difference.max, " of the std");
+      CHECK(difference.max < 1e-4);
+    }
+    // Other experts would give something else.
+    moe.n_expert_used = 3;
+    moe.expert_scale = 3;
+    const SyntheticFile fewer(moe);
+    const auto other =
+        fixtures::logits(*fixtures::open(fixtures::load(fewer.path()), options(2, 64)), tokens);
+    const auto want = fixtures::logits(*fixtures::open(dense, options(2, 64)), tokens);
+    CHECK(fixtures::compare(other, want).max > 0.1);
   }
-  // Other experts would give something else.
-  moe.n_expert_used = 3;
-  moe.expert_scale = 3;
-  const SyntheticFile fewer(moe);
-  const auto other = fixtures::logits(*fixtures::open(fixtures::load(fewer.path()), options(2, 64)), tokens);
-  const auto want = fixtures::logits(*fixtures::open(dense, options(2, 64)), tokens);
-  CHECK(fixtures::compare(other, want).max > 0.1);
+}
+
+TEST_CASE("queries, keys and values in one tensor compute what three do, to the bit") {
+  for (const char* architecture : {"llama", "qwen2", "qwen3"}) {
+    CAPTURE(architecture);
+    SyntheticSpec spec;
+    spec.architecture = architecture;
+    const SyntheticFile apart(spec), fused(fixtures::fused_like(spec));
+    const auto one = fixtures::load(fused.path()), three = fixtures::load(apart.path());
+    CHECK(one->file.find("blk.0.attn_qkv.weight") != nullptr);
+    CHECK(one->n_params == three->n_params);
+    const auto tokens = prompt(20, one->hp.n_vocab);
+    CHECK(same_bits(fixtures::logits(*fixtures::open(one, options(2, 64)), tokens),
+                    fixtures::logits(*fixtures::open(three, options(2, 64)), tokens)));
+  }
 }
 
 #define CHECK_CONTAINS(text, part) CHECK_MESSAGE((text).find(part) != std::string::npos, (text))
@@ -210,6 +235,7 @@ TEST_CASE("an expert's width where the file has none of its own: a share of what
   };
   CHECK(width("qwen3moe") == 128);
   CHECK(width("minimax-m2") == 512);
+  CHECK(width("llama") == 512);
 }
 
 TEST_CASE("mixtures that cannot be are refused by key or tensor") {

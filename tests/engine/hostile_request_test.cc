@@ -80,6 +80,40 @@ TEST_CASE("bodies that cannot be: an error object each, the server goes on") {
   CHECK(rig.json("/completion", R"({"prompt": "ab", "n_predict": 2})")["tokens_predicted"] == 2);
 }
 
+TEST_CASE("JSON beyond the limits is a bad request, broken JSON is what llama-server makes of it") {
+  const fixtures::HttpRig rig;
+  const std::string keys = [] {
+    std::string text = "{\"prompt\": \"a\"";
+    for (int i = 0; i < 5000; ++i) {
+      text += fmt::format(",\"{}\":0", i);
+    }
+    return text + "}";
+  }();
+  const struct {
+    std::string body, why;
+    int status;
+    const char* type;
+  } rows[] = {{"{\"prompt\":" + repeated("[", 200) + repeated("]", 200) + "}", "deeper than 128 levels", 400,
+               "invalid_request_error"},
+              {keys, "more than 4096 keys", 400, "invalid_request_error"},
+              {"{\"prompt\": [" + repeated("5,", 1'200'000) + "5]}", "more than 1100000 values", 400,
+               "invalid_request_error"},
+              {"{\"prompt\": ", "parse error at line 1", 500, "server_error"},
+              {"{\"prompt\": " + repeated("[", 20), "parse error at line 1", 500, "server_error"}};
+  for (const char* path : {"/completion", "/v1/chat/completions", "/tokenize"}) {
+    for (const auto& row : rows) {
+      CAPTURE(path);
+      CAPTURE(row.why);
+      const os::HttpResponse answer = rig.post(path, row.body);
+      CHECK(answer.status == row.status);
+      const base::Json error = base::Json::parse(answer.body)["error"];
+      CHECK(error["code"] == row.status);
+      CHECK(error["type"] == row.type);
+      CHECK(error["message"].get<std::string>().find(row.why) != std::string::npos);
+    }
+  }
+}
+
 TEST_CASE("every route takes any JSON: answered or refused, never more") {
   const fixtures::HttpRig rig;
   for (const char* path : {"/completion", "/v1/completions", "/v1/chat/completions", "/tokenize",
@@ -102,7 +136,11 @@ TEST_CASE("every route takes any JSON: answered or refused, never more") {
 
 TEST_CASE("a body beyond the limit is refused unread, and what would take gigabytes to say") {
   const fixtures::HttpRig rig;
-  CHECK(rig.post("/tokenize", "{\"content\": \"" + std::string(17 << 20, 'a') + "\"}").status == 413);
+  const os::HttpResponse large =
+      rig.post("/tokenize", "{\"content\": \"" + std::string(17 << 20, 'a') + "\"}");
+  CHECK(large.status == 413);
+  CHECK(large.body ==
+        R"({"error":{"message":"the request body is too large","type":"invalid_request_error","code":413}})");
   const std::string text =
       "{\"with_pieces\": true, \"content\": \"" + repeated("\\u0001", (1 << 20) + 1) + "\"}";
   const os::HttpResponse pieces = rig.post("/tokenize", text);

@@ -135,7 +135,22 @@ TEST_CASE("models that cannot be are refused by name") {
                  "not a multiple of head_count_kv 3");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["rope.dimension_count"] = 4; }), "needs the head size, 8");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["attention.value_length"] = 16; }), "unlike key_length 8");
-  CHECK_CONTAINS(with([](Recipe& r) { r.ints["expert_count"] = 8; }), "mixture of experts");
+  CHECK_CONTAINS(with([](Recipe& r) { r.ints["expert_count"] = 8; }), "'llama.expert_used_count' is missing");
+  CHECK_CONTAINS(with([](Recipe& r) { r.ints["expert_count"] = 5000; }),
+                 "'llama.expert_count' is 5000, outside 1..4096");
+  const auto fused = [&](uint64_t rows, bool apart_too) {
+    return with([&](Recipe& r) {
+      r.tensors["blk.0.attn_qkv.weight"] = {{16, rows}, 0};
+      for (const char* name : {"blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight"}) {
+        if (!apart_too) {
+          r.tensors.erase(name);
+        }
+      }
+    });
+  };
+  CHECK_CONTAINS(fused(31, false),
+                 "'blk.0.attn_qkv.weight' has shape [16, 31], the metadata ask for [16, 32]");
+  CHECK_CONTAINS(fused(32, true), "tensor 'blk.0.attn_k.weight' is not one that llama models have here");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["vocab_size"] = 33; }),
                  "'token_embd.weight' has shape [16, 32], the metadata ask for [16, 33]");
   CHECK_CONTAINS(with([](Recipe& r) { r.ints["embedding_length"] = 0x7fffffff; }), "outside 1..");

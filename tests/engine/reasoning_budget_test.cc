@@ -62,6 +62,19 @@ TEST_CASE("a character is not cut in two") {
   CHECK(run(limit(2, true), {1, 10, 11, 1}) == "hm\xC3\xB6\nbut</think>hm");
 }
 
+TEST_CASE("more of the ending follows until its last token") {
+  const ReasoningLimit two = limit(1, true);  // {90, 91}
+  ReasoningBudget budget(two);
+  CHECK_FALSE(budget.forces_more());
+  budget.accept(kPieces.at(1), false);
+  CHECK(budget.forces_more());
+  budget.accept(kPieces.at(90), false);
+  CHECK(budget.forced() == 91);
+  CHECK_FALSE(budget.forces_more());
+  budget.accept(kPieces.at(91), false);
+  CHECK_FALSE(budget.forces_more());
+}
+
 TEST_CASE("a limit without an ending is none") {
   const ReasoningLimit none{0, true, {}};
   CHECK(run(none, {1, 2}) == "hm so");

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <system_error>
 #include <thread>
@@ -381,6 +382,71 @@ TEST_CASE(
   CHECK(n_odd == 0);
   CHECK(n_done >= 1);
   CHECK(rig.send("POST", "/completion", R"({"prompt":"a","n_predict":1})").status == 200);
+}
+
+TEST_CASE("/health is 503 from the moment a reconfiguration is asked for until it is over, or given up") {
+  HttpRig rig([](engine::ServerOptions& o) {
+    o.context.n_ctx = 65536;  // minutes
+    o.parallel = 1;
+  });
+  const auto retry_after = [](const os::HttpResponse& response) {
+    const auto found =
+        std::ranges::find(response.headers, "retry-after", [](const auto& h) { return h.first; });
+    return found == response.headers.end() ? "" : found->second;
+  };
+  const auto healthy = [&] { return rig.get("/health").status == 200; };
+  const auto wait_until = [&](bool wanted) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+    while (healthy() != wanted && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return healthy() == wanted;
+  };
+  CHECK(healthy());
+  std::atomic<bool> let_go = false;
+  const auto talk = [&] {
+    os::HttpRequest request;
+    request.method = "POST";
+    request.url = rig.server.url() + "/completion";
+    request.body = R"({"prompt":"a","temperature":0,"ignore_eos":true,"stream":true})";
+    request.timeout_s = 600;
+    request.on_data = [&](std::string_view) { return !let_go.load(); };
+    (void)os::http(request);
+  };
+  const auto running = [&] { return Json::parse(rig.get("/slots").body)[0]["is_processing"] == true; };
+  std::thread talker(talk);
+  while (!running()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  {  // a client that gives up while the request runs: all is as it was
+    os::HttpRequest change;
+    change.method = "POST";
+    change.url = rig.server.url() + "/reconfigure";
+    change.body = R"({"ctx_size":512})";
+    change.timeout_s = 2;
+    std::thread changer([&] { CHECK_FALSE(os::http(change).ok()); });
+    CHECK(wait_until(false));
+    changer.join();
+    CHECK(wait_until(true));
+    CHECK(running());
+    CHECK(rig.props()["n_ctx"] == 65536);
+  }
+  std::thread changer([&] { CHECK(rig.change(R"({"ctx_size":512})").status == 200); });
+  CHECK(wait_until(false));
+  const os::HttpResponse health = rig.get("/health");
+  CHECK(health.body == R"({"error":{"message":"Loading model","type":"unavailable_error","code":503}})");
+  CHECK(retry_after(health) == "1");
+  const os::HttpResponse refused = rig.post("/completion", R"({"prompt":"b","n_predict":1})");
+  CHECK(refused.status == 503);
+  CHECK(has(refused.body, "being reconfigured"));
+  CHECK(retry_after(refused) == "1");
+  CHECK(running());  // who was there first goes on
+  let_go = true;
+  talker.join();
+  changer.join();
+  CHECK(healthy());
+  CHECK(rig.props()["n_ctx"] == 512);
+  CHECK(rig.post("/completion", R"({"prompt":"b","n_predict":1})").status == 200);
 }
 
 TEST_CASE("POST /reconfigure: no more slots than there are HTTP threads for their clients") {

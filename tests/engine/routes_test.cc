@@ -95,3 +95,18 @@ TEST_CASE("what llama-server offers and this server does not is 501, not unknown
   CHECK(rig.post("/nope", "{}").status == 404);
   CHECK(rig.post("/tokenize", R"({"content":5})").status == 400);
 }
+
+TEST_CASE("a length of 0 is one token in every form, as in llama-server; -1 is the server's own") {
+  HttpRig rig([](engine::ServerOptions& o) { o.n_predict = 7; });
+  const std::string prompt = R"({"prompt":"a b c","ignore_eos":true,)";
+  const std::string chat = R"({"messages":[{"role":"user","content":"hi"}],"ignore_eos":true,)";
+  for (const auto& [length, n] : {std::pair<std::string, int>{"0", 1}, {"-1", 7}}) {
+    CHECK(rig.json("/completion", prompt + "\"n_predict\":" + length + "}")["tokens_predicted"] == n);
+    for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+      const bool is_chat = std::string_view(path).ends_with("chat/completions");
+      const Json answer = rig.json(path, (is_chat ? chat : prompt) + "\"max_tokens\":" + length + "}");
+      CHECK(answer["usage"]["completion_tokens"] == n);
+      CHECK(answer["choices"][0]["finish_reason"] == "length");
+    }
+  }
+}

@@ -33,10 +33,6 @@ constexpr bool kSanitized = false;
 
 constexpr int kLong = 16384;  // a context that takes seconds to fill
 
-bool has(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
-}
-
 // The text of a streamed /completion, and its last event.
 struct Streamed {
   std::string text;
@@ -301,33 +297,89 @@ TEST_CASE("a prompt finds its prefix in a slot of its own, or shares that of a b
   CHECK(finish(*holder).status == 503);
 }
 
-TEST_CASE("one cache for all: idle slots give way, then the youngest request, and one always ends") {
+TEST_CASE(
+    "one cache for all: idle slots give way; who has spoken ends with what was said, the youngest first") {
   Rig rig(options(4, 512, true));
   CHECK(rig.generator->info().n_ctx == 512);
   // 300 rows each: the second needs the first one's pages.
   const std::vector<int> alone = finish(*rig.submit(5, 300)).result.tokens;
   CHECK(finish(*rig.submit(5, 300, -1, 301)).kind == GenerationEvent::Kind::kDone);
   CHECK(finish(*rig.submit(5, 300)).result.tokens == alone);
+  std::vector<std::vector<int>> whole;  // what each says alone, to the context's end
+  for (int i = 0; i < 4; ++i) {
+    whole.push_back(finish(*rig.submit(-1, 10, -1, 301 + i)).result.tokens);
+  }
   std::vector<std::shared_ptr<engine::Task>> tasks;
   for (int i = 0; i < 4; ++i) {
     tasks.push_back(rig.submit(-1, 10, -1, 301 + i));
   }
-  int n_whole = 0, n_failed = 0;
-  for (const auto& task : tasks) {
-    const GenerationEvent end = finish(*task);
-    if (end.kind == GenerationEvent::Kind::kFailed) {
-      CHECK(end.status == 500);
-      CHECK(has(end.message, "Context size has been exceeded"));
-      ++n_failed;
-    } else {
-      CHECK(end.result.truncated);
-      CHECK(end.result.tokens_cached == 511);
-      ++n_whole;
-    }
+  std::vector<int> cached;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const GenerationEvent end = finish(*tasks[i]);
+    REQUIRE_MESSAGE(end.kind == GenerationEvent::Kind::kDone, end.message);
+    CHECK(end.result.truncated);
+    CHECK(end.result.stop_type == engine::StopType::kLimit);
+    const std::vector<int>& said = end.result.tokens;
+    REQUIRE(said.size() <= whole[i].size());
+    CHECK(std::equal(said.begin(), said.end(), whole[i].begin()));
+    CHECK_FALSE(end.result.content.empty());
+    cached.push_back(end.result.tokens_cached);
   }
-  CHECK(n_whole >= 1);
-  CHECK(n_failed >= 1);
+  // Four pages: each has one when there is no fifth, and those that end leave theirs to the others.
+  CHECK(cached.front() == 511);
+  CHECK(cached.back() < 511);
+  CHECK(std::ranges::min(cached) >= 128);
   CHECK(finish(*rig.submit(5, 300)).result.tokens == alone);
+}
+
+TEST_CASE("over HTTP, too, an answer that outgrows the cache ends by its length, whole and streamed") {
+  HttpRig rig([](engine::ServerOptions& o) {
+    o.parallel = 2;
+    o.kv_unified = true;
+    o.context.n_ctx = 512;
+  });
+  const auto body = [](int i) {
+    return Json{{"prompt", fmt::format("number {}", i)}, {"temperature", 0}, {"ignore_eos", true}};
+  };
+  Json whole, streamed;
+  std::thread other([&] { whole = rig.json("/completion", body(1).dump()); });
+  streamed = stream(rig, body(2)).last;
+  other.join();
+  for (const Json* answer : {&whole, &streamed}) {
+    CHECK((*answer)["stop_type"] == "limit");
+    CHECK((*answer)["truncated"] == true);
+    CHECK((*answer)["tokens_predicted"].get<int>() > 100);
+  }
+}
+
+TEST_CASE("bytes_per_token: requests that share their steps share what these read") {
+  HttpRig rig([](engine::ServerOptions& o) {
+    o.parallel = 4;
+    o.kv_unified = true;
+    o.context.n_ctx = 4096;
+  });
+  const double whole = rig.props()["weight_bytes_per_token"];
+  const auto ask = [&](int n_predict) {
+    const Json body = {
+        {"prompt", "a b c"}, {"temperature", 0}, {"ignore_eos", true}, {"n_predict", n_predict}};
+    return rig.json("/completion", body.dump())["timings"];
+  };
+  CHECK(ask(50)["bytes_per_token"] == whole);
+  std::vector<Json> timings(4);
+  std::vector<std::thread> clients;
+  for (Json& mine : timings) {
+    clients.emplace_back([&] { mine = ask(800); });
+  }
+  for (std::thread& client : clients) {
+    client.join();
+  }
+  double sum = 0;
+  for (const Json& mine : timings) {
+    CHECK(mine["bytes_per_token"].get<double>() >= whole / 4 - 1);
+    CHECK(mine["bytes_per_token"].get<double>() <= whole);
+    sum += mine["bytes_per_token"].get<double>();
+  }
+  CHECK(sum < whole * 3.5);  // counted whole for each it is four times as much
 }
 
 TEST_CASE("a newcomer that shares the prompt of a running request does not end it, nor itself") {

@@ -44,6 +44,7 @@ struct SyntheticSpec {
   int n_vocab = 256, n_ctx = 2048;
   int n_expert = 0, n_expert_used = 0;
   float expert_scale = 0;                    // the key is left out at 0
+  bool fused_qkv = false;                    // one tensor for queries, keys and values
   std::string type = "q8_0";                 // of matrices,
   std::map<std::string, std::string> types;  // but of these, by name: "output", "attn_k", "ffn_down_exps"
   uint32_t seed = 1;
@@ -83,11 +84,17 @@ inline std::vector<SyntheticTensor> tensors_of(const SyntheticSpec& spec) {
   for (int i = 0; i < spec.n_layer; ++i) {
     const std::string block = "blk." + std::to_string(i) + ".";
     vector(block + "attn_norm.weight", embd);
-    matrix(block + "attn_q", {embd, q});
-    matrix(block + "attn_k", {embd, kv});
-    matrix(block + "attn_v", {embd, kv});
+    if (spec.fused_qkv) {
+      matrix(block + "attn_qkv", {embd, q + 2 * kv});
+    } else {
+      matrix(block + "attn_q", {embd, q});
+      matrix(block + "attn_k", {embd, kv});
+      matrix(block + "attn_v", {embd, kv});
+    }
     matrix(block + "attn_output", {q, embd});
-    if (row->qkv_bias) {
+    if (row->qkv_bias && spec.fused_qkv) {
+      vector(block + "attn_qkv.bias", q + 2 * kv);
+    } else if (row->qkv_bias) {
       vector(block + "attn_q.bias", q);
       vector(block + "attn_k.bias", kv);
       vector(block + "attn_v.bias", kv);
@@ -98,7 +105,7 @@ inline std::vector<SyntheticTensor> tensors_of(const SyntheticSpec& spec) {
       vector(block + "attn_k_norm.weight", every ? kv : u(spec.head_dim));
     }
     vector(block + "ffn_norm.weight", embd);
-    if (!row->experts) {
+    if (!row->experts && spec.n_expert == 0) {
       matrix(block + "ffn_gate", {embd, ff});
       matrix(block + "ffn_up", {embd, ff});
       matrix(block + "ffn_down", {ff, embd});
@@ -277,6 +284,25 @@ inline SyntheticSpec dense_like(const SyntheticSpec& moe, const std::string& arc
     }
   };
   return dense;
+}
+
+// The same model with queries, keys and values in one tensor (and their biases).
+inline SyntheticSpec fused_like(const SyntheticSpec& apart) {
+  SyntheticSpec fused = apart;
+  fused.fused_qkv = true;
+  fused.change = [apart, sources = tensors_of(apart)](const SyntheticTensor& tensor, std::string& bytes) {
+    const size_t at = tensor.name.find("attn_qkv");
+    if (at == std::string::npos) {
+      return;
+    }
+    bytes.clear();
+    for (const char* part : {"attn_q", "attn_k", "attn_v"}) {
+      std::string name = tensor.name;
+      name.replace(at, std::strlen("attn_qkv"), part);
+      bytes += bytes_of(apart, *std::ranges::find(sources, name, &SyntheticTensor::name));
+    }
+  };
+  return fused;
 }
 
 }  // namespace fixtures

@@ -115,6 +115,39 @@ TEST_CASE("n_probs and logprobs: in every form, whole and streamed, a stop word'
   CHECK(rig.post("/completion", prompt + R"(,"n_probs":100000})").status == 400);
 }
 
+TEST_CASE("one range for the number of probabilities, under every name and in every form") {
+  HttpRig rig;
+  const std::string prompt = R"("prompt":"a","max_tokens":1,)";
+  const std::string chat = R"("messages":[{"role":"user","content":"a"}],"max_tokens":1,)";
+  const struct {
+    std::string path, fields, name;
+  } rows[] = {{"/completion", prompt, "n_probs"},
+              {"/completion", prompt, "logprobs"},
+              {"/v1/completions", prompt, "logprobs"},
+              {"/v1/completions", prompt + R"("echo":true,)", "logprobs"},
+              {"/v1/completions", prompt + R"("logprobs":true,)", "n_probs"},
+              {"/v1/chat/completions", chat + R"("logprobs":true,)", "top_logprobs"},
+              {"/v1/chat/completions", chat + R"("logprobs":false,)", "n_probs"},
+              {"/v1/chat/completions", chat, "n_probs"}};
+  for (const auto& row : rows) {
+    CAPTURE(row.path);
+    CAPTURE(row.fields);
+    for (const int n : {-1, 1025}) {
+      const os::HttpResponse refused =
+          rig.post(row.path, "{" + row.fields + "\"" + row.name + "\":" + std::to_string(n) + "}");
+      CHECK(refused.status == 400);
+      CHECK(Json::parse(refused.body)["error"]["message"] ==
+            "Field '" + row.name + "': Value must be between 0 <= value <= 1024, but got " +
+                std::to_string(n));
+    }
+    for (const int n : {0, 1024}) {
+      const os::HttpResponse taken =
+          rig.post(row.path, "{" + row.fields + "\"" + row.name + "\":" + std::to_string(n) + "}");
+      CHECK_MESSAGE(taken.status == 200, taken.body);
+    }
+  }
+}
+
 TEST_CASE("streamed probabilities are those of the whole answer, its end without text included") {
   HttpRig rig;
   const std::string prompt =
