@@ -40,6 +40,20 @@ base::Result<double> seconds_to_clock(const std::string& clock_time) {
   return *seconds;
 }
 
+std::string confirm_help() {
+  int finals = 0;
+  for (int wave : kFinalWaves) {
+    finals += wave;
+  }
+  return fmt::format(
+      "fresh launches of winner and default each at the end (default 3): at least so many, up to {} where "
+      "noise "
+      "asks for them (in place: {} to {} blocks of four, and {} launches each), after up to {} launches of "
+      "finals; "
+      "under {}: exactly so many, which confirm nothing; 0: neither. `plan` tells what they cost",
+      kMostPairs, kLeastBlocks, kMostPairs, kColdLaunches, finals, kLeastPairs);
+}
+
 std::string log_directory_of(const std::string& journal_path) {
   std::string stem =
       journal_path.ends_with(".jsonl") ? journal_path.substr(0, journal_path.size() - 6) : journal_path;
