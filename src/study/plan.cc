@@ -347,11 +347,12 @@ std::string to_text(const Study& study, const Plan& plan) {
   text += "  time         " + limits_text(plan, study);
   text += fmt::format("  listed above take about {}\n", base::format_duration(time_of_first(plan)));
   if (plan.available_s > 0) {
-    text += fmt::format(
-        "  room for     about {} of {} trials{}; {} if every load takes its time-out\n", plan.fits,
-        plan.max_trials,
-        plan.kept_s > 0 ? fmt::format(" ({} are kept for the end)", base::format_duration(plan.kept_s)) : "",
-        plan.fits_worst);
+    text += fmt::format("  room for     about {} of {} trials{}; {} if every load takes its time-out\n",
+                        plan.fits, plan.max_trials,
+                        plan.kept_s > 0 ? fmt::format(" (at least {} are kept for the end)",
+                                                      base::format_duration(plan.kept_s))
+                                        : "",
+                        plan.fits_worst);
     text += left_out_text(plan);
   } else {
     double rest = std::max(more, 0) * (plan.load_s + plan.measure_s);

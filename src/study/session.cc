@@ -45,12 +45,12 @@ std::string confirm_help() {
   for (int wave : kFinalWaves) {
     finals += wave;
   }
-  return fmt::format(
-      "fresh launches of winner and default each at the end (default 3): at least so many, up to {} where "
-      "noise "
-      "asks for them (in place: {} to {} blocks of four, and {} launches each), after up to {} launches of "
-      "finals; "
-      "under {}: exactly so many, which confirm nothing; 0: neither. `plan` tells what they cost",
+  return fmt::format(  // each line as the help shows it
+      "fresh launches of winner and default each at the end (default 3):\n"
+      "at least so many, up to {} where noise asks for them (in place:\n"
+      "{} to {} blocks of four changes, and {} launches each), after up to\n"
+      "{} launches of finals; under {}: exactly so many, which confirm\n"
+      "nothing; 0: neither. `autoresearch plan` tells what they cost",
       kMostPairs, kLeastBlocks, kMostPairs, kColdLaunches, finals, kLeastPairs);
 }
 
