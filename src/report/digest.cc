@@ -128,6 +128,15 @@ std::optional<double> Row::typical(const std::string& name) const {
 
 namespace {
 
+// Whether fresh launches did not show the named best to be better than the default, whatever the search saw.
+bool not_better(const Digest& digest) {
+  const base::Json& confirmation = part(digest.end, "confirmation");
+  const bool decided = !base::json_get<std::string>(confirmation, "decided_by", "").empty();
+  return digest.verdict() == "default_stands" ||
+         (digest.verdict() == "unconfirmed" && !decided &&
+          base::json_get<double>(confirmation, "ratio", INFINITY) <= 1);
+}
+
 // Row::medians and launches of every row among the trials.
 void pool_launches(Digest& digest) {
   struct Launches {
@@ -172,6 +181,7 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
     std::string type = base::json_get<std::string>(record, "type", "");
     if (type == "trial_start") {
       started.insert(base::json_get<std::string>(record, "params_hash", ""));
+      out.end = nullptr;  // resumed: what it ended with is no verdict on what has come since
     } else if (type == "study_end") {
       out.end = record;
     } else if (type == "trial_end") {
@@ -200,12 +210,11 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       continue;
     }
     bool named = named_best > 0 && row.trial_id == named_best;
-    if (named || (named_best == 0 && (!out.best_row || better(row, out.trials[*out.best_row])))) {
+    if (named || (out.end.is_null() && (!out.best_row || better(row, out.trials[*out.best_row])))) {
       out.best_row = i;
     }
   }
-  bool default_stands = base::json_get<std::string>(out.end, "verdict", "") == "default_stands";
-  if (default_stands && out.default_row && out.best_row != out.default_row) {
+  if (out.default_row && out.best_row && out.best_row != out.default_row && not_better(out)) {
     out.rejected_row = out.best_row;
     out.best_row = out.default_row;
   }

@@ -53,13 +53,15 @@ struct Digest {
   std::vector<Row> confirmations;  // ended confirmation launches
   std::vector<Row> skipped;        // never launched: predicted to run out of memory
   int interrupted = 0;             // starts whose configuration never reached an end
-  // Into trials. The best is feasible, and the default where confirmation showed that it stands; `rejected`
-  // is then what had looked better.
+  // Into trials. Once the study has ended, the best is what its study_end names, or none; but the default where
+  // fresh launches did not show that to be better: `rejected` is then what had looked it. While it runs, the best
+  // feasible trial.
   std::optional<size_t> default_row, best_row, rejected_row;
-  base::Json end;  // the last study_end; null while the study runs
+  base::Json end;  // the last study_end; null while the study runs, or goes on after one
   double total_s = 0;
 
   const Row* baseline() const { return default_row ? &trials[*default_row] : nullptr; }
+  std::string verdict() const { return base::json_get<std::string>(end, "verdict", ""); }
   const Row* best() const { return best_row ? &trials[*best_row] : nullptr; }
 };
 

@@ -60,45 +60,6 @@ const Row* row_with(const Digest& digest, const AxisInfo& axis, const base::Json
   return nullptr;
 }
 
-std::string confirmation_sentence(const Digest& digest) {
-  const base::Json& confirmation = part(digest.end, "confirmation");
-  if (!confirmation.is_object()) {
-    return "";
-  }
-  const base::Json& goals = part(part(digest.header, "objective"), "maximize");
-  std::string goal = goals.is_array() && !goals.empty() ? plain(goals.back()) : "the objective";
-  int pairs = base::json_get<int>(confirmation, "pairs", 0);
-  double ratio = base::json_get<double>(confirmation, "ratio", 1);
-  int cold = base::json_get<int>(confirmation, "cold_pairs", 0);
-  bool in_place = base::json_get<bool>(confirmation, "in_place", false);
-  std::string line = in_place ? fmt::format("In {} block{} of four in place: {} in {}", pairs,
-                                            pairs == 1 ? "" : "s", ratio_text(ratio), goal)
-                              : fmt::format("In {} fresh launch{} of each: {} in {}", pairs,
-                                            pairs == 1 ? "" : "es", ratio_text(ratio), goal);
-  if (in_place && cold > 0) {
-    line += fmt::format(", {} in {} fresh launch{} of each",
-                        ratio_text(base::json_get<double>(confirmation, "cold_ratio", 1)), cold,
-                        cold == 1 ? "" : "es");
-  }
-  double low = base::json_get<double>(confirmation, "ratio_low", NAN);
-  double high = base::json_get<double>(confirmation, "ratio_high", NAN);
-  if (std::isfinite(low) && std::isfinite(high)) {
-    line += fmt::format(" (95% interval {} to {}{})", ratio_text(low), ratio_text(high),
-                        low <= 1 && high >= 1 ? ": within the noise" : "");
-  } else {
-    line += " (too few for an interval)";
-  }
-  std::string decided = base::json_get<std::string>(confirmation, "decided_by", "");
-  if (!decided.empty()) {
-    line += fmt::format("; {} decides", printable(decided));
-  }
-  int missed = base::json_get<int>(confirmation, "missed", 0);
-  if (missed > 0) {
-    line += fmt::format("; a limit did not hold in {} of the winner's launches", missed);
-  }
-  return line + ".";
-}
-
 }  // namespace
 
 std::string rate(const std::optional<double>& value) {
@@ -129,50 +90,6 @@ std::string shell_word(std::string_view word) {
     out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   }
   return out + "'";
-}
-
-std::string verdict_section(const Page& page) {
-  const Digest& digest = page.digest;
-  const Row* best = digest.best();
-  const Row* baseline = digest.baseline();
-  bool confirmed = base::json_get<std::string>(digest.end, "verdict", "") == "confirmed";
-  std::string sentence;
-  Ink ink = Ink::kYellow;
-  if (best == nullptr) {
-    ink = Ink::kRed;
-    sentence = "No configuration held every limit; see below what each trial failed on.";
-  } else if (best->change == "default") {
-    sentence = "The default stands: ";
-    sentence += digest.rejected_row ? digest.trials[*digest.rejected_row].change +
-                                          " looked better once, but not in fresh launches."
-                : digest.trials.size() < 2 ? "nothing else was tried, the study ended before that."
-                                           : "no other configuration tried is better and holds every limit.";
-  } else if (baseline == nullptr || !baseline->feasible) {
-    sentence = fmt::format(
-        "{} is the best that ran: the default {}, so there is nothing to confirm it against.", best->change,
-        baseline == nullptr ? "has not been measured"
-        : baseline->ok      ? "does not hold every limit"
-                            : "fails (" + baseline->status + ")");
-  } else if (confirmed) {
-    ink = Ink::kGreen;
-    sentence = fmt::format("Use {}: confirmed better than the default.", best->change);
-  } else {
-    sentence = fmt::format("{} looks better than the default; unconfirmed.", best->change);
-  }
-  std::string out;
-  for (const std::string& line : wrap(printable(sentence), page.width - 2)) {
-    out += "  " + page.paint(ink, line) + "\n";
-  }
-  for (const std::string& line : wrap(confirmation_sentence(digest), page.width - 2)) {
-    out += "  " + line + "\n";
-  }
-  if (digest.end.is_null()) {
-    out += "  The study has not ended; resume goes on with it.\n";
-  } else if (!base::json_get<bool>(digest.end, "finished", false)) {
-    out += "  Stopped early (" + printable(base::json_get<std::string>(digest.end, "reason", "")) +
-           "); resume goes on with it.\n";
-  }
-  return out;
 }
 
 std::string trials_section(const Page& page) {

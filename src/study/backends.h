@@ -36,6 +36,8 @@ struct ServerProgram {
   bool native = true;   // has llama-server's own routes beside /v1: /health, /props, /tokenize, /completion
   std::string served_model;                 // kUrl, not native: the name that its requests must give
   std::vector<std::string> reconfigurable;  // kUrl: the axes that its /reconfigure takes
+  base::Json
+      settings;  // kUrl: effective_config() as it runs now; without /props {model}; null for the others
   std::string config_file;  // one that it reads unasked, with no option against it; "" = none. To be shown
   std::string name;         // the value of the axis `binary` that this program is; "" without such an axis
   std::vector<ServerProgram> others;  // of the axis's other values

@@ -166,6 +166,7 @@ base::Result<ServerProgram> discover_running(const BackendOptions& options) {
   program.native = false;
   if (auto list = base::parse_json(models->body, "/v1/models")) {
     program.served_model = named_model(*list, {}).value_or("");
+    program.settings = {{"model", program.served_model}};
   }
   auto answer = os::http(get(options, "/props"));
   auto props = answer && answer->status == 200 ? base::parse_json(answer->body, "/props")
@@ -173,6 +174,7 @@ base::Result<ServerProgram> discover_running(const BackendOptions& options) {
   if (props && props->is_object() && props->contains("default_generation_settings")) {
     program.native = true;
     program.served_model.clear();
+    program.settings = effective_config(*props);
     program.version = base::json_get<std::string>(*props, "build_info", "");
     program.reconfigurable = reconfigurable_axes(*props);
   }

@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdint>
 
+#include "src/report/text.h"
+
 namespace study {
 namespace {
 
@@ -28,8 +30,41 @@ constexpr std::array<ToldField, 10> kTold = {{
     {"mlock", "mlock", false},
 }};
 
+// What a server was started with, and the axes by which a trial changes it, itself or through another: batches are cut
+// down to the context, a second thread count is the first where it is not given.
+struct StartSetting {
+  const char* key;
+  std::array<std::string_view, 4> axes;
+  bool own = true;  // in the server's own block
+};
+constexpr std::array<StartSetting, 17> kStartSettings = {{
+    {"model", {}, false},  // of a server without /props
+    {"model_path", {"model"}, false},
+    {"n_ctx", {"ctx_size", "parallel"}, false},
+    {"total_slots", {"parallel"}, false},
+    {"cache_type_k", {"cache_type_k"}},
+    {"cache_type_v", {"cache_type_v"}},
+    {"n_batch", {"n_batch", "ctx_size", "parallel"}},
+    {"n_ubatch", {"n_ubatch", "n_batch", "ctx_size", "parallel"}},
+    {"n_threads", {"n_threads"}},
+    {"n_threads_batch", {"n_threads_batch", "n_threads"}},
+    {"flash_attn", {"flash_attn"}},
+    {"kv_unified", {"parallel"}},
+    {"n_gpu_layers", {"n_gpu_layers"}},
+    {"n_draft", {"n_draft"}},
+    {"mmap", {"mmap"}},
+    {"mlock", {"mlock"}},
+    {"backend", {}},
+}};
+
 std::string plain_text(const base::Json& value) {
   return value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump();
+}
+
+// A server's words in a message: a few, and nothing that a terminal obeys.
+std::string shown(const base::Json& value) {
+  constexpr size_t kMostShown = 120;
+  return report::fit(report::printable(plain_text(value)), kMostShown);
 }
 
 }  // namespace
@@ -124,6 +159,28 @@ std::string config_mismatch(const search::Space& space, const search::Config& co
   return "";
 }
 
+std::string changed_settings(const search::Space& space, const base::Json& then, const base::Json& now) {
+  auto field = [](const base::Json& effective, const StartSetting& setting) -> base::Json {
+    const base::Json own =
+        effective.is_object() ? effective.value("tbq", base::Json::object()) : base::Json::object();
+    const base::Json& from = setting.own ? own : effective;
+    return from.is_object() ? from.value(setting.key, base::Json()) : base::Json();
+  };
+  std::string changed;
+  for (const StartSetting& setting : kStartSettings) {
+    const bool decided = std::any_of(setting.axes.begin(), setting.axes.end(), [&](std::string_view axis) {
+      return !axis.empty() && space.find(axis) != nullptr;
+    });
+    const base::Json before = field(then, setting), today = field(now, setting);
+    if (decided || before.is_null() || before == today) {
+      continue;
+    }
+    changed += fmt::format("{}{} {}, now {}", changed.empty() ? "" : "; ", setting.key, shown(before),
+                           today.is_null() ? "not told" : shown(today));
+  }
+  return changed;
+}
+
 std::optional<std::string> named_model(const base::Json& models, const std::vector<std::string>& names) {
   auto file_name = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
   auto matches = [&](const std::string& value) {
@@ -151,6 +208,13 @@ std::optional<std::string> named_model(const base::Json& models, const std::vect
     }
   }
   return std::nullopt;
+}
+
+std::string another_model(const base::Json& models, const std::vector<std::string>& names) {
+  auto id = named_model(models, {});
+  const std::string wanted = names.empty() ? "" : fmt::format(", not '{}'", names.front());
+  return id ? fmt::format("the server names another model: '{}'{}", shown(*id), wanted)
+            : "the server's /v1/models names no model" + wanted;
 }
 
 }  // namespace study

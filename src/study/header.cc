@@ -104,6 +104,9 @@ base::Json binary_json(const ServerProgram& program) {
   if (!program.config_file.empty()) {
     binary["config_file"] = program.config_file;
   }
+  if (!program.settings.is_null()) {
+    binary["settings"] = program.settings;
+  }
   return binary;
 }
 

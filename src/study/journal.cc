@@ -30,6 +30,11 @@ class Checker {
     if (version != kSchemaVersion) {
       return fmt::format("schema_version is {}, this autoresearch reads {}", version, kSchemaVersion);
     }
+    if ((record.contains("space") || record.contains("space_hash")) &&
+        content_hash(base::json_get<std::string>(record, "space", "")) !=
+            base::json_get<std::string>(record, "space_hash", "")) {
+      return "the space text is not the one that its space_hash was taken of";
+    }
     return std::nullopt;
   }
 
@@ -80,6 +85,8 @@ constexpr const char* kCorruptNext =
     "the journal is damaged or was changed by hand: put that line back as it was, or keep a copy and cut the "
     "file "
     "before that line to go on from there";
+constexpr const char* kHeaderNext =
+    "put the first line back as it was, read it with the autoresearch that wrote it, or start a new study";
 
 }  // namespace
 
@@ -157,7 +164,7 @@ base::Result<JournalContent> read_journal(std::string_view text, const std::stri
     }
     auto problem = line == 1 ? checker.header(*record) : checker.next(*record);
     if (problem) {
-      return base::error(place, *problem, kCorruptNext);
+      return base::error(place, *problem, line == 1 ? kHeaderNext : kCorruptNext);
     }
     if (line == 1) {
       content.header = std::move(*record);

@@ -1,7 +1,7 @@
 #pragma once
 // The journal of a study: one JSON object per line, append-only, synced at every record. Schema: JOURNAL.md.
 //
-// Invariants, checked when it is read: the first record is the `study` header; every trial_end has its
+// Invariants, checked when it is read: the first record is the `study` header, and its space_hash that of its space; every trial_end has its
 // trial_start; no (params_hash, attempt) has two starts or two ends. A start without an end is a trial that
 // was interrupted: nothing is written for it, it runs again as the next attempt.
 

@@ -271,10 +271,7 @@ class Load {
     }
     auto id = named_model(*models, plan_.model_names);
     if (!id) {
-      return fail(Status::kConfigMismatch,
-                  fmt::format("the server names another model than {}: {}",
-                              plan_.model_names.empty() ? "any" : plan_.model_names.front(),
-                              answer->body.substr(0, 160)));
+      return fail(Status::kConfigMismatch, another_model(*models, plan_.model_names));
     }
     if (!plan_.native) {
       out_.endpoint.model = *id;  // vllm refuses requests that do not name it

@@ -54,11 +54,50 @@ uint64_t tiles_of(uint64_t head_dim) {
   return tiles;
 }
 
-uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings) {
-  const uint64_t q_width = shape.layers.empty() ? shape.n_embd : times(shape.n_head, shape.layers[0].dim_k);
+uint64_t q_width_of(const ModelShape& shape) {
+  return shape.layers.empty() ? shape.n_embd : times(shape.n_head, shape.layers[0].dim_k);
+}
+
+// As the bundled server lays its workspace out: activations of the rows of one ubatch, what each expert reads and gives
+// for each of them, few logits at a time, each thread's own, and parts of a long context that threads share out.
+uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settings) {
+  constexpr uint64_t kLogitRows = 32, kChunkTokens = 512, kBlockQueries = 32;
+  const uint64_t n_ctx = settings.n_ctx.value_or(shape.n_ctx_train);
+  const uint64_t rows = n_ctx > 0 ? std::min(settings.n_ubatch, n_ctx) : settings.n_ubatch;
+  const uint64_t n_threads = std::max<uint64_t>(1, settings.n_threads);
+  uint64_t heads = 0, dim_k = 0, dim_v = 0;
+  for (const ModelShape::KvLayer& layer : shape.layers) {
+    heads = std::max(heads, layer.heads);
+    dim_k = std::max(dim_k, layer.dim_k);
+    dim_v = std::max(dim_v, layer.dim_v);
+  }
+  const uint64_t group = std::max<uint64_t>(1, shape.n_head / std::max<uint64_t>(1, heads));
+  const uint64_t queries = std::max<uint64_t>(1, kBlockQueries / group) * group;
+  // Twice the hidden state: what comes in is kept beside what is worked on.
+  uint64_t per_row = plus(times(2, shape.n_embd), times(2, q_width_of(shape)));
+  per_row = plus(per_row, plus(times(heads, plus(dim_k, dim_v)), plus(times(2, shape.n_ff), dim_k)));
+  per_row = plus(per_row, plus(shape.n_expert, times(shape.n_expert_used, plus(shape.n_embd, 4))));
+  const uint64_t partial = times(queries, plus(dim_v, 2));
+  const uint64_t per_thread =
+      plus(plus(shape.n_embd, times(queries, plus(dim_k, kChunkTokens + 1))),
+           plus(times(2, partial), plus(shape.n_expert, times(2, shape.n_expert_used))));
+  const uint64_t chunks = plus(n_ctx, kChunkTokens - 1) / kChunkTokens;
+  const uint64_t split =
+      n_threads == 1 ? 0 : times(times(2 * n_threads, chunks), times(group, plus(dim_k, 2)));
+  const uint64_t logits = times(std::min(rows, kLogitRows), shape.n_vocab);
+  return times(plus(plus(times(rows, per_row), times(n_threads, per_thread)), plus(split, logits)),
+               sizeof(float));
+}
+
+uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings, BackendKind kind) {
+  if (kind == BackendKind::kTbqServer) {
+    return bundled_workspace(shape, settings);
+  }
   // llama.cpp reserves logits for a whole ubatch; of the rest about as many buffers live at once as counted here.
   uint64_t per_token = plus(shape.n_vocab, times(4, shape.n_embd));
-  per_token = plus(per_token, plus(times(3, q_width), times(3, shape.n_ff)));
+  per_token = plus(per_token, plus(times(3, q_width_of(shape)), times(3, shape.n_ff)));
+  // What each chosen expert gives for a token, and the same weighted.
+  per_token = plus(per_token, times(2, times(shape.n_expert_used, shape.n_embd)));
   if (!settings.flash_attn) {  // one score per head and cached token
     per_token = plus(per_token, times(shape.n_head, settings.n_ctx.value_or(shape.n_ctx_train)));
   }
@@ -119,7 +158,7 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& se
   estimate.weights = shape.weight_bytes;
   const uint64_t n_ctx = settings.n_ctx.value_or(shape.n_ctx_train);
   estimate.kv = shape.kv_bytes(n_ctx, settings.cache_type_k, settings.cache_type_v).value_or(0);
-  estimate.workspace = workspace_of(shape, settings);
+  estimate.workspace = workspace_of(shape, settings, kind);
   if (settings.moved) {
     return estimate;
   }

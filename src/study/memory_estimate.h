@@ -32,7 +32,9 @@ struct ModelShape {
   // Every layer keeps K and V of every token. False where an architecture may keep less (windows, recurrent layers,
   // latent attention, or one we do not know): then the KV cache is estimated, but counts nothing as `least`.
   bool plain_kv = false;
-  uint64_t n_embd = 0, n_head = 0, n_ff = 0, n_vocab = 0, n_ctx_train = 0;
+  uint64_t n_embd = 0, n_head = 0, n_vocab = 0, n_ctx_train = 0;
+  uint64_t n_ff = 0;                         // of all the experts that a token uses, in a mixture of experts
+  uint64_t n_expert = 0, n_expert_used = 0;  // 0: dense
 
   // Exact for the formats' own blocks; contexts are padded to 256 tokens as both servers do. nullopt: unknown type
   // or shape. Saturates.
@@ -48,7 +50,8 @@ base::Result<std::optional<ModelShape>> load_model_shape(const std::string& path
 struct MemorySettings {
   std::optional<uint64_t> n_ctx;  // absent: the server's own choice
   std::string cache_type_k = "f16", cache_type_v = "f16";
-  uint64_t n_ubatch = 512;
+  uint64_t n_ubatch = 512;  // no more than a batch
+  uint64_t n_threads = 0;   // the larger of both counts; 0: the server's own choice
   bool flash_attn = true, mmap = true, mlock = false;
   std::optional<uint64_t> n_gpu_layers;  // absent: the server's own choice; "all" is a large number
   bool moved = false;                    // tensors or KV are put elsewhere by hand (-ot, --cpu-moe, --rpc...)
@@ -60,6 +63,7 @@ struct HostCapacity {
   uint64_t gpu = 0;               // memory of discrete GPUs; one that shares the host's has none of its own
   bool has_gpu = false;
   uint64_t floor = 0;  // probes.memory.min_headroom_gib
+  uint64_t cores = 1;  // threads that a server takes by itself
   // What a server of ours may lock (RLIMIT_MEMLOCK, or no limit). One that may not lock its weights warns and runs.
   uint64_t lockable = UINT64_MAX;
 
@@ -69,8 +73,8 @@ HostCapacity read_host_capacity(const Study& study);
 
 struct MemoryEstimate {
   uint64_t weights = 0, kv = 0;
-  // Activations and logits of one ubatch, and the score matrix where flash attention is off: an upper estimate, of
-  // what llama.cpp reserves; ours takes less.
+  // Of tbq-server what it will say itself (within 1%). Of llama.cpp an upper estimate of what it reserves: activations,
+  // what the experts take, and logits of one ubatch, and the score matrix where flash attention is off.
   uint64_t workspace = 0;
   // What can neither be shared with the page cache nor left out: KV, the activations of one ubatch, and weights only
   // where they are copied or locked (no mmap, mlock, a GPU of the llama.cpp kind), less a sixteenth: a server need
@@ -102,7 +106,8 @@ class MemoryForecast {
  private:
   MemoryForecast(const Study& study, const HostCapacity& host) : study_(&study), host_(host) {}
   const ModelShape* shape_of(const search::Config& config) const;
-  MemorySettings settings(const search::Config& config) const;  // mlock only where it will be granted
+  // mlock only where it will be granted; as many threads as a server takes by itself where none are asked for.
+  MemorySettings settings(const search::Config& config) const;
 
   const Study* study_;
   HostCapacity host_;

@@ -62,6 +62,12 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   settings.cache_type_k = given("cache_type_k", {"-ctk", "--cache-type-k"}).value_or("f16");
   settings.cache_type_v = given("cache_type_v", {"-ctv", "--cache-type-v"}).value_or("f16");
   settings.n_ubatch = whole(given("n_ubatch", {"-ub", "--ubatch-size"}).value_or("512")).value_or(512);
+  settings.n_ubatch = std::min(
+      settings.n_ubatch, whole(given("n_batch", {"-b", "--batch-size"}).value_or("2048")).value_or(2048));
+  for (auto threads :
+       {given("n_threads", {"-t", "--threads"}), given("n_threads_batch", {"-tb", "--threads-batch"})}) {
+    settings.n_threads = std::max(settings.n_threads, whole(threads.value_or("0")).value_or(0));
+  }
   settings.flash_attn = given("flash_attn", {"-fa", "--flash-attn"}).value_or("on") != "off";
   settings.mmap = truthy(given("mmap", {}).value_or("true")) && !has_argument(study, {"--no-mmap"});
   settings.mlock = truthy(given("mlock", {}).value_or("false")) || has_argument(study, {"--mlock"});
@@ -92,6 +98,7 @@ HostCapacity read_host_capacity(const Study& study) {
     host.gpu += gpu.memory_total.value_or(0);
   }
   host.lockable = os::lockable_memory();
+  host.cores = static_cast<uint64_t>(std::max(1, os::usable_cores()));
   host.floor = static_cast<uint64_t>(std::max(0.0, study.probes.min_headroom_gib) * (1 << 30));
   return host;
 }
@@ -127,6 +134,7 @@ const ModelShape* MemoryForecast::shape_of(const search::Config& config) const {
 MemorySettings MemoryForecast::settings(const search::Config& config) const {
   MemorySettings settings = memory_settings(*study_, config);
   const ModelShape* shape = shape_of(config);
+  settings.n_threads = settings.n_threads > 0 ? settings.n_threads : host_.cores;
   settings.mlock = settings.mlock && shape != nullptr && host_.lockable >= shape->weight_bytes;
   return settings;
 }

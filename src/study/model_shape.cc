@@ -104,8 +104,12 @@ base::Result<ModelShape> model_shape(const gguf::File& file, std::string_view wh
   shape.n_head = static_cast<uint64_t>(n_head);
   shape.n_ctx_train = static_cast<uint64_t>(keys.largest("context_length", 0, kMaxWidth));
   const int64_t n_ff = keys.largest("feed_forward_length", 0, kMaxWidth);
-  const int64_t expert_ff = keys.largest("expert_feed_forward_length", n_ff, kMaxWidth) *
-                            std::max<int64_t>(1, keys.largest("expert_used_count", 1, kMaxHeads));
+  const int64_t n_expert = keys.largest("expert_count", 0, kMaxHeads);
+  const int64_t n_used = n_expert > 0 ? keys.largest("expert_used_count", 1, kMaxHeads) : 0;
+  const int64_t expert_ff =
+      keys.largest("expert_feed_forward_length", n_ff, kMaxWidth) * std::max<int64_t>(1, n_used);
+  shape.n_expert = static_cast<uint64_t>(n_expert);
+  shape.n_expert_used = static_cast<uint64_t>(n_used);
   shape.n_ff = static_cast<uint64_t>(std::max(n_ff, expert_ff));
   const gguf::Array* vocabulary = file.get_array("tokenizer.ggml.tokens");
   shape.n_vocab = vocabulary != nullptr ? vocabulary->size()

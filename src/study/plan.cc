@@ -8,6 +8,9 @@
 #include "search/strategy.h"
 #include "search/sweep.h"
 #include "src/base/units.h"
+#include "src/study/loop.h"
+#include "src/study/objective.h"
+#include "src/study/pace.h"
 
 namespace study {
 namespace {
@@ -30,7 +33,8 @@ double speed_s(const probes::SpeedOptions& speed, double prompt_tokens, const Pl
          (prompt_tokens / rates.prefill_tps + speed.n_gen / rates.decode_tps);
 }
 
-double measure_s(const Study& study, const search::Config& config, const PlanRates& rates) {
+// Of an anchor, a final, a confirmation launch.
+double speed_only_s(const Study& study, const search::Config& config, const PlanRates& rates) {
   const ProbeOptions& probes = study.probes;
   double total = kOverheadS;
   if (probes.speed) {
@@ -39,6 +43,12 @@ double measure_s(const Study& study, const search::Config& config, const PlanRat
   if (probes.half_context) {
     total += speed_s(probes.speed_options, ctx_size_of(study.space, config) / 2, rates);
   }
+  return total;
+}
+
+double measure_s(const Study& study, const search::Config& config, const PlanRates& rates) {
+  const ProbeOptions& probes = study.probes;
+  double total = speed_only_s(study, config, rates);
   if (probes.quality) {
     for (const auto& item : probes.quality_items) {
       total += kQuestionTokens / rates.prefill_tps + kAnswerShare * item.max_tokens / rates.decode_tps;
@@ -61,11 +71,11 @@ double time_of(const PlannedTrial& trial, double load_s) {
   return trial.cannot_fit.empty() ? (trial.in_place ? 0 : load_s) + trial.measure_s : 0;
 }
 
-int trials_in(const Plan& plan, double load_s) {
+int trials_in(const Plan& plan, double load_s, double kept_s) {
   if (plan.available_s <= 0) {
     return plan.max_trials;
   }
-  double left = plan.available_s;
+  double left = plan.available_s - kept_s;
   int fits = 0;
   while (fits < plan.max_trials) {
     size_t listed = static_cast<size_t>(fits);
@@ -152,6 +162,64 @@ double typical_load_s(const BackendOptions& backend) {
   return backend.load_estimate_s > 0 ? backend.load_estimate_s : backend.load_timeout_s / 2;
 }
 
+PlannedEnd planned_end(const Study& study, const std::vector<std::string>& in_place, int confirm_launches,
+                       double load_s, double speed_s) {
+  PlannedEnd end;
+  const bool ours = study.backend.kind != BackendKind::kUrl;  // else nothing is ever launched
+  end.in_place =
+      !ours || std::all_of(study.space.axes.begin(), study.space.axes.end(), [&](const search::Axis& axis) {
+        return std::find(in_place.begin(), in_place.end(), axis.name) != in_place.end();
+      });
+  end.launch_s = (ours ? load_s : 0) + speed_s;
+  end.change_s = speed_s;
+  if (confirm_launches == 0) {
+    return end;
+  }
+  const std::vector<search::Expression>& goals = study.objective.maximize;
+  if (!goals.empty() && depends_on_speed(goals.back())) {
+    for (int wave : kFinalWaves) {
+      end.finals += wave;
+    }
+  }
+  const bool few = confirm_launches < kLeastPairs;  // exactly so many
+  if (few && ours) {
+    end.confirm_least = end.confirm_most = 2 * confirm_launches;
+    end.in_place = false;
+  } else if (end.in_place) {
+    end.confirm_least = 4 * (few ? confirm_launches : kLeastBlocks);
+    end.confirm_most = 4 * (few ? confirm_launches : kMostPairs);
+    end.cold = ours ? 2 * kColdLaunches : 0;
+  } else {
+    end.confirm_least = 2 * confirm_launches;
+    end.confirm_most = 2 * std::max(kMostPairs, confirm_launches);
+  }
+  return end;
+}
+
+std::string range_text(int least, int most) {
+  return least == most ? std::to_string(least) : fmt::format("{} to {}", least, most);
+}
+
+std::string end_text(const PlannedEnd& end) {
+  if (end.confirm_most == 0) {
+    return "  at the end   neither finals nor confirmation (--confirm 0): nothing will be confirmed\n";
+  }
+  const char* what = end.in_place ? "changes in place" : "launches";
+  std::string text = "  at the end   ";
+  if (end.finals > 0) {
+    text += fmt::format("finals: up to {} {}, {}\n               ", end.finals, what,
+                        base::format_duration(end.finals_s()));
+  }
+  text += fmt::format("confirmation: {} {}{}, {}{}\n", range_text(end.confirm_least, end.confirm_most), what,
+                      end.cold > 0 ? fmt::format(" and {} launches", end.cold) : "",
+                      base::format_duration(end.least_s()),
+                      end.confirm_least == end.confirm_most
+                          ? ""
+                          : fmt::format(" to {} (as noise asks for)", base::format_duration(end.most_s())));
+  return text + fmt::format("               each measures speed alone, {}; --confirm changes how many\n",
+                            base::format_duration(end.one_s()));
+}
+
 }  // namespace
 
 int expected_trials(const Study& study) {
@@ -163,7 +231,7 @@ int expected_trials(const Study& study) {
 }
 
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most,
-               const PlanMemory& memory, const std::vector<std::string>& in_place) {
+               const PlanMemory& memory, const std::vector<std::string>& in_place, int confirm_launches) {
   const search::StrategyInfo* info = search::find_strategy(study.search.strategy);
   AR_CHECK(info != nullptr, "a study with an unknown strategy");
   AR_CHECK(rates.decode_tps > 0 && rates.prefill_tps > 0, "a plan without speeds");
@@ -180,6 +248,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   search::Limits limits{plan.max_trials, expected_trials(study)};
   limits.in_place = in_place;
   auto strategy = info->make(study.space, study.search.seed, limits);
+  std::vector<double> speed_only;         // seconds, of each that is launched
   std::optional<search::Config> serving;  // what the last trial launched
   const search::Config usual = study.space.default_config();
   while (static_cast<int>(plan.first.size()) < list_at_most) {
@@ -199,6 +268,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
     search::Outcome outcome;
     if (trial.cannot_fit.empty()) {  // every trial alike: nothing wins
       trial.measure_s = measure_s(study, proposal->config, rates);
+      speed_only.push_back(speed_only_s(study, proposal->config, rates));
       trial.in_place = serving && search::differ_in_place(study.space, in_place, *serving, proposal->config);
       serving = proposal->config;
       outcome.ok = outcome.feasible = true;
@@ -217,8 +287,19 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   if (!plan.open_ended && static_cast<int>(plan.first.size()) < list_at_most) {
     plan.max_trials = static_cast<int>(plan.first.size());  // the space holds no more
   }
-  plan.fits = trials_in(plan, plan.load_s);
-  plan.fits_worst = trials_in(plan, plan.load_worst_s);
+  double speed_s = 0;
+  for (double seconds : speed_only) {
+    speed_s += seconds / static_cast<double>(speed_only.size());
+  }
+  plan.end = planned_end(study, in_place, confirm_launches, plan.load_s, speed_s);
+  if (confirm_launches > 0) {  // as the loop keeps it
+    const int least = 2 * std::max(kLeastPairs, confirm_launches);
+    plan.kept_s = reserve_s(0, 0, least * plan.end.launch_s, available_s);
+    plan.kept_worst_s =
+        reserve_s(0, 0, least * (plan.end.launch_s - plan.load_s + plan.load_worst_s), available_s);
+  }
+  plan.fits = trials_in(plan, plan.load_s, plan.kept_s);
+  plan.fits_worst = trials_in(plan, plan.load_worst_s, plan.kept_worst_s);
   return plan;
 }
 
@@ -261,17 +342,23 @@ std::string to_text(const Study& study, const Plan& plan) {
                                   [](const PlannedTrial& trial) { return trial.in_place; })) {
     text += fmt::format("  in place     {} of them change the running server and load nothing\n", shared);
   }
+  text += end_text(plan.end);
   text += memory_line(plan);
   text += "  time         " + limits_text(plan, study);
   text += fmt::format("  listed above take about {}\n", base::format_duration(time_of_first(plan)));
   if (plan.available_s > 0) {
-    text += fmt::format("  room for     about {} of {} trials; {} if every load takes its time-out\n",
-                        plan.fits, plan.max_trials, plan.fits_worst);
+    text += fmt::format("  room for     about {} of {} trials{}; {} if every load takes its time-out\n",
+                        plan.fits, plan.max_trials,
+                        plan.kept_s > 0 ? fmt::format(" (at least {} are kept for the end)",
+                                                      base::format_duration(plan.kept_s))
+                                        : "",
+                        plan.fits_worst);
     text += left_out_text(plan);
   } else {
     double rest = std::max(more, 0) * (plan.load_s + plan.measure_s);
-    text += fmt::format("  all {} trials about {}\n", plan.max_trials,
-                        base::format_duration(time_of_first(plan) + rest));
+    text += fmt::format("  all {} trials about {}{}\n", plan.max_trials,
+                        base::format_duration(time_of_first(plan) + rest),
+                        plan.end.confirm_most > 0 ? ", the end apart" : "");
   }
   return text;
 }

@@ -32,6 +32,21 @@ struct PlanMemory {
   uint64_t host_bytes = 0;
 };
 
+// What comes after the search: nothing with --confirm 0, no finals where no speed decides. Failures apart, which are
+// launched again.
+struct PlannedEnd {
+  int finals = 0;                           // at most
+  int confirm_least = 0, confirm_most = 0;  // launches or, in place, changes of one running server
+  bool in_place = false;                    // every axis is changed so
+  int cold = 0;                             // launches beside these changes
+  double launch_s = 0, change_s = 0;        // of one that measures speed alone
+
+  double finals_s() const { return finals * one_s(); }
+  double least_s() const { return confirm_least * one_s() + cold * launch_s; }
+  double most_s() const { return confirm_most * one_s() + cold * launch_s; }
+  double one_s() const { return in_place ? change_s : launch_s; }
+};
+
 struct Plan {
   size_t axes = 0;
   double grid_size = 0;
@@ -42,15 +57,18 @@ struct Plan {
   double load_s = 0, load_worst_s = 0;  // one launch until it answers
   double measure_s = 0;                 // mean over `first`
   double available_s = 0;               // 0 = no limit of time
-  int fits = 0, fits_worst = 0;         // trials, at most max_trials
+  int fits = 0, fits_worst = 0;         // trials, at most max_trials; time for the least confirmation is kept
+  PlannedEnd end;
+  double kept_s = 0, kept_worst_s = 0;  // of available_s, for the end; the latter by load_worst_s
   uint64_t host_bytes = 0;              // memory to fit into; 0 = not known
 };
 
 // Pure. At most `list_at_most` trials are listed. Trials are taken to succeed unless the
 // forecast says that they cannot fit: such a one is not launched and takes no time.
-// `in_place`: see search::Limits.
+// `in_place`: see search::Limits; `confirm_launches`: see LoopOptions.
 Plan make_plan(const Study& study, const PlanRates& rates, double available_s, int list_at_most = 100,
-               const PlanMemory& memory = {}, const std::vector<std::string>& in_place = {});
+               const PlanMemory& memory = {}, const std::vector<std::string>& in_place = {},
+               int confirm_launches = 3);
 std::string to_text(const Study& study, const Plan& plan);
 
 // How many trials search.budget has room for by the file's own estimates, for
@@ -66,6 +84,7 @@ struct PlanOptions {
   double decode_tps = 0, prefill_tps = 0;  // 0 = from the size of the model file
   double budget_s = -1;                    // -1 = as in the file
   int max_trials = 0;                      // 0 = as in the file
+  int confirm_launches = 3;                // see LoopOptions
 };
 
 // Prints the plan; exit codes of the design: 0, or 2 with every error of the space file on stderr.

@@ -14,6 +14,7 @@
 #include "src/study/memory_estimate.h"
 #include "src/study/perplexity_record.h"
 #include "src/study/plan.h"
+#include "src/study/session.h"
 
 namespace study {
 namespace {
@@ -95,7 +96,8 @@ int plan_command(const PlanOptions& options) {
     refused = unsupported_axes(study, *program);
     no_losses = no_perplexity(study, *program);
   }
-  Plan plan = make_plan(study, rates, available_s(study.search), 100, memory, in_place);
+  Plan plan =
+      make_plan(study, rates, available_s(study.search), 100, memory, in_place, options.confirm_launches);
   fmt::print("{}", to_text(study, plan));
   for (const base::Error& problem : refused) {
     fmt::print("\n`autoresearch run` will refuse to start: {}\n", problem.to_string());
@@ -127,6 +129,7 @@ int plan_command(int argc, char** argv) {
   app.add_option("--budget", budget, "time for the whole study, such as 8h (default: the file's)");
   app.add_option("--max-trials", options.max_trials, "most trials (default: the file's)")
       ->check(CLI::Range(1, 100000));
+  app.add_option("--confirm", options.confirm_launches, confirm_help())->check(CLI::Range(0, 10));
   app.add_option("--decode-tps", options.decode_tps, "decode speed assumed, tokens per second")
       ->check(CLI::Range(1e-3, 1e6));
   app.add_option("--prefill-tps", options.prefill_tps, "prefill speed assumed, tokens per second")

@@ -8,6 +8,7 @@
 #include "src/base/log.h"
 #include "src/base/units.h"
 #include "src/study/commands.h"
+#include "src/study/effective.h"
 #include "src/study/header.h"
 #include "src/study/session.h"
 
@@ -56,6 +57,25 @@ base::Result<void> same_subject(const base::Json& header, const Preflight& now) 
   return {};
 }
 
+// A server that somebody else starts may run with other flags by now: its numbers would be another's.
+base::Result<void> same_settings(const Study& study, const JournalContent& past, const ServerProgram& now) {
+  base::Json then = past.header.value("binary", base::Json::object()).value("settings", base::Json());
+  for (const base::Json* trial : past.of_type("trial_end")) {
+    if (then.is_object() || now.kind != BackendKind::kUrl) {
+      break;
+    }
+    then = trial->value("effective", base::Json());  // a journal from before the header told
+  }
+  const std::string changed =
+      now.kind == BackendKind::kUrl ? changed_settings(study.space, then, now.settings) : "";
+  if (!changed.empty()) {
+    return base::error(
+        now.path, "runs with other settings than this study began with: " + changed,
+        "start it again as it was, or start a new study: old and new trials would not compare");
+  }
+  return {};
+}
+
 }  // namespace
 
 int resume_command(int argc, char** argv) {
@@ -69,9 +89,7 @@ int resume_command(int argc, char** argv) {
       ->check(CLI::Range(1, 100000));
   app.add_option("--budget", budget, "stop after this long, from now (default: what the study has left)");
   app.add_option("--until", until, "stop at this local time, such as 07:00 (default: as the study began)");
-  app.add_option("--confirm", confirm,
-                 "fresh launches of winner and default each at the end; 0 = none (default 3)")
-      ->check(CLI::Range(0, 10));
+  app.add_option("--confirm", confirm, confirm_help())->check(CLI::Range(0, 10));
   app.add_flag("--quiet", quiet, "no progress");
   try {
     app.parse(argc, argv);
@@ -113,6 +131,9 @@ int resume_command(int argc, char** argv) {
     return fail(checked.failure(), kExitPreflight);
   }
   if (auto same = same_subject(past.header, *checked); !same) {
+    return fail(same.failure(), kExitPreflight);
+  }
+  if (auto same = same_settings(*study, past, checked->program); !same) {
     return fail(same.failure(), kExitPreflight);
   }
   study->search.max_trials = max_trials > 0 ? max_trials : study->search.max_trials;

@@ -32,9 +32,7 @@ int run_command(int argc, char** argv) {
   app.add_option("--max-trials", max_trials, "stop after this many trials")->check(CLI::Range(1, 100000));
   app.add_option("--budget", budget, "stop after this long, such as 90m or 8h");
   app.add_option("--until", until, "stop at this local time, such as 07:00");
-  app.add_option("--confirm", confirm,
-                 "fresh launches of winner and default each at the end; 0 = none (default 3)")
-      ->check(CLI::Range(0, 10));
+  app.add_option("--confirm", confirm, confirm_help())->check(CLI::Range(0, 10));
   app.add_flag("--quiet", quiet, "no progress");
   try {
     app.parse(argc, argv);

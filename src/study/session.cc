@@ -40,6 +40,20 @@ base::Result<double> seconds_to_clock(const std::string& clock_time) {
   return *seconds;
 }
 
+std::string confirm_help() {
+  int finals = 0;
+  for (int wave : kFinalWaves) {
+    finals += wave;
+  }
+  return fmt::format(  // each line as the help shows it
+      "fresh launches of winner and default each at the end (default 3):\n"
+      "at least so many, up to {} where noise asks for them (in place:\n"
+      "{} to {} blocks of four changes, and {} launches each), after up to\n"
+      "{} launches of finals; under {}: exactly so many, which confirm\n"
+      "nothing; 0: neither. `autoresearch plan` tells what they cost",
+      kMostPairs, kLeastBlocks, kMostPairs, kColdLaunches, finals, kLeastPairs);
+}
+
 std::string log_directory_of(const std::string& journal_path) {
   std::string stem =
       journal_path.ends_with(".jsonl") ? journal_path.substr(0, journal_path.size() - 6) : journal_path;

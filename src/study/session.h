@@ -30,6 +30,9 @@ struct Preflight {
 };
 base::Result<Preflight> preflight(const Study& study, const std::string& journal_path);
 
+// Of --confirm: how many launches finals and confirmation may take.
+std::string confirm_help();
+
 // Seconds from now until the next HH:MM of local time. Error: not a time.
 base::Result<double> seconds_to_clock(const std::string& clock_time);
 

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "src/base/suggest.h"
 #include "src/study/objective.h"
@@ -18,6 +19,7 @@ using search::Value;
 namespace {
 
 constexpr std::string_view kDefaultPrefix = "default.";
+constexpr double kMostPoints = 1e5;   // of the axes in one limit, that are tried
 constexpr size_t kMostLiterals = 16;  // of one expression, that are looked at
 
 bool contains(const std::vector<std::string>& list, std::string_view word) {
@@ -200,7 +202,7 @@ class ExpressionReader {
       fail(1, fmt::format("'{}' is neither true nor false", expression.text()), "compare it: ==, <=, >=");
       return false;
     }
-    if (use_ == ExpressionUse::kLimit && !can_hold(expression)) {
+    if (use_ == ExpressionUse::kLimit && !(can_hold(expression) && axes_allow(expression))) {
       return false;
     }
     if (use_ == ExpressionUse::kConstraint && !*flag) {
@@ -247,6 +249,79 @@ class ExpressionReader {
          bounded ? fmt::format("{} is from {:g} to {:g}", metric->name, metric->low, metric->high)
                  : fmt::format("{} is never below {:g}", metric->name, metric->low));
     return false;
+  }
+
+  // Whether some choice of the axes that a limit names lets it hold, whatever the metrics turn out to be.
+  bool axes_allow(const Expression& expression) {
+    const search::Space& space = *names_.space;
+    const std::vector<const search::Axis*> named = axes_in(expression);
+    double points = 1;
+    for (const search::Axis* axis : named) {
+      points *= static_cast<double>(axis->values.size());
+    }
+    if (points > kMostPoints) {
+      return true;  // not worth the time
+    }
+    std::vector<const Expression*> constraints;  // on these axes alone
+    for (const Expression& constraint : space.constraints) {
+      const auto used = axes_in(constraint);
+      if (std::all_of(used.begin(), used.end(), [&](const search::Axis* axis) {
+            return std::find(named.begin(), named.end(), axis) != named.end();
+          })) {
+        constraints.push_back(&constraint);
+      }
+    }
+    search::Config config = space.default_config();
+    for (auto point = static_cast<uint64_t>(points); point-- > 0;) {
+      uint64_t rest = point;
+      for (const search::Axis* axis : named) {
+        config[space.index_of(axis->name)] = axis->values[rest % axis->values.size()];
+        rest /= axis->values.size();
+      }
+      if (may_hold(expression, config) &&
+          std::all_of(constraints.begin(), constraints.end(),
+                      [&](const Expression* constraint) { return may_hold(*constraint, config); })) {
+        return true;
+      }
+    }
+    std::string next;
+    for (const search::Axis* axis : named) {
+      next += (next.empty() ? "" : "; ") + axis->name + " is one of ";
+      for (size_t i = 0; i < axis->values.size(); ++i) {
+        next += (i == 0 ? "" : ", ") + search::to_string(axis->values[i]);
+      }
+    }
+    fail(1, fmt::format("nothing can satisfy '{}'", expression.text()),
+         named.empty() ? "it names no axis and no metric: compare one" : next);
+    return false;
+  }
+
+  std::vector<const search::Axis*> axes_in(const Expression& expression) const {
+    std::vector<const search::Axis*> found;
+    for (std::string_view name : expression.names()) {
+      name.remove_prefix(name.starts_with(kDefaultPrefix) ? kDefaultPrefix.size() : 0);
+      const search::Axis* axis = names_.space->find(name);
+      if (axis != nullptr && std::find(found.begin(), found.end(), axis) == found.end()) {
+        found.push_back(axis);
+      }
+    }
+    return found;
+  }
+
+  // False where it is false of this configuration for any value of the metrics.
+  bool may_hold(const Expression& expression, const search::Config& config) const {
+    const search::Space& space = *names_.space;
+    auto value = expression.evaluate([&](std::string_view name) -> std::optional<Value> {
+      const bool of_default = name.starts_with(kDefaultPrefix);
+      name.remove_prefix(of_default ? kDefaultPrefix.size() : 0);
+      if (const size_t axis = space.index_of(name); axis < config.size()) {
+        return of_default ? space.axes[axis].values[space.axes[axis].default_index] : config[axis];
+      }
+      return find_metric(name) != nullptr ? std::optional<Value>(std::numeric_limits<double>::quiet_NaN())
+                                          : std::nullopt;
+    });
+    const bool* holds = value ? std::get_if<bool>(&*value) : nullptr;
+    return holds == nullptr || *holds;  // an error: what is not known decides
   }
 
   SpaceReader& reader_;

@@ -177,6 +177,9 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
       failure = Failure{Status::kConfigMismatch, mismatch};
     }
   }
+  if (!failure && foreign) {
+    failure = other_settings(record);
+  }
   // What a foreign server runs with so far is nobody's configuration.
   instance_ = std::make_unique<Instance>(study_, std::move(server), foreign ? search::Config() : wanted,
                                          record.log_path);
@@ -187,6 +190,20 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
     offered_ = instance_->offered();
   }
   return failure;
+}
+
+std::optional<Failure> ServerTrialRunner::other_settings(TrialRecord& record) {
+  if (record.effective.is_null()) {
+    return std::nullopt;  // it did not say this time
+  }
+  const std::string changed = changed_settings(study_.space, program_.settings, record.effective);
+  if (changed.empty()) {
+    return std::nullopt;
+  }
+  record.server_lost =
+      fmt::format("the server at {} was started anew with other settings: {}", program_.path, changed);
+  former_ = nullptr;  // it has a configuration of its own
+  return Failure{Status::kConfigMismatch, record.server_lost};
 }
 
 std::optional<Failure> ServerTrialRunner::configure_foreign(const search::Config& wanted,
@@ -290,6 +307,7 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   if (change_in_place(request, record)) {
     record.argv = redacted(plan.argv);  // what launches this configuration; the process began as another
     record.effective = instance_->server().effective;
+    failure = other_settings(record);
   } else {
     failure = launch(request, plan, record);
   }

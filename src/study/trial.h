@@ -85,6 +85,9 @@ class ServerTrialRunner : public TrialRunner {
   std::optional<Failure> configure_foreign(const search::Config& wanted, TrialRecord& record);
   // Into instance_, unless it fails before it is ready.
   std::optional<Failure> launch(const TrialRequest& request, const LaunchPlan& plan, TrialRecord& record);
+  // A server that we did not launch may have been started anew with other flags since the study began: then it is as
+  // good as lost, and the record says so.
+  std::optional<Failure> other_settings(TrialRecord& record);
   // After a failure of a server that we did not launch: whether it serves again within the load's time. When not,
   // the record says that it is lost.
   void look_for_foreign(const LaunchPlan& plan, std::optional<Failure>& failure, TrialRecord& record);

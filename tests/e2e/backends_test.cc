@@ -153,7 +153,7 @@ TEST_CASE("a running server is measured as it is told to be, and never stopped")
   e2e::Result result =
       driver.run({"run", "--space", space, "--out", driver.path("w.jsonl"), "--confirm", "0"});
   CHECK_EQ(result.code, 3);
-  CHECK(has(result.err, "names another model"));
+  CHECK(has(result.err, "names another model: 'some.gguf', not '" + driver.path("model.bin") + "'\n"));
   CHECK(driver.ends("w.jsonl").empty());  // no trial would fare better
 
   e2e::write(space, replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", ""));
@@ -251,6 +251,61 @@ TEST_CASE("a running server that is killed ends the run; restarted, resume goes 
   result = driver.run({"run", "--space", space, "--out", driver.path("n.jsonl")});
   CHECK_EQ(result.code, 3);
   CHECK_FALSE(std::filesystem::exists(driver.path("n.jsonl")));
+}
+
+TEST_CASE("a running server with other flags than the study began with is refused on resume") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  const std::string axes = "  n_batch: {values: [512, 1024, 2048], default: 512}\n";
+  with_backend(driver, axes, R"({"reconfigure": ["n_batch"], "decode_tps": 4000})", "");
+  const std::string scenario = e2e::read(driver.path("scenario.json"));
+  std::vector<std::string> args = {"--scenario", driver.path("scenario.json"), "-m", "some.gguf", "-c",
+                                   "4096"};
+  auto server = std::make_unique<Running>(args);
+  const int port = server->port();
+  std::string space = with_backend(driver, axes, scenario, "  kind: url\n  url: " + server->url() + "\n");
+  e2e::write(space, replaced(e2e::read(space), "model: " + driver.path("model.bin") + "\n", ""));
+  const std::string journal = driver.path("j.jsonl");
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", journal, "--confirm", "0", "--max-trials", "1"});
+  CHECK_EQ(result.code, 10);
+  CHECK_EQ(driver.journal("j.jsonl").front()["binary"]["settings"]["n_ctx"], 4096);
+  const std::vector<std::string> resume = {"resume", journal, "--confirm", "0", "--max-trials", "3"};
+
+  // An axis may stand anywhere: a driver that was killed leaves it so.
+  args.insert(args.end(), {"-b", "1024"});
+  std::vector<std::string> others = args;
+  others[5] = "2048";
+  others.insert(others.end(), {"-ctk", "q8_0"});
+  server = nullptr;
+  server = std::make_unique<Running>(others, port);
+  const std::string before = e2e::read(journal);
+  result = driver.run(resume);
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, server->url() + ": runs with other settings than this study began with: n_ctx 4096, "
+                                        "now 2048; cache_type_k f16, now q8_0; start it again as it was"));
+  CHECK_EQ(e2e::read(journal), before);
+
+  // A journal from before the header told: by its first trial.
+  const size_t told = before.find(",\"settings\":");
+  const size_t rest = before.find("},\"model\":", told);
+  REQUIRE_NE(told, std::string::npos);
+  REQUIRE_NE(rest, std::string::npos);
+  e2e::write(journal, before.substr(0, told) + before.substr(rest));
+  result = driver.run(resume);
+  CHECK_EQ(result.code, 3);
+  CHECK(has(result.err, "n_ctx 4096, now 2048; cache_type_k f16, now q8_0"));
+
+  server = nullptr;
+  server = std::make_unique<Running>(args, port);
+  result = driver.run(resume);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  CHECK_EQ(driver.ends("j.jsonl").size(), 3);
 }
 
 TEST_CASE("Ctrl-C while a running server that went away is waited for: stopped, not lost") {

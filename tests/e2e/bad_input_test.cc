@@ -182,6 +182,19 @@ TEST_CASE("a journal that is damaged, locked or missing exits 5") {
   CHECK_EQ(e2e::read(out), damaged);
   CHECK_EQ(driver.run({"resume", driver.path("none.jsonl")}).code, 5);
 
+  // The header's space, changed by hand: to one that parses, too.
+  for (const char* text : {"maximise", "maximize"}) {
+    std::string edited = good;
+    edited.replace(edited.find("maximize", edited.find("\"space\":")), 8, std::string(text) + " ");
+    e2e::write(out, edited);
+    for (const char* command : {"resume", "report"}) {
+      result = driver.run({command, out});
+      CHECK_EQ(result.code, 5);
+      CHECK(has(result.err, "j.jsonl:1: the space text is not the one"));
+    }
+    CHECK_EQ(e2e::read(out), edited);
+  }
+
   // Torn in its last record: mended, and the study goes on.
   e2e::write(out, good.substr(0, good.size() - 20));
   result = driver.run({"resume", out, "--confirm", "0"});

@@ -118,6 +118,70 @@ TEST_CASE("verdicts are worded by what is known") {
   CHECK(has(render({}), "No trial has ended yet."));
 }
 
+TEST_CASE("the headline says what the confirmation says") {
+  const Json base = trial(1, "f16", 2048, 100), better = trial(2, "q8_0", 2048, 120);
+  auto with = [&](const char* verdict, Json confirmation, const char* reason = "20 trials were run") {
+    Json end = study_end(verdict, 2);
+    end["reason"] = reason;
+    end["confirmation"] = std::move(confirmation);
+    return render({base, better, end});
+  };
+  auto says = [](const std::string& text, const std::string& headline) {
+    std::string flat;  // the verdict's lines, joined
+    std::istringstream lines(text.substr(text.find("\nVerdict\n") + 9));
+    for (std::string line; std::getline(lines, line) && !line.empty();) {
+      flat += line.substr(std::min<size_t>(2, line.size())) + " ";
+    }
+    CAPTURE(flat);
+    CHECK(has(flat, headline));
+  };
+  // --confirm 1: too few to decide anything, but what they show is not what the search saw.
+  std::string text = with("unconfirmed", {{"pairs", 1}, {"ratio", 0.9}});
+  says(text, "Unconfirmed: cache_type_k=q8_0 looked better once, but not in fresh launches, too few of them");
+  says(text, "In 1 fresh launch of each: -10.0% in decode_tps (too few for an interval).");
+  says(text, "It ended because 20 trials were run.");
+  CHECK(has(text, "    1 ★ default"));
+  CHECK(has(text, "Serve it (the default)"));
+  text = with("unconfirmed", {{"pairs", 1}, {"ratio", 1.1}});
+  says(text, "cache_type_k=q8_0 looks better than the default; unconfirmed.");
+  CHECK(has(text, "    2 ★ sweep"));
+  // An earlier entry of the objective decides: the speed may be lower.
+  text = with("unconfirmed", {{"pairs", 1}, {"ratio", 0.9}, {"decided_by", "ctx_size"}});
+  says(text, "cache_type_k=q8_0 looks better than the default; unconfirmed.");
+  says(text, "ctx_size decides");
+  says(with("unconfirmed", {{"pairs", 3}, {"ratio", 1.05}, {"ratio_low", 0.9}, {"ratio_high", 1.2}}),
+       "cache_type_k=q8_0 may be better than the default, within the noise of fresh launches");
+  Json blocks = {{"pairs", 6},        {"in_place", true}, {"ratio", 1.1},      {"ratio_low", 1.05},
+                 {"ratio_high", 1.2}, {"cold_pairs", 2},  {"cold_ratio", 0.98}};
+  says(with("unconfirmed", blocks), "looks better than the default in place, but not launched afresh");
+  text = with("unconfirmed",
+              {{"pairs", 3}, {"ratio", 1.2}, {"ratio_low", 1.1}, {"ratio_high", 1.3}, {"missed", 2}},
+              "20 trials were run; a limit did not hold in 2 of 3 fresh launches of the winner");
+  says(text, "did not hold every limit when it was launched again; unconfirmed.");
+  says(text, "a limit did not hold in 2 of 3 fresh launches");
+  says(with("default_stands", {{"pairs", 6}, {"ratio", 0.99}, {"ratio_low", 0.97}, {"ratio_high", 1.01}}),
+       "The default stands: cache_type_k=q8_0 looked better once, but not in fresh launches.");
+  says(with("default_stands", {{"pairs", 6}, {"ratio", 1.01}, {"ratio_low", 0.99}, {"ratio_high", 1.03}}),
+       "what it gains in fresh launches is within the noise.");
+  says(with("default_stands", {{"pairs", 6}, {"ratio", 1.005}, {"ratio_low", 1.001}, {"ratio_high", 1.01}}),
+       "is better in fresh launches, but by too little to count.");
+}
+
+TEST_CASE("the last end of the study speaks, and only while nothing came after it") {
+  const Json base = trial(1, "f16", 2048, 100), better = trial(2, "q8_0", 2048, 120);
+  // Who led did not hold its limits when launched again: no trial's first look is the best then.
+  Json none = study_end("no_feasible", 0);
+  none["best_trial_id"] = nullptr;
+  CHECK(has(render({base, better, none}), "No configuration held every limit"));
+  // Resumed with more trials.
+  Json start = trial(3, "q4_0", 2048, 0);
+  start["type"] = "trial_start";
+  std::string text = render({base, better, study_end("confirmed", 2), start, trial(3, "q4_0", 2048, 150)});
+  CHECK_FALSE(has(text, "confirmed better"));
+  CHECK(has(text, "cache_type_k=q4_0 looks better than the default; unconfirmed."));
+  CHECK(has(text, "The study has not ended"));
+}
+
 TEST_CASE("what is not feasible never wins, and says why") {
   std::string text = render({trial(1, "f16", 2048, 100), trial(2, "q4_0", 2048, 500, false)});
   CHECK(has(text, "    2 ! sweep"));

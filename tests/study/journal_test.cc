@@ -104,6 +104,11 @@ TEST_CASE("damage is named by its line") {
       {"some other file", "study: s\nmodel: m\n", "no journal of autoresearch", 1},
       {"two headers", header_line() + header_line(), "second study header", 2},
       {"newer schema", "{\"type\":\"study\",\"schema_version\":2}\n", "schema_version is 2", 1},
+      {"another space",
+       R"({"type":"study","schema_version":1,"space":"study: s\n","space_hash":"00"})"
+       "\n" +
+           start,
+       "not the one that its space_hash was taken of", 1},
       {"two ends", header_line() + start + end + end, "ends twice", 4},
       {"two starts", header_line() + start + start, "starts twice", 3},
       {"end without start", header_line() + end, "without its trial_start", 2},

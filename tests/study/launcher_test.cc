@@ -197,6 +197,46 @@ TEST_CASE("the model is recognised by path, file name or alias, and nothing else
            "Qwen/Qwen3-8B");
 }
 
+TEST_CASE("another model is told of in one line: the one that is there, and the one that should be") {
+  auto told = [](const char* models) {
+    return study::another_model(json(models), {"/models/MiniMax-M2.5.gguf", "mm"});
+  };
+  CHECK_EQ(told(R"({"object": "list", "data": [{"id": "other\u001b[31m.gguf", "meta": {"n_vocab": 7}}]})"),
+           "the server names another model: 'other [31m.gguf', not '/models/MiniMax-M2.5.gguf'");
+  CHECK_EQ(told(R"({"data": []})"),
+           "the server's /v1/models names no model, not '/models/MiniMax-M2.5.gguf'");
+  CHECK_EQ(study::another_model(json("{}"), {}), "the server's /v1/models names no model");
+}
+
+TEST_CASE("what a foreign server was started with is compared where no axis decides it") {
+  search::Space space;
+  auto props = [](const char* text) { return study::effective_config(json(text)); };
+  const base::Json then = props(
+      R"({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1, "model_path": "/m/a.gguf",
+          "build_info": "b1", "tbq": {"cache_type_k": "f16", "n_batch": 2048, "n_ubatch": 512,
+          "n_threads": 4, "n_threads_batch": 4, "kv_bytes": 1000, "mmap": true}})");
+  const base::Json now = props(
+      R"({"default_generation_settings": {"n_ctx": 1024}, "total_slots": 2, "model_path": "/m/b.gguf",
+          "build_info": "b2", "tbq": {"cache_type_k": "q8_0", "n_batch": 1024, "n_ubatch": 256,
+          "n_threads": 2, "n_threads_batch": 2, "kv_bytes": 1, "n_draft": 4}})");
+  CHECK_EQ(study::changed_settings(space, then, then), "");
+  CHECK_EQ(study::changed_settings(space, then, now),
+           "model_path /m/a.gguf, now /m/b.gguf; n_ctx 4096, now 1024; total_slots 1, now 2; "
+           "cache_type_k f16, now q8_0; n_batch 2048, now 1024; n_ubatch 512, now 256; n_threads 4, now 2; "
+           "n_threads_batch 4, now 2; mmap true, now not told");
+  // A trial that was cut off leaves its axes, and what follows from them, as they were then.
+  for (const char* name : {"ctx_size", "parallel", "n_threads"}) {
+    search::Axis axis;
+    axis.name = name;
+    axis.values = {int64_t{1}};
+    space.axes.push_back(axis);
+  }
+  CHECK_EQ(study::changed_settings(space, then, now),
+           "model_path /m/a.gguf, now /m/b.gguf; cache_type_k f16, now q8_0; mmap true, now not told");
+  CHECK_EQ(study::changed_settings(space, base::Json(), now), "");  // nothing was told then
+  CHECK_EQ(study::changed_settings(space, {{"model", "a"}}, {{"model", "b"}}), "model a, now b");
+}
+
 TEST_CASE("a probe's failure on a live server is a hang or a time-out") {
   using os::HttpFault;
   using study::Status;

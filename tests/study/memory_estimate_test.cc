@@ -214,8 +214,48 @@ TEST_CASE("least: mapped weights may be dropped; locked, copied and llama.cpp's 
   // Without flash attention the scores of a ubatch are materialised: 48 heads x 512 x 16384 floats.
   MemorySettings slow = asked;
   slow.flash_attn = false;
-  CHECK(study::estimate_memory(shape, slow, BackendKind::kLlamaServer, false).workspace - all.workspace ==
-        uint64_t{48} * 512 * 16384 * 4);
+  auto reserved = [&](const MemorySettings& with) {
+    return study::estimate_memory(shape, with, BackendKind::kLlamaServer, false).workspace;
+  };
+  CHECK(reserved(slow) - reserved(asked) == uint64_t{48} * 512 * 16384 * 4);
+}
+
+TEST_CASE("the bundled server's workspace is what it says itself, the experts' part included") {
+  auto experts = model_file("minimax-m2", 62, 48, 8, 128, 3072);
+  experts.u32("minimax-m2.expert_count", 256).u32("minimax-m2.expert_used_count", 8);
+  experts.u32("minimax-m2.feed_forward_length", 1536).u32("minimax-m2.expert_feed_forward_length", 1536);
+  auto dense = model_file("qwen3", 36, 32, 8, 128, 4096);
+  dense.u32("qwen3.feed_forward_length", 12288);
+  struct Row {
+    const ModelShape shape;
+    uint64_t n_ubatch, n_threads, n_ctx;
+    double bytes;  // workspace_bytes of tbq-server's /props
+  };
+  const ModelShape moe = shape_of(experts), plain = shape_of(dense);
+  CHECK(moe.n_expert == 256);
+  CHECK(moe.n_expert_used == 8);
+  CHECK(moe.n_ff == 8 * 1536);
+  CHECK(plain.n_expert_used == 0);
+  for (const Row& row : {Row{moe, 512, 20, 65536, 187344000}, Row{moe, 512, 1, 4096, 169059200},
+                         Row{moe, 128, 10, 98304, 74638976}, Row{moe, 2048, 20, 16384, 605344896},
+                         Row{plain, 512, 8, 32768, 110973952 + 4.0 * 32 * (200064 - 151936)}}) {
+    MemorySettings asked = settings(row.n_ctx);
+    asked.n_ubatch = row.n_ubatch;
+    asked.n_threads = row.n_threads;
+    const MemoryEstimate ours = study::estimate_memory(row.shape, asked, BackendKind::kTbqServer, false);
+    CHECK(static_cast<double>(ours.workspace) == doctest::Approx(row.bytes).epsilon(0.01));
+  }
+  // 8 experts' answers of 3072 values for 512 tokens are 48 MiB; llama.cpp has them twice, weighted too.
+  ModelShape without = moe;
+  without.n_expert_used = 0;
+  auto workspace = [](const ModelShape& shape, BackendKind kind) {
+    return study::estimate_memory(shape, settings(4096), kind, false).workspace;
+  };
+  CHECK(workspace(moe, BackendKind::kLlamaServer) - workspace(without, BackendKind::kLlamaServer) ==
+        96 << 20);
+  const uint64_t ours = workspace(moe, BackendKind::kTbqServer);
+  CHECK(ours - workspace(without, BackendKind::kTbqServer) >= 48 << 20);
+  CHECK(ours < 200 << 20);
 }
 
 TEST_CASE("only what exceeds memory, swap and GPUs together is forbidden") {
@@ -275,6 +315,12 @@ TEST_CASE("settings come from the axes, else from backend.args, else they are un
   CHECK_FALSE(found.mlock);
   CHECK(found.n_gpu_layers == 12);
   CHECK_FALSE(found.moved);
+  CHECK(found.n_threads == 0);
+  CHECK(found.n_ubatch == 512);
+  MemorySettings argued = study::memory_settings(
+      study_of("m.gguf", "  args: [-t, '4', --threads-batch, '12', -ub, '1024', -b, '256']\n"), config);
+  CHECK(argued.n_threads == 12);
+  CHECK(argued.n_ubatch == 256);  // never more than a batch
   config[study.space.index_of("mlock")] = std::string("true");
   CHECK(study::memory_settings(study, study_of("m.gguf").space.default_config()).n_ctx.has_value());
   CHECK(study::memory_settings(study_of("m.gguf", "  args: [--cpu-moe]\n"), config).moved);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "src/base/units.h"
 #include "src/study/clock.h"
 
 using study::make_plan;
@@ -37,12 +38,15 @@ TEST_CASE("minimax: the sweep fits half of the night, important axes first") {
   CHECK(plan.open_ended);
   CHECK_EQ(plan.load_s, 600);
   CHECK_EQ(plan.load_worst_s, 1200);
-  CHECK_GE(plan.fits, expected - 3);
   CHECK_LE(plan.fits, expected);
   CHECK_LT(plan.fits_worst, plan.fits);
+  // Time for three pairs stays.
+  CHECK_EQ(plan.kept_s, 6 * plan.end.launch_s);
+  CHECK_GE(plan.fits, expected - 3 - plan.kept_s / (plan.load_s + plan.first[0].measure_s) - 1);
+  CHECK_GE(make_plan(s, {20, 300}, 8 * 3600, 100, {}, {}, 0).fits, expected - 3);
 
-  // An hour has room for three.
-  plan = make_plan(s, {20, 300}, 3600);
+  // An hour has room for three and no confirmation.
+  plan = make_plan(s, {20, 300}, 3600, 100, {}, {}, 0);
   CHECK_EQ(plan.fits, 3);
   std::string text = to_text(s, plan);
   for (const char* part :
@@ -70,6 +74,57 @@ TEST_CASE("without a limit of time everything fits") {
   CHECK_EQ(plan.fits, 60);
   CHECK(mentions(to_text(s, plan), "no time limit"));
   CHECK_FALSE(mentions(to_text(s, plan), "left out"));
+}
+
+TEST_CASE("the launches of finals and confirmation are told, and what they take") {
+  Study s = minimax();
+  auto end = [&](int confirm, const std::vector<std::string>& in_place = {}) {
+    return make_plan(s, {20, 300}, 0, 100, {}, in_place, confirm).end;
+  };
+  study::PlannedEnd three = end(3);
+  CHECK_EQ(three.finals, 11);
+  CHECK_EQ(three.confirm_least, 6);
+  CHECK_EQ(three.confirm_most, 24);
+  CHECK_EQ(three.cold, 0);
+  CHECK_GT(three.launch_s, 600);  // a load each
+  CHECK_LT(three.launch_s, 600 + make_plan(s, {20, 300}, 0).measure_s);
+  CHECK_EQ(three.most_s(), 24 * three.launch_s);
+  CHECK_EQ(end(10).confirm_least, 20);
+  CHECK_EQ(end(10).confirm_most, 24);
+  CHECK_EQ(end(1).confirm_most, 2);
+  CHECK_EQ(end(0).confirm_most, 0);
+  CHECK_EQ(end(0).finals, 0);
+  std::string text = to_text(s, make_plan(s, {20, 300}, 0));
+  CAPTURE(text);
+  CHECK(mentions(text, "finals: up to 11 launches, " + base::format_duration(three.finals_s())));
+  CHECK(mentions(text, "confirmation: 6 to 24 launches, " + base::format_duration(three.least_s()) + " to " +
+                           base::format_duration(three.most_s()) + " (as noise asks for)"));
+  CHECK(mentions(to_text(s, make_plan(s, {20, 300}, 0, 100, {}, {}, 0)), "nothing will be confirmed"));
+
+  // One server that is changed: blocks of four, and two launches of each beside them.
+  std::vector<std::string> all;
+  for (const search::Axis& axis : s.space.axes) {
+    all.push_back(axis.name);
+  }
+  study::PlannedEnd in_place = end(3, all);
+  CHECK(in_place.in_place);
+  CHECK_EQ(in_place.confirm_least, 24);
+  CHECK_EQ(in_place.confirm_most, 48);
+  CHECK_EQ(in_place.cold, 4);
+  CHECK_EQ(in_place.least_s(), doctest::Approx(24 * in_place.change_s + 4 * in_place.launch_s));
+  CHECK_EQ(in_place.launch_s, doctest::Approx(600 + in_place.change_s));
+  CHECK_EQ(end(1, all).confirm_most, 2);
+  CHECK_FALSE(end(1, all).in_place);
+  all.pop_back();
+  CHECK_FALSE(end(3, all).in_place);
+
+  // What no speed decides needs no finals.
+  s.objective.maximize.resize(1);  // ctx_size
+  CHECK_EQ(end(3).finals, 0);
+  s.backend.kind = study::BackendKind::kUrl;
+  CHECK_EQ(end(3).cold, 0);
+  CHECK_EQ(end(3).confirm_least, 24);
+  CHECK_EQ(end(3).launch_s, end(3).change_s);
 }
 
 TEST_CASE("a space smaller than max_trials is planned to its end") {

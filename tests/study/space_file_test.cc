@@ -445,6 +445,42 @@ TEST_CASE("probes have budgets for thinking and answers, and a curve over depths
   CHECK(mentions(fault("{depths: [1000, 2000, 3000], active_gb: 4}"), "active_gb"));
 }
 
+TEST_CASE("a limit that the axes by themselves rule out is refused with the values they have") {
+  const std::string text =
+      "study: s\nmodel: m.gguf\naxes:\n  n_threads: {values: [1, 2], default: 1}\n"
+      "  n_batch: {values: [128, 512], default: 512}\n  n_ubatch: {values: [128, 512], default: 128}\n"
+      "  cache_type_k: {values: [f16, q8_0], default: f16}\n"
+      "constraints: [\"n_ubatch <= n_batch\"]\n"
+      "objective: {maximize: decode_tps, subject_to: [\"LIMIT\"]}\n"
+      "probes: {quality: off, needle: off}\n";
+  auto with = [&](const std::string& limit) {
+    return std::string(text).replace(text.find("LIMIT"), 5, limit);
+  };
+  struct Row {
+    const char *limit, *next;
+  };
+  for (const Row& row :
+       {Row{"n_threads >= 4", "n_threads is one of 1, 2"}, Row{"1 > 2", "it names no axis and no metric"},
+        Row{"n_threads >= 4 and decode_tps >= 5", "n_threads is one of 1, 2"},
+        Row{"n_ubatch > n_batch", "n_ubatch is one of 128, 512; n_batch is one of 128, 512"},
+        Row{"n_threads < default.n_threads", "n_threads is one of 1, 2"},
+        Row{"default.n_threads > 1", "n_threads is one of 1, 2"},
+        Row{"cache_type_k != f16 and cache_type_k != q8_0", "cache_type_k is one of f16, q8_0"}}) {
+    CAPTURE(row.limit);
+    const std::string errors = errors_of(with(row.limit));
+    CHECK(mentions(errors, std::string("nothing can satisfy '") + row.limit + "'"));
+    CHECK(mentions(errors, row.next));
+    CHECK(mentions(errors, "s.yaml:9:"));
+  }
+  for (const char* limit :
+       {"n_threads >= 2", "n_threads >= 4 or decode_tps >= 5", "n_batch > n_ubatch", "2 > 1",
+        "n_threads > default.n_threads", "decode_tps >= 4 * n_threads", "cache_type_k != f16",
+        "n_threads * decode_tps >= 1e6", "n_threads == 2 and n_batch == 128"}) {
+    CAPTURE(limit);
+    good(with(limit));
+  }
+}
+
 TEST_CASE("a limit that nothing can hold is refused where it stands") {
   const std::string text =
       std::string(kMinimal) + "probes: {quality: {suite: SUITE}, needle: {lengths: [200], depths: [0.5]}}\n";

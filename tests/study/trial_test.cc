@@ -422,6 +422,40 @@ TEST_CASE("a foreign server that cannot be measured lives on, and gets back what
   CHECK_EQ(threads(), 1);
 }
 
+TEST_CASE("a foreign server that was started anew with other flags is not the study's any more") {
+  Bench host;
+  host.run(1);
+  REQUIRE_EQ(host.servers().size(), 1);
+  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
+  std::string line((std::istreambuf_iterator<char>(file)), {});
+  const size_t port = line.find(std::string("--port\0", 7));
+  REQUIRE_NE(port, std::string::npos);
+
+  Bench guest;
+  guest.study.model.clear();
+  guest.study.space.axes.pop_back();
+  guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
+  guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
+  auto run = [&](const char* settings) {
+    guest.program.settings = *base::parse_json(settings, "settings");
+    study::TrialRequest request;
+    request.trial_id = 1;
+    request.proposal.config = {int64_t{3}, int64_t{1024}};
+    auto plan = guest.runner().plan(request);
+    REQUIRE(plan.ok());
+    return guest.runner().run(request, *plan, {});
+  };
+  CHECK_EQ(run(R"({"tbq": {"cache_type_k": "f16", "n_threads": 7}})").server_lost, "");  // an axis
+  // Kept from the trial before, and reached anew.
+  for (int i = 0; i < 2; ++i) {
+    study::TrialRecord record = run(R"({"tbq": {"cache_type_k": "q8_0"}})");
+    CAPTURE(record.reason);
+    CHECK_NE(record.server_lost.find("cache_type_k q8_0, now f16"), std::string::npos);
+    CHECK_FALSE(record.lost_in_trial);
+    CHECK_FALSE(record.t_measure_s.has_value());
+  }
+}
+
 TEST_CASE("a kept server dies with its driver") {
   Bench bench;
   int pipe_ends[2];
