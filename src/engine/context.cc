@@ -100,7 +100,7 @@ base::Result<void> Context::State::append_rows(std::span<const Piece> pieces) {
       return room;
     }
     for (int i = 0; i < slice.n; ++i) {
-      tokens.push_back(piece.tokens[static_cast<size_t>(slice.first + i)]);
+      tokens.push_back(piece.tokens[static_cast<size_t>(slice.first) + static_cast<size_t>(i)]);
       positions.push_back(n_past + i);
       if (slice.first + i >= wanted_from) {
         logit_rows.push_back(row0 + i);
