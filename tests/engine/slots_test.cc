@@ -375,7 +375,8 @@ TEST_CASE("bytes_per_token: requests that share their steps share what these rea
   }
   double sum = 0;
   for (const Json& mine : timings) {
-    CHECK(mine["bytes_per_token"].get<double>() >= whole / 4 - 1);
+    // Four share a step; one that has more of another's prompt in it is shared by more.
+    CHECK(mine["bytes_per_token"].get<double>() >= whole / 4 * 0.99);
     CHECK(mine["bytes_per_token"].get<double>() <= whole);
     sum += mine["bytes_per_token"].get<double>();
   }
