@@ -7,6 +7,7 @@
 
 #include "src/base/log.h"
 #include "src/base/units.h"
+#include "src/report/digest.h"
 #include "src/study/commands.h"
 #include "src/study/effective.h"
 #include "src/study/header.h"
@@ -59,12 +60,15 @@ base::Result<void> same_subject(const base::Json& header, const Preflight& now) 
 
 // A server that somebody else starts may run with other flags by now: its numbers would be another's.
 base::Result<void> same_settings(const Study& study, const JournalContent& past, const ServerProgram& now) {
-  base::Json then = past.header.value("binary", base::Json::object()).value("settings", base::Json());
+  base::Json then = report::part(report::part(past.header, "binary"), "settings");
   for (const base::Json* trial : past.of_type("trial_end")) {
     if (then.is_object() || now.kind != BackendKind::kUrl) {
       break;
     }
-    then = trial->value("effective", base::Json());  // a journal from before the header told
+    then = report::part(*trial, "effective");  // a journal from before the header told
+  }
+  if (!study.model.empty() && then.is_object()) {
+    then.erase("model");  // a list's first: the one that is asked for is looked for at every launch
   }
   const std::string changed =
       now.kind == BackendKind::kUrl ? changed_settings(study.space, then, now.settings) : "";
