@@ -2,6 +2,7 @@
 // text or the memory will not do, 1 a failure while evaluating.
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -24,7 +25,7 @@ enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kUnfit = 3 };
 constexpr double kReportEvery_s = 5;
 
 int failed(ExitCode code, const base::Error& error) {
-  fmt::print(stderr, "{}error: {}\n", ::isatty(STDERR_FILENO) == 1 ? "\n" : "", error.to_string());
+  fmt::print(stderr, "error: {}\n", error.to_string());
   return code;
 }
 
@@ -88,22 +89,37 @@ class Progress {
     const bool due = first || last || now - reported_s_ >= kReportEvery_s;
     const std::string line = engine::progress_line(so_far, now);
     if (terminal_) {
-      fmt::print(stderr, "\r\x1b[K{}{}", line, last ? "\n" : "");
+      fmt::print(stderr, "\r\x1b[K{}{}", std::string_view(line).substr(0, columns()), last ? "\n" : "");
+      open_line_ = !last;
     } else if (due) {
       base::log_info("{}", line);
     }
-    if (due && !options_.json.empty() && written_) {
+    if (due && !options_.json.empty()) {
       written_ = engine::write_report(options_.json, engine::evaluation_json(so_far, inputs_.subject, {}));
     }
     reported_s_ = due ? elapsed_s() : reported_s_;
     started_ = started_ || written_;
     return started_ ? base::Result<void>() : written_;
   }
+  // Ends the line on a terminal.
+  void finish() {
+    if (open_line_) {
+      fmt::print(stderr, "\n");
+      open_line_ = false;
+    }
+  }
   // Whether anything was computed.
   bool started() const { return started_; }
+  // The last time the JSON file was written.
   const base::Result<void>& written() const { return written_; }
 
  private:
+  // A line that wraps cannot be written over.
+  static size_t columns() {
+    winsize size{};
+    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col - size_t{1} : 79;
+  }
   double elapsed_s() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
@@ -114,7 +130,7 @@ class Progress {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double reported_s_ = 0;
   size_t n_warned_ = 0;
-  bool started_ = false;
+  bool started_ = false, open_line_ = false;
   base::Result<void> written_;
 };
 
@@ -138,6 +154,7 @@ int main(int argc, char** argv) {
   const auto evaluation =
       engine::evaluate(inputs->model, inputs->tokens, inputs->bos, options->evaluation,
                        [&](const engine::Evaluation& so_far) { return progress(so_far); });
+  progress.finish();
   if (!evaluation) {
     return failed(progress.started() ? kFailed : kUnfit, evaluation.failure());
   }
