@@ -49,7 +49,7 @@ TEST_CASE("tbq-eval: a table, the same as JSON, and what must hold in both") {
   const std::string corpus = eval.corpus();
   const e2e::Result result =
       eval.run({"--model", model, "--corpus", corpus, "--n-ctx", "256", "--chunks", "4", "--kv",
-                "f16/f16,f16/f16,q8_0/q8_0,q4_0/q4_0,tbq4_0/tbq3_0", "--threads", "2", "--decode-tokens", "4",
+                "f16/f16,f16/f16,q8_0/q8_0,q4_0/q4_0,tbq4_0/tbq3_0", "--threads", "1", "--decode-tokens", "4",
                 "--json", eval.path("r.json")});
   CAPTURE(result.out);
   CAPTURE(result.err);
