@@ -3,6 +3,8 @@
 #include <iterator>
 #include <string_view>
 
+#include "src/base/mix.h"
+
 namespace probes {
 namespace {
 
@@ -86,17 +88,10 @@ static_assert(std::size(kSentences) == 60 && kCount == 720);
 
 }  // namespace
 
-uint64_t mix(uint64_t seed, uint64_t index) {
-  uint64_t z = seed * 0xd1342543de82ef95ULL + (index + 1) * 0x9e3779b97f4a7c15ULL;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return z ^ (z >> 31);
-}
-
 std::string filler_sentence(uint64_t seed, int index) {
   // An affine walk through all combinations: 77 has no factor in common with 720, so none is left out or
   // repeated.
-  uint64_t at = (static_cast<uint64_t>(index) * 77 + mix(seed, 0) % kCount) % kCount;
+  uint64_t at = (static_cast<uint64_t>(index) * 77 + base::mix(seed, 0) % kCount) % kCount;
   std::string_view sentence = kSentences[at % std::size(kSentences)];
   std::string result(kOpenings[at / std::size(kSentences)]);
   result += sentence;

@@ -10,7 +10,4 @@ namespace probes {
 // The index-th sentence of a sequence that `seed` has shuffled. 720 differ before any comes again.
 std::string filler_sentence(uint64_t seed, int index);
 
-// A small counter-based generator (splitmix64): what it gives depends on nothing but its arguments.
-uint64_t mix(uint64_t seed, uint64_t index);
-
 }  // namespace probes

@@ -9,6 +9,7 @@
 
 #include "probes/filler.h"
 #include "probes/quality.h"
+#include "src/base/mix.h"
 #include "src/os/http_client.h"
 
 namespace probes {
@@ -119,7 +120,7 @@ std::string_view to_string(NeedleVerdict verdict) {
 }
 
 NeedlePrompt make_needle_prompt(uint64_t seed, int cell, int sentences, double depth) {
-  auto random = [&](uint64_t i) { return mix(seed, static_cast<uint64_t>(cell) * 16 + i); };
+  auto random = [&](uint64_t i) { return base::mix(seed, static_cast<uint64_t>(cell) * 16 + i); };
   std::string_view thing = pick(kThings, random(0));
   std::string place = fmt::format("{} {}", pick(kAdjectives, random(1)), pick(kPlaces, random(2)));
   NeedlePrompt prompt;

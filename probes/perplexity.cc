@@ -6,9 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "probes/filler.h"
-#include "src/base/stats.h"
-
 namespace probes {
 namespace {
 
@@ -47,39 +44,7 @@ base::Result<TokenLoss> parse_line(std::string_view line, const std::string& whe
   return loss;
 }
 
-// Means of `resamples` draws of n differences in whole blocks, around the end and on from the start (so that every
-// token is as likely as any other).
-std::vector<double> block_bootstrap(std::span<const double> differences, const PerplexityOptions& options) {
-  size_t n = differences.size(), block = std::min<size_t>(static_cast<size_t>(options.block), n);
-  size_t blocks = (n + block - 1) / block;
-  std::vector<double> sums(n);  // of the block that starts here
-  double sum = 0;
-  for (size_t i = 0; i < block; ++i) {
-    sum += differences[i];
-  }
-  for (size_t i = 0; i < n; ++i) {
-    sums[i] = sum;
-    sum += differences[(i + block) % n] - differences[i];
-  }
-  std::vector<double> means;
-  uint64_t draw = 0;
-  for (int r = 0; r < options.resamples; ++r) {
-    double total = 0;
-    for (size_t b = 0; b < blocks; ++b) {
-      total += sums[mix(options.seed, draw++) % n];
-    }
-    means.push_back(total / static_cast<double>(blocks * block));
-  }
-  return means;
-}
-
 }  // namespace
-
-std::string_view to_string(PerplexityVerdict verdict) {
-  return verdict == PerplexityVerdict::kPass   ? "pass"
-         : verdict == PerplexityVerdict::kFail ? "fail"
-                                               : "undecided";
-}
 
 base::Result<std::vector<TokenLoss>> parse_losses(std::string_view text, const std::string& where) {
   std::vector<TokenLoss> losses;
@@ -104,17 +69,14 @@ base::Result<std::vector<TokenLoss>> parse_losses(std::string_view text, const s
 base::Result<PerplexityResult> score_perplexity(std::span<const TokenLoss> base_losses,
                                                 std::span<const TokenLoss> test_losses,
                                                 const PerplexityOptions& options) {
-  AR_CHECK(options.block > 0 && options.resamples > 0 && options.margin > 0 && options.confidence > 0 &&
-               options.confidence < 1,
-           "options out of range");
   size_t n = base_losses.size();
   if (n != test_losses.size()) {
     return base::error("perplexity", fmt::format("{} tokens against {}", n, test_losses.size()),
                        "evaluate the same text with both");
   }
-  if (n < 4 * static_cast<size_t>(options.block)) {
+  if (n < options.min_tokens()) {
     return base::error("perplexity", fmt::format("{} tokens are too few", n),
-                       fmt::format("evaluate {} or more", 4 * options.block));
+                       fmt::format("evaluate {} or more", options.min_tokens()));
   }
   PerplexityResult result;
   result.tokens = n;
@@ -141,26 +103,14 @@ base::Result<PerplexityResult> score_perplexity(std::span<const TokenLoss> base_
     sum_kl += b.kl;
   }
   auto count = static_cast<double>(n);
-  double mean = (sum_test - sum_base) / count, limit = std::log1p(options.margin);
-  std::vector<double> means = block_bootstrap(differences, options);
-  double low = base::quantile(means, (1 - options.confidence) / 2);
-  double high = base::quantile(means, (1 + options.confidence) / 2);
+  const base::LossComparison compared = base::compare_losses(differences, options);
   result.ppl_base = std::exp(sum_base / count);
   result.ppl_test = std::exp(sum_test / count);
-  result.ratio = std::exp(mean);
-  result.low = std::exp(low);
-  result.high = std::exp(high);
-  if (high < limit) {
-    result.verdict = PerplexityVerdict::kPass;
-  } else if (low > limit) {
-    result.verdict = PerplexityVerdict::kFail;
-  } else {
-    // The interval shrinks with the root of the tokens; the side towards the margin must end before it.
-    double side = mean < limit ? high - mean : mean - low;
-    double distance = std::abs(limit - mean);
-    double needed = distance > 0 ? std::ceil(count * (side / distance) * (side / distance)) : 0;
-    result.tokens_needed = needed > 0 && needed < 1e12 ? static_cast<size_t>(needed) : 0;
-  }
+  result.ratio = compared.ratio;
+  result.low = compared.low;
+  result.high = compared.high;
+  result.verdict = compared.verdict;
+  result.tokens_needed = compared.tokens_needed;
   result.kl_mean = has_kl ? sum_kl / count : -1;
   result.same_top = has_top ? static_cast<double>(same) / count : -1;
   return result;
@@ -174,7 +124,7 @@ base::Json to_json(const PerplexityResult& result) {
                {"ratio", result.ratio},
                {"low", result.low},
                {"high", result.high},
-               {"verdict", to_string(result.verdict)}};
+               {"verdict", base::to_string(result.verdict)}};
   json["tokens_needed"] = result.tokens_needed > 0 ? Json(result.tokens_needed) : Json(nullptr);
   json["kl_mean"] = given(result.kl_mean);
   json["same_top"] = given(result.same_top);

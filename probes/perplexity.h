@@ -4,7 +4,6 @@
 // writes.
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +11,7 @@
 
 #include "src/base/error.h"
 #include "src/base/json.h"
+#include "src/base/loss_comparison.h"
 
 namespace probes {
 
@@ -26,16 +26,8 @@ struct TokenLoss {
 // One JSON object per line: {"token": id, "nll": x, "top": id?, "kl": x?}. `where` is the path in messages.
 base::Result<std::vector<TokenLoss>> parse_losses(std::string_view text, const std::string& where);
 
-struct PerplexityOptions {
-  double margin = 0.02;  // of perplexity: more than this is worse
-  double confidence = 0.95;
-  int block = 64;  // tokens that are drawn together: losses of neighbours depend on each other
-  int resamples = 2000;
-  uint64_t seed = 1;
-};
-// kPass: the upper bound of the interval is under the margin. kFail: its lower bound is over it.
-enum class PerplexityVerdict { kPass, kFail, kUndecided };
-std::string_view to_string(PerplexityVerdict verdict);
+using PerplexityOptions = base::LossOptions;
+using PerplexityVerdict = base::LossVerdict;
 
 struct PerplexityResult {
   size_t tokens = 0;

@@ -38,7 +38,11 @@ double perplexity(const std::string& name, const std::string& k, int n_windows) 
       *context, tokens,
       {.n_ctx = 512, .n_windows = n_windows, .bos = tokenizer->adds_bos() ? tokenizer->bos() : -1});
   REQUIRE_MESSAGE(scores.ok(), scores.failure().to_string());
-  const engine::Perplexity found = engine::summarize(*scores);
+  std::vector<double> nlls;
+  for (const engine::TokenScore& score : *scores) {
+    nlls.push_back(score.nll);
+  }
+  const engine::Perplexity found = engine::summarize(nlls);
   CHECK(found.tokens == static_cast<size_t>(n_windows) * 255);
   MESSAGE(name, ", K ", k, ": perplexity ", found.value, " +- ", found.error, " over ", n_windows,
           " windows");
@@ -61,8 +65,7 @@ TEST_CASE("a token's score is its negative log probability") {
 }
 
 TEST_CASE("perplexity is the exponential of the mean, with its standard error") {
-  const std::vector<engine::TokenScore> scores{{1, 1.0, 0}, {2, 2.0, 0}, {3, 3.0, 0}};
-  const engine::Perplexity found = engine::summarize(scores);
+  const engine::Perplexity found = engine::summarize(std::vector<double>{1, 2, 3});
   CHECK(found.tokens == 3);
   CHECK(found.value == doctest::Approx(std::exp(2.0)));
   CHECK(found.error == doctest::Approx(std::exp(2.0) * std::sqrt(2.0 / 3 / 2)));
@@ -109,8 +112,8 @@ TEST_CASE("windows: BOS first, the second half scored but for its first token, e
 TEST_CASE("texts and windows that cannot be are refused") {
   auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
   const std::vector<int> tokens = some_tokens(40);
-  CHECK_FALSE(engine::score_windows(*context, tokens, {.n_ctx = 21}).ok());
-  CHECK(engine::score_windows(*context, tokens, {.n_ctx = 20}).ok());
+  CHECK_FALSE(engine::score_windows(*context, tokens, {.n_ctx = 41}).ok());
+  CHECK(engine::score_windows(*context, tokens, {.n_ctx = 40}).ok());
   CHECK_FALSE(engine::score_windows(*context, tokens, {.n_ctx = 3}).ok());
   CHECK_FALSE(engine::score_windows(*context, some_tokens(5000), {.n_ctx = 513}).ok());
   CHECK_FALSE(engine::score_windows(*context, std::vector<int>(64, 128), {.n_ctx = 16}).ok());
@@ -118,15 +121,75 @@ TEST_CASE("texts and windows that cannot be are refused") {
 
 TEST_CASE("the sequence is left empty after an error, too") {
   auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
-  const auto stop = [](int, std::span<const float>) {
+  int seen = 0;
+  engine::WindowVisitor visitor;
+  visitor.on_row = [&](const engine::ScoredRow&) {
+    ++seen;
     return base::Result<void>(base::error("x", "enough"));
   };
-  CHECK_FALSE(engine::visit_windows(*context, some_tokens(64), {.n_ctx = 16}, stop).ok());
+  engine::Context* const one = context.get();
+  CHECK_FALSE(engine::visit_windows({&one, 1}, some_tokens(64), {.n_ctx = 16}, visitor).ok());
+  CHECK(seen == 1);
   CHECK(context->length(0) == 0);
   std::vector<int> odd = some_tokens(64);
   odd[9] = 128;  // no token of the vocabulary, in what is scored
   CHECK_FALSE(engine::score_windows(*context, odd, {.n_ctx = 16}).ok());
   CHECK(context->length(0) == 0);
+}
+
+TEST_CASE("several contexts go over each group of tokens in turn, and see what each would see alone") {
+  const auto model = fixtures::load(kTiny);
+  auto a = fixtures::open(model, with_kv("f32", "f32")), b = fixtures::open(model, with_kv("q4_0", "q4_0"));
+  const std::vector<int> tokens = some_tokens(2 * 32);
+  const engine::WindowOptions options{.n_ctx = 32, .n_windows = 0, .bos = 1};
+  std::vector<double> together[2];
+  std::vector<size_t> windows, groups;  // of the first context: where in a group each row was
+  size_t ahead = 0;
+  engine::WindowVisitor visitor;
+  visitor.n_group = 4;
+  visitor.on_row = [&](const engine::ScoredRow& row) -> base::Result<void> {
+    together[row.context].push_back(engine::score_token(row.logits, row.token)->nll);
+    if (row.context == 0) {
+      groups.push_back(row.row);
+    } else {
+      CHECK(together[0].size() >= together[1].size());
+      ahead = std::max(ahead, together[0].size() - together[1].size());
+    }
+    return {};
+  };
+  visitor.on_window = [&](size_t window, std::span<const int> held) -> base::Result<void> {
+    windows.push_back(window);
+    CHECK(held.size() == 31);
+    CHECK(held.front() == 1);
+    CHECK(a->length(0) == 31);
+    a->truncate(0, 20);  // as somebody would who decodes the end once more
+    return a->eval(0, held.subspan(20, 1)).ok() ? base::Result<void>() : base::error("x", "y");
+  };
+  engine::Context* const both[] = {a.get(), b.get()};
+  const auto done = engine::visit_windows(both, tokens, options, visitor);
+  REQUIRE_MESSAGE(done.ok(), done.failure().to_string());
+  CHECK(windows == std::vector<size_t>{0, 1});
+  CHECK(ahead == 3);
+  CHECK(groups == std::vector<size_t>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2,
+                                      0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2});
+  for (size_t c = 0; c < 2; ++c) {
+    const auto alone = engine::score_windows(*both[c], tokens, options);
+    REQUIRE(alone.ok());
+    REQUIRE(alone->size() == together[c].size());
+    for (size_t i = 0; i < alone->size(); ++i) {
+      CHECK((*alone)[i].nll == together[c][i]);
+    }
+  }
+  CHECK(together[0] != together[1]);
+}
+
+TEST_CASE("a token outside the vocabulary is refused where it would only be scored, too") {
+  auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
+  std::vector<int> odd = some_tokens(32);
+  odd[15] = 128;
+  CHECK_FALSE(engine::score_windows(*context, odd, {.n_ctx = 16}).ok());
+  CHECK_FALSE(
+      engine::score_windows(*context, some_tokens(32), {.n_ctx = 16, .n_windows = 0, .bos = 128}).ok());
 }
 
 TEST_CASE("stories260K: perplexity equals llama-perplexity's") {
