@@ -5,6 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/formats/f16.cc"
 #define KERNELS_FORMAT f16
 #include "kernels/each_target.h"
+#include "kernels/formats/elements-inl.h"
 #include "kernels/formats/kv_attend-inl.h"
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/weight_row-inl.h"
@@ -27,26 +28,14 @@ struct Loader {
   static HWY_INLINE float one(const uint8_t* p) { return half_at(p); }
 };
 
-class Reader {
- public:
-  Reader(const std::byte* page, int head_dim) : page_(reinterpret_cast<const uint8_t*>(page)), n_(head_dim) {}
-  HWY_INLINE void unpack(int slot, float* out) const {
-    const FloatTag df;
-    const hn::CappedTag<float, 8> d8;
-    const uint8_t* row = page_ + 2 * static_cast<size_t>(n_) * slot;
-    int i = 0;
-    for (; i + kLanes <= n_; i += kLanes) {
-      hn::Store(halves_at(df, row + 2 * i), df, out + i);
-    }
-    for (; i < n_; i += static_cast<int>(hn::Lanes(d8))) {
-      hn::Store(halves_at(d8, row + 2 * i), d8, out + i);
-    }
+struct Elements {
+  static constexpr int kSize = 2;
+  template <class D>
+  static HWY_INLINE hn::Vec<D> at(D d, const uint8_t* p) {
+    return halves_at(d, p);
   }
-
- private:
-  const uint8_t* page_;
-  int n_;
 };
+using Reader = ElementReader<Elements>;
 
 }  // namespace
 

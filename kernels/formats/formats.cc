@@ -35,9 +35,9 @@ constexpr WeightFormat kWeightFormats[] = {
     {"f32",     0,  1,   4,   f32::dequantize,     f32::dequantize_fast,     f32::dot_rows,     nullptr},
     {"f16",     1,  1,   2,   f16::dequantize,     f16::dequantize_fast,     f16::dot_rows,     f16::quantize},
     {"q4_0",    2,  32,  18,  q4_0::dequantize,    q4_0::dequantize_fast,    q4_0::dot_rows,    q4_0::quantize},
-    {"q4_1",    3,  32,  20,  q4_1::dequantize,    q4_1::dequantize_fast,    q4_1::dot_rows,    nullptr},
-    {"q5_0",    6,  32,  22,  q5_0::dequantize,    q5_0::dequantize_fast,    q5_0::dot_rows,    nullptr},
-    {"q5_1",    7,  32,  24,  q5_1::dequantize,    q5_1::dequantize_fast,    q5_1::dot_rows,    nullptr},
+    {"q4_1",    3,  32,  20,  q4_1::dequantize,    q4_1::dequantize_fast,    q4_1::dot_rows,    q4_1::quantize},
+    {"q5_0",    6,  32,  22,  q5_0::dequantize,    q5_0::dequantize_fast,    q5_0::dot_rows,    q5_0::quantize},
+    {"q5_1",    7,  32,  24,  q5_1::dequantize,    q5_1::dequantize_fast,    q5_1::dot_rows,    q5_1::quantize},
     {"q8_0",    8,  32,  34,  q8_0::dequantize,    q8_0::dequantize_fast,    q8_0::dot_rows,    q8_0::quantize},
     {"q2_k",    10, 256, 84,  q2_k::dequantize,    q2_k::dequantize_fast,    q2_k::dot_rows,    nullptr},
     {"q3_k",    11, 256, 110, q3_k::dequantize,    q3_k::dequantize_fast,    q3_k::dot_rows,    nullptr},
@@ -47,7 +47,7 @@ constexpr WeightFormat kWeightFormats[] = {
     {"iq2_xxs", 16, 256, 66,  iq2_xxs::dequantize, iq2_xxs::dequantize_fast, iq2_xxs::dot_rows, nullptr},
     {"iq2_xs",  17, 256, 74,  iq2_xs::dequantize,  iq2_xs::dequantize_fast,  iq2_xs::dot_rows,  nullptr},
     {"iq3_xxs", 18, 256, 98,  iq3_xxs::dequantize, iq3_xxs::dequantize_fast, iq3_xxs::dot_rows, nullptr},
-    {"iq4_nl",  20, 32,  18,  iq4_nl::dequantize,  iq4_nl::dequantize_fast,  iq4_nl::dot_rows,  nullptr},
+    {"iq4_nl",  20, 32,  18,  iq4_nl::dequantize,  iq4_nl::dequantize_fast,  iq4_nl::dot_rows,  iq4_nl::quantize},
     {"iq3_s",   21, 256, 110, iq3_s::dequantize,   iq3_s::dequantize_fast,   iq3_s::dot_rows,   nullptr},
     {"iq2_s",   22, 256, 82,  iq2_s::dequantize,   iq2_s::dequantize_fast,   iq2_s::dot_rows,   nullptr},
     {"iq4_xs",  23, 256, 136, iq4_xs::dequantize,  iq4_xs::dequantize_fast,  iq4_xs::dot_rows,  nullptr},
@@ -56,13 +56,18 @@ constexpr WeightFormat kWeightFormats[] = {
 };
 
 constexpr KvFormat kKvFormats[] = {
-    // name, rotated, group values
-    {"f32",    false, 0,   f32::page_bytes,    f32::write_row,    f32::load_rows,    f32::score,    f32::accumulate},
-    {"f16",    false, 0,   f16::page_bytes,    f16::write_row,    f16::load_rows,    f16::score,    f16::accumulate},
-    {"q8_0",   false, 32,  q8_0::page_bytes,   q8_0::write_row,   q8_0::load_rows,   q8_0::score,   q8_0::accumulate},
-    {"q4_0",   false, 32,  q4_0::page_bytes,   q4_0::write_row,   q4_0::load_rows,   q4_0::score,   q4_0::accumulate},
-    {"tbq4_0", true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate},
-    {"tbq3_0", true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate},
+    // name, rotated, better rotated, group values
+    {"f32",    false, false, 0,   f32::page_bytes, f32::write_row, f32::load_rows, f32::score, f32::accumulate},
+    {"f16",    false, false, 0,   f16::page_bytes, f16::write_row, f16::load_rows, f16::score, f16::accumulate},
+    {"bf16",   false, false, 0,   bf16::page_bytes, bf16::write_row, bf16::load_rows, bf16::score, bf16::accumulate},
+    {"q8_0",   false, true,  32,  q8_0::page_bytes, q8_0::write_row, q8_0::load_rows, q8_0::score, q8_0::accumulate},
+    {"q5_1",   false, true,  32,  q5_1::page_bytes, q5_1::write_row, q5_1::load_rows, q5_1::score, q5_1::accumulate},
+    {"q5_0",   false, true,  32,  q5_0::page_bytes, q5_0::write_row, q5_0::load_rows, q5_0::score, q5_0::accumulate},
+    {"q4_1",   false, true,  32,  q4_1::page_bytes, q4_1::write_row, q4_1::load_rows, q4_1::score, q4_1::accumulate},
+    {"q4_0",   false, true,  32,  q4_0::page_bytes, q4_0::write_row, q4_0::load_rows, q4_0::score, q4_0::accumulate},
+    {"iq4_nl", false, true,  32,  iq4_nl::page_bytes, iq4_nl::write_row, iq4_nl::load_rows, iq4_nl::score, iq4_nl::accumulate},
+    {"tbq4_0", true,  true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate},
+    {"tbq3_0", true,  true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate},
 };
 // clang-format on
 

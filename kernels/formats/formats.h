@@ -50,6 +50,9 @@ inline constexpr int kMaxHeadDim = 1024;   // head_dim everywhere: a multiple of
 struct KvFormat {
   std::string_view name;  // "tbq4_0", as --cache-type-k spells it
   bool rotated;
+  // Rows of the others may be rotated before they are written (rotate_head), queries and output with them: the
+  // caller's choice. Where that was measured to keep more of the model, true (results/kv-rotation.md).
+  bool better_rotated;
   // Values that share a scale; a head's last group may be shorter (head_dim 80 = 64 + 16). 0: no scales.
   int group_values;
   // Exact size of one page. Multiple of kPlaneAlign.

@@ -52,6 +52,18 @@ inline float f32_from_bf16(uint16_t h) {
   return std::bit_cast<float>(uint32_t{h} << 16);
 }
 
+// Round to nearest, ties to even; what is too large becomes the largest finite value, NaN stays NaN.
+inline uint16_t bf16_saturated(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  const uint32_t magnitude = bits & 0x7fffffffU;
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000U);
+  if (magnitude > 0x7f800000U) {
+    return sign | 0x7fc0U;
+  }
+  const uint32_t rounded = (magnitude + 0x7fffU + (magnitude >> 16 & 1U)) >> 16;
+  return static_cast<uint16_t>(sign | (rounded > 0x7f7fU ? 0x7f7fU : rounded));
+}
+
 template <class T>
 inline T load_unaligned(const std::byte* p) {
   T value;

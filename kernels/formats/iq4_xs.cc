@@ -17,8 +17,7 @@ using Codes = PlainCodes<Layout>;
 #else
 struct Codes {
   static HWY_INLINE Bytes32 at(const uint8_t* block, int part) {
-    const Nibbles q = nibbles_at(block + 8 + 16 * part);
-    return {looked_up(iq4_nl::kValues, q.low), looked_up(iq4_nl::kValues, q.high)};
+    return looked_up_nibbles(iq4_nl::kValues, block + 8 + 16 * part);
   }
 };
 #endif

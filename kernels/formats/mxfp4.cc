@@ -17,8 +17,7 @@ using Codes = PlainCodes<Layout>;
 #else
 struct Codes {
   static HWY_INLINE Bytes32 at(const uint8_t* block, int /*part*/) {
-    const Nibbles q = nibbles_at(block + 1);
-    return {looked_up(kDoubled, q.low), looked_up(kDoubled, q.high)};
+    return looked_up_nibbles(kDoubled, block + 1);
   }
 };
 #endif

@@ -1,14 +1,20 @@
 #pragma once
-// Q4_0: blocks of 32 nibbles with one fp16 scale d; value = d * (q - 8), d = (the x of largest |x|) / -8.
-//   weights: fp16 d, 16 bytes: value i in the low nibble of byte i, value i + 16 in the high one (18 bytes)
-//   KV page: plane of nibbles [128][head_dim / 2], in groups of n = 32 laid out as in a block; plane fp16
-//   [128][ceil(head_dim / 32)]. A shorter last group of n values splits at n / 2.
-// A block with a NaN or an infinity is written as zeros; a scale over 65504 is stored as 65504.
+// Q4_0: nibbles.h with codes of 4 bits; value = d * (q - 8), d = (the x of largest |x|) / -8. 18 bytes per 32 values.
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/formats/nibbles.h"
+
 namespace kernels::q4_0 {
+
+struct Code {
+  static constexpr bool kMin = false;
+  alignas(16) static constexpr auto kIntegers = integers_from<16>(-8);
+  static NibbleScales quantize(const float* x, int n, uint8_t* codes) {
+    return round_about_zero(x, n, 8, codes);
+  }
+};
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);

@@ -1,32 +1,33 @@
 #pragma once
-// Q4_1: blocks of 32 nibbles q; value = d * q + m.
-//   fp16 d, fp16 m, 16 bytes: value i in the low nibble of byte i, value i + 16 in the high one (20 bytes)
+// Q4_1: nibbles.h with codes of 4 bits and a minimum; value = d * q + m, d = (largest - least) / 15, m = the least.
+// 20 bytes per 32 values.
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/formats/parts.h"
+#include "kernels/formats/nibbles.h"
 
 namespace kernels::q4_1 {
 
-struct Layout {
-  static constexpr int kBlockValues = 32;
-  static constexpr int kBlockBytes = 20;
-  static constexpr int kScaleAt = 0;
-  static constexpr int kMinAt = 2;
-  static constexpr float kUnit = 1.0F;
-  // A minimum is taken away, m is added.
-  static Multipliers multipliers(const uint8_t* /*block*/, int /*part*/) { return {{1, 1}, {-1, -1}}; }
-  static void codes(const uint8_t* block, int /*part*/, int8_t* out) {
-    for (int i = 0; i < 16; ++i) {
-      out[i] = static_cast<int8_t>(block[4 + i] & 15);
-      out[i + 16] = static_cast<int8_t>(block[4 + i] >> 4);
-    }
+struct Code {
+  static constexpr bool kMin = true;
+  alignas(16) static constexpr auto kIntegers = integers_from<16>(0);
+  static NibbleScales quantize(const float* x, int n, uint8_t* codes) {
+    return round_above_least(x, n, 15, codes);
   }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);
 void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
+void quantize(const float* values, int64_t n, std::byte* row);
+
+size_t page_bytes(int head_dim);
+void write_row(const float* x, int head_dim, std::byte* page, int slot);
+void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);
+void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
+           int score_stride);
+void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                int weight_stride, int n_q, float* acc);
 
 }  // namespace kernels::q4_1

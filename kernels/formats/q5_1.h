@@ -1,35 +1,33 @@
 #pragma once
-// Q5_1: blocks of 32 codes q of 5 bits; value = d * q + m.
-//   fp16 d, fp16 m, 4 bytes: bit i is the top bit of value i, 16 bytes: the lower four bits of value i in the low
-//   nibble of byte i, of value i + 16 in the high one (24 bytes)
+// Q5_1: nibbles.h with codes of 5 bits and a minimum; value = d * q + m, d = (largest - least) / 31, m = the least.
+// 24 bytes per 32 values.
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/formats/parts.h"
+#include "kernels/formats/nibbles.h"
 
 namespace kernels::q5_1 {
 
-struct Layout {
-  static constexpr int kBlockValues = 32;
-  static constexpr int kBlockBytes = 24;
-  static constexpr int kScaleAt = 0;
-  static constexpr int kMinAt = 2;
-  static constexpr float kUnit = 1.0F;
-  // A minimum is taken away, m is added.
-  static Multipliers multipliers(const uint8_t* /*block*/, int /*part*/) { return {{1, 1}, {-1, -1}}; }
-  static void codes(const uint8_t* block, int /*part*/, int8_t* out) {
-    const uint32_t top = u32_at(block + 4);
-    for (int i = 0; i < kPart; ++i) {
-      const uint8_t byte = block[8 + i % 16];
-      const int low = i < 16 ? byte & 15 : byte >> 4;
-      out[i] = static_cast<int8_t>((low | static_cast<int>(top >> i & 1) << 4));
-    }
+struct Code {
+  static constexpr bool kMin = true;
+  alignas(16) static constexpr auto kIntegers = integers_from<32>(0);
+  static NibbleScales quantize(const float* x, int n, uint8_t* codes) {
+    return round_above_least(x, n, 31, codes);
   }
 };
 
 void dequantize(const std::byte* row, int64_t n, float* out);
 void dequantize_fast(const std::byte* row, int64_t n, float* out);
 void dot_rows(const std::byte* row, size_t row_bytes, int n_rows, const float* x, int64_t n, float* out);
+void quantize(const float* values, int64_t n, std::byte* row);
+
+size_t page_bytes(int head_dim);
+void write_row(const float* x, int head_dim, std::byte* page, int slot);
+void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);
+void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
+           int score_stride);
+void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
+                int weight_stride, int n_q, float* acc);
 
 }  // namespace kernels::q5_1

@@ -113,6 +113,12 @@ HWY_INLINE Nibbles nibbles_at(const uint8_t* p) {
   return {field(bytes, 0, 15), field(bytes, 4, 15)};
 }
 
+// Such a block's codes where each nibble is an index into a table of 16.
+HWY_INLINE Bytes32 looked_up_nibbles(const int8_t* table, const uint8_t* p) {
+  const Nibbles q = nibbles_at(p);
+  return {looked_up(table, q.low), looked_up(table, q.high)};
+}
+
 // 16 magnitudes, lowest byte first, and their signs.
 HWY_INLINE Bytes16 with_signs(uint64_t low, uint64_t high, uint16_t signs) {
   const hn::Full128<int8_t> d8;

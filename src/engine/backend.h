@@ -32,6 +32,11 @@ struct Segment {
 struct KvLayer {
   const kernels::KvFormat *k = nullptr, *v = nullptr;
   int heads = 0, dim_k = 0, dim_v = 0, group = 1;  // KV heads; query heads per KV head
+  // Rows are rotated (kernels::rotate_head) before they are written, for formats that do not do so themselves.
+  bool rotate_k = false, rotate_v = false;
+  // The basis rows are stored in is the rotated one.
+  bool k_rotated() const { return k->rotated || rotate_k; }
+  bool v_rotated() const { return v->rotated || rotate_v; }
 };
 struct KvPlan {
   int page_tokens = kernels::kPageTokens;

@@ -23,6 +23,9 @@ struct ContextOptions {
   int n_batch = 2048, n_ubatch = 512;
   int n_threads = 0, n_threads_batch = 0;  // 0 = physical cores; n_threads_batch 0 = n_threads
   std::string cache_type_k = "f16", cache_type_v = "f16";
+  // Whether rows of quantized types are stored rotated: "on", "off", "auto" = as each type is better. Those that
+  // rotate by themselves always are, floats never.
+  std::string kv_rotate = "auto";
 };
 
 // What the options came to, for /props, /slots and the log.
@@ -31,7 +34,8 @@ struct ContextInfo {
   int n_seqs = 1;
   bool kv_unified = false;
   int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
-  std::string cache_type_k, cache_type_v;
+  std::string cache_type_k, cache_type_v, kv_rotate;
+  bool k_rotated = false, v_rotated = false;  // what kv_rotate came to
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
   double k_bits_per_value = 0, v_bits_per_value = 0;
   std::string backend;

@@ -32,6 +32,11 @@ base::Result<void> check_range(const char* flag, int value, int min, int max) {
   return {};
 }
 
+bool rotates(const kernels::KvFormat& format, const std::string& wish) {
+  const bool may = format.group_values > 0 && !format.rotated;
+  return may && (wish == "on" || (wish == "auto" && format.better_rotated));
+}
+
 int64_t round_up(int64_t tokens) {
   return (tokens + kContextStep - 1) / kContextStep * kContextStep;
 }
@@ -65,6 +70,10 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   if (!v) {
     return v.failure();
   }
+  if (options.kv_rotate != "on" && options.kv_rotate != "off" && options.kv_rotate != "auto") {
+    return base::error("--kv-rotate", fmt::format("'{}' is not a choice", options.kv_rotate),
+                       "use on, off or auto");
+  }
   const HParams& hp = model.hp;
   const int64_t asked = options.n_ctx == 0 ? hp.n_ctx_train : options.n_ctx;
   const int64_t padded = round_up(asked), n_seqs = options.n_seqs;
@@ -87,6 +96,7 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.info.n_threads_batch = options.n_threads_batch != 0 ? options.n_threads_batch : plan.info.n_threads;
   plan.info.cache_type_k = (*k)->name;
   plan.info.cache_type_v = (*v)->name;
+  plan.info.kv_rotate = options.kv_rotate;
   plan.info.k_bits_per_value = bits_per_value(**k, hp.head_dim);
   plan.info.v_bits_per_value = bits_per_value(**v, hp.head_dim);
   plan.info.weight_bytes = model.weight_bytes;
@@ -101,7 +111,10 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.kv.n_pages = static_cast<int>(total / kernels::kPageTokens);
   plan.kv.seq_pages = static_cast<int>(n_ctx / kernels::kPageTokens);
   plan.kv.layers.assign(static_cast<size_t>(hp.n_layer),
-                        KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv});
+                        KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv,
+                                rotates(**k, options.kv_rotate), rotates(**v, options.kv_rotate)});
+  plan.info.k_rotated = plan.kv.layers.front().k_rotated();
+  plan.info.v_rotated = plan.kv.layers.front().v_rotated();
   if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
     return base::error("--ctx-size",
                        fmt::format("{} sequences of {} tokens need more KV cache than can be addressed",

@@ -14,10 +14,21 @@ void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int 
     float* block = out + static_cast<size_t>(row) * width;
     std::memcpy(block, q + row * row_stride, width * sizeof(float));
     kernels::scale(block, factor, static_cast<int>(width));
-    for (int i = 0; i < kv.group && kv.k->rotated; ++i) {
+    for (int i = 0; i < kv.group && kv.k_rotated(); ++i) {
       kernels::rotate_head(block + static_cast<size_t>(i) * static_cast<size_t>(kv.dim_k), kv.dim_k);
     }
   }
+}
+
+void store_row(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot) {
+  if (kv.rotate_k) {
+    kernels::rotate_head(key, kv.dim_k);
+  }
+  if (kv.rotate_v) {
+    kernels::rotate_head(value, kv.dim_v);
+  }
+  kv.k->write_row(key, kv.dim_k, k_page, slot);
+  kv.v->write_row(value, kv.dim_v, v_page, slot);
 }
 
 void attend_chunk(const AttentionHead& head, int chunk, const float* query, int n, const int* visible,
@@ -69,7 +80,7 @@ void finish(const KvLayer& kv, const Partial& total, int i, float* out) {
   const float* acc = total.acc + static_cast<size_t>(i) * static_cast<size_t>(kv.dim_v);
   std::memcpy(out, acc, static_cast<size_t>(kv.dim_v) * sizeof(float));
   kernels::scale(out, 1 / total.sum[i], kv.dim_v);
-  if (kv.v->rotated) {
+  if (kv.v_rotated()) {
     kernels::unrotate_head(out, kv.dim_v);
   }
 }

@@ -17,6 +17,9 @@ struct AttentionHead {
   std::span<const int> pages;
 };
 
+// Writes a token's key [dim_k] and value [dim_v] of one head into a slot of its pages. May overwrite both.
+void store_row(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot);
+
 // Copies queries into `out` [n x dim_k], scaled by 1/sqrt(dim_k) and in the basis K is stored in. q: the
 // first query of the head in its row; rows are row_stride apart.
 void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int n_rows, float* out);

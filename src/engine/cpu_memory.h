@@ -58,7 +58,7 @@ struct Partial {
 
 struct ThreadScratch {
   float* norm = nullptr;    // [n_embd]
-  float* query = nullptr;   // [queries x dim_k]
+  float* query = nullptr;   // [queries x dim_k], queries > kBlockQueries / 2
   float* scores = nullptr;  // [queries x kChunkTokens]
   int* visible = nullptr;   // [queries]: how many tokens of the sequence each may see
   Partial chunk, total;

@@ -175,15 +175,15 @@ void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const f
         const size_t query = at(i * kv.group + j, dim);
         turn(q + query, w.q_norm, q_scale, head * kv.group + j, cos_sin, out + query);
       }
-      float* key = scratch_.query;
+      float *key = scratch_.query, *value = key + dim;  // it has room for more than two
+      std::copy_n(v + at(i, kv.dim_v), kv.dim_v, value);
       turn(k + at(i, dim), w.k_norm, k_scale, head, cos_sin, key);
       const auto seq = std::ranges::find_if(region_.step.seqs,
                                             [row](const SeqRows& rows) { return row < rows.row0 + rows.n; });
       const int token = seq->n_past + row - seq->row0;
       const int page = seq->pages[static_cast<size_t>(token / kernels::kPageTokens)];
       const int slot = token % kernels::kPageTokens;
-      kv.k->write_row(key, dim, region_.arena.k(layer, page, head), slot);
-      kv.v->write_row(v + at(i, kv.dim_v), kv.dim_v, region_.arena.v(layer, page, head), slot);
+      store_row(kv, key, value, region_.arena.k(layer, page, head), region_.arena.v(layer, page, head), slot);
     }
   });
 }

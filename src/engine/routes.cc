@@ -273,6 +273,9 @@ Json effective_settings(const RouteContext& context) {
   const ContextInfo info = context.loaded.generator->info();
   Json out = {{"cache_type_k", info.cache_type_k},
               {"cache_type_v", info.cache_type_v},
+              {"kv_rotate", info.kv_rotate},
+              {"k_rotated", info.k_rotated},
+              {"v_rotated", info.v_rotated},
               {"k_bits_per_value", info.k_bits_per_value},
               {"v_bits_per_value", info.v_bits_per_value},
               {"n_ctx", info.n_ctx},

@@ -158,6 +158,13 @@ constexpr Flag kSetupFlags[] = {
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
     {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_v); }},
+    {"--kv-rotate", "", "LLAMA_ARG_KV_ROTATE", "on|off|auto", "auto",
+     "quantized caches are stored rotated: auto = each type as it keeps more of the model; tbq types always "
+     "are",
+     [](Parse& p, std::string_view v) {
+       p.options.context.kv_rotate = v;
+       return one_of(v, {"on", "off", "auto"});
+     }},
     {"-fa --flash-attn", "", "LLAMA_ARG_FLASH_ATTN", "on|off|auto", "auto",
      "attention here is always fused; off is refused with a quantized V cache, as in llama-server",
      [](Parse& p, std::string_view v) {

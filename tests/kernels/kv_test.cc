@@ -34,6 +34,21 @@ Page filled(const KvFormat& format, int head_dim, uint32_t seed) {
   return page;
 }
 
+// Of one row of Gaussian values, squared error over square.
+double distortion_bound(std::string_view name) {
+  constexpr std::pair<std::string_view, double> kBounds[] = {
+      {"f32", 0.0},    {"f16", 1e-6},  {"bf16", 1e-5},   {"q8_0", 1e-4},    {"q5_1", 3e-3},   {"q5_0", 6e-3},
+      {"q4_1", 0.012}, {"q4_0", 0.02}, {"iq4_nl", 0.02}, {"tbq4_0", 0.025}, {"tbq3_0", 0.08},
+  };
+  for (const auto& [type, bound] : kBounds) {
+    if (type == name) {
+      return bound;
+    }
+  }
+  FAIL("no bound is stated for ", name);
+  return 0.0;
+}
+
 double square(const float* x, int n) {
   double sum = 0.0;
   for (int i = 0; i < n; ++i) {
@@ -55,6 +70,13 @@ TEST_CASE("page sizes are the published bytes per token") {
   CHECK(per_token("f16", 128) == 256);
   CHECK(per_token("q8_0", 128) == 136);
   CHECK(per_token("q4_0", 128) == 72);
+  CHECK(per_token("bf16", 128) == 256);
+  CHECK(per_token("q5_1", 128) == 96);
+  CHECK(per_token("q5_0", 128) == 88);
+  CHECK(per_token("q4_1", 128) == 80);
+  CHECK(per_token("iq4_nl", 128) == 72);
+  CHECK(per_token("q4_0", 80) == 46);  // 40 + three groups' scales
+  CHECK(per_token("q5_1", 80) == 62);  // 40 + 10 + three groups' scales and minimums
   CHECK(per_token("tbq4_0", 128) == 66);
   CHECK(per_token("tbq3_0", 128) == 50);
   CHECK(per_token("tbq4_0", 64) == 34);
@@ -73,7 +95,7 @@ TEST_CASE("page sizes are the published bytes per token") {
 }
 
 TEST_CASE("formats are found by name") {
-  CHECK(kv_format_names() == "f32, f16, q8_0, q4_0, tbq4_0, tbq3_0");
+  CHECK(kv_format_names() == "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, tbq4_0, tbq3_0");
   CHECK(find_kv_format("tbq4_0")->rotated);
   CHECK(!find_kv_format("q4_0")->rotated);
   CHECK(find_kv_format("turbo4") == nullptr);
@@ -152,12 +174,7 @@ TEST_CASE("write_row touches its slot alone and reads back close") {
         for (int i = 0; i < head_dim; ++i) {
           error += (double{back[i]} - x[i]) * (double{back[i]} - x[i]);
         }
-        const double bound = format.name == "f32"      ? 0.0
-                             : format.name == "f16"    ? 1e-6
-                             : format.name == "q8_0"   ? 1e-4
-                             : format.name == "tbq3_0" ? 0.08
-                                                       : 0.025;
-        CHECK(error <= bound * square(x.data(), head_dim));
+        CHECK(error <= distortion_bound(format.name) * square(x.data(), head_dim));
         for (const auto& earlier : rows) {
           CHECK(!earlier.empty());
         }
@@ -225,7 +242,7 @@ TEST_CASE("quantized rows stay finite whatever is written") {
           CHECK((value != 0.0F || got == 0.0F));
         }
       }
-      if (format.name == "f16") {
+      if (format.group_values == 0) {
         continue;  // keeps a NaN: nothing is hidden
       }
       for (const float value : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
