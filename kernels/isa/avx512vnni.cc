@@ -1,77 +1,27 @@
 // Integer dots with AVX-512 and VNNI. Four rows at a time; their sums over a block are brought together in one
 // register, so that all that comes after the integers (scales, float sums) is done for four rows at once.
 
-#include "kernels/isa/dot_isa.h"
-#include "kernels/isa/x86.h"
+#include "kernels/isa/avx512vnni.h"
 
 #if defined(__x86_64__)
 
-#include <algorithm>
-#include <cstring>
-
-#include "kernels/formats/iq4_nl.h"
-
 namespace kernels {
+namespace avx512 {
 namespace {
 
-using namespace x86;  // NOLINT(google-build-using-namespace)
-
-#define DOTS_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define DOTS_INLINE DOTS_TARGET inline __attribute__((always_inline))
-
-// ---- Loads ----
-
-DOTS_INLINE __m512i load512(const void* p) {
-  return _mm512_loadu_si512(p);
-}
-DOTS_INLINE __m512i twice(__m256i v) {
-  return _mm512_broadcast_i64x4(v);
-}
-DOTS_INLINE __m512i two(__m256i low, __m256i high) {
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-// 16 bytes each from four places.
-DOTS_INLINE __m512i four(const uint8_t* p, size_t step) {
-  __m512i v = _mm512_castsi128_si512(load128(p));
-  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, load128(p + step));
-  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, load128(p + 2 * step));
-  return _mm512_mask_broadcast_i32x4(v, 0xf000, load128(p + 3 * step));
-}
-DOTS_INLINE __m512i low_nibbles(__m512i v) {
-  return _mm512_and_si512(v, _mm512_set1_epi8(15));
-}
-DOTS_INLINE __m512i high_nibbles(__m512i v) {
-  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
-}
-
 // Lane k of the result: in element r the sum of lane k of s_r, for 128-bit lanes of four integers.
-DOTS_INLINE __m512i transposed_sums(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
+DOTS_VNNI_INLINE __m512i transposed_sums(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
   const __m512i s01 = _mm512_add_epi32(_mm512_unpacklo_epi32(s0, s1), _mm512_unpackhi_epi32(s0, s1));
   const __m512i s23 = _mm512_add_epi32(_mm512_unpacklo_epi32(s2, s3), _mm512_unpackhi_epi32(s2, s3));
   return _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
 }
 
 // ---- Blocks of 256 values ----
-//
-// A format's struct has
-//   its Head (x86.h)   where kWide, scales() are of the 8 parts as int32
-//   kOffset            codes are stored higher by 1 << kOffset than they are; -1: as they are
-//   kWide              codes of more than six bits: 16-bit sums would overflow
-//   kHalves            which half of a part each 16 bytes of codes() hold
-//   codes(p)           256 codes of 0..255 in four registers
-//   arranged(q)        activations in the order of kHalves
-
-struct Codes {
-  __m512i c0, c1, c2, c3;
-};
 
 // For each register of codes: which multiplier belongs to a lane, of 16 bits or, for kWide, of 32.
 struct Index {
   alignas(64) uint16_t narrow[4][32];
   alignas(64) uint32_t wide[4][16];
-};
-struct Halves {
-  int at[16];
 };
 constexpr Index index_of(const Halves& halves) {
   Index index{};
@@ -88,140 +38,9 @@ constexpr Index index_of(const Halves& halves) {
 template <class F>
 inline constexpr Index kIndex = index_of(F::kHalves);
 
-DOTS_INLINE Codes in_order(const int8_t* q) {
-  return {load512(q), load512(q + 64), load512(q + 128), load512(q + 192)};
-}
-inline constexpr Halves kInOrder{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}};
-// Registers of parts 0 2, 1 3, 4 6, 5 7.
-DOTS_INLINE Codes every_other(const int8_t* q) {
-  const Codes a = in_order(q);
-  return {_mm512_shuffle_i64x2(a.c0, a.c1, 0x44), _mm512_shuffle_i64x2(a.c0, a.c1, 0xee),
-          _mm512_shuffle_i64x2(a.c2, a.c3, 0x44), _mm512_shuffle_i64x2(a.c2, a.c3, 0xee)};
-}
-inline constexpr Halves kEveryOther{{0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15}};
-// Parts 0 4, 1 5, 2 6, 3 7.
-DOTS_INLINE Codes four_apart(const int8_t* q) {
-  const Codes a = in_order(q);
-  return {_mm512_shuffle_i64x2(a.c0, a.c2, 0x44), _mm512_shuffle_i64x2(a.c0, a.c2, 0xee),
-          _mm512_shuffle_i64x2(a.c1, a.c3, 0x44), _mm512_shuffle_i64x2(a.c1, a.c3, 0xee)};
-}
-inline constexpr Halves kFourApart{{0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15}};
-// First halves of parts 0-3, their second halves, those of parts 4-7.
-DOTS_INLINE Codes by_halves(const int8_t* q) {
-  const Codes a = in_order(q);
-  return {_mm512_shuffle_i32x4(a.c0, a.c1, 0x88), _mm512_shuffle_i32x4(a.c0, a.c1, 0xdd),
-          _mm512_shuffle_i32x4(a.c2, a.c3, 0x88), _mm512_shuffle_i32x4(a.c2, a.c3, 0xdd)};
-}
-inline constexpr Halves kByHalves{{0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15}};
-
-struct Q4K : Q4KHead {
-  static constexpr int kOffset = -1;
-  static constexpr bool kWide = false;
-  static constexpr Halves kHalves = kEveryOther;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return every_other(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) {
-    const __m512i a = load512(p + 16), b = load512(p + 80);
-    return {low_nibbles(a), high_nibbles(a), low_nibbles(b), high_nibbles(b)};
-  }
-};
-
-// `value` added where a byte of bits has one of those in `which`.
-DOTS_INLINE __m512i add_where(__m512i codes, __m512i bits, __m512i which, int8_t value) {
-  return _mm512_mask_add_epi8(codes, _mm512_test_epi8_mask(bits, which), codes, _mm512_set1_epi8(value));
-}
-DOTS_INLINE __m512i bit_pair(int low, int high) {
-  return two(_mm256_set1_epi8(static_cast<char>(1 << low)), _mm256_set1_epi8(static_cast<char>(1 << high)));
-}
-
-struct Q5K : Q5KHead {
-  static constexpr int kOffset = -1;
-  static constexpr bool kWide = false;
-  static constexpr Halves kHalves = kEveryOther;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return every_other(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) {
-    const __m512i top = twice(load256(p + 16)), a = load512(p + 48), b = load512(p + 112);
-    return {add_where(low_nibbles(a), top, bit_pair(0, 2), 16),
-            add_where(high_nibbles(a), top, bit_pair(1, 3), 16),
-            add_where(low_nibbles(b), top, bit_pair(4, 6), 16),
-            add_where(high_nibbles(b), top, bit_pair(5, 7), 16)};
-  }
-};
-
-struct Q6K : Q6KHead {
-  static constexpr int kOffset = 5;
-  static constexpr bool kWide = false;
-  static constexpr Halves kHalves = kInOrder;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return in_order(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) {
-    const __m512i a = load512(p), b = load512(p + 64);
-    const __m512i top_a = twice(load256(p + 128)), top_b = twice(load256(p + 160));
-    return {joined(a, raised(top_a)), joined(_mm512_srli_epi16(a, 4), lowered(top_a)),
-            joined(b, raised(top_b)), joined(_mm512_srli_epi16(b, 4), lowered(top_b))};
-  }
-  // The lower four bits of each byte of `low`, then bits 4 and 5 of `top`.
-  static DOTS_INLINE __m512i joined(__m512i low, __m512i top) {
-    constexpr int kSelect = 0xca;  // first ? second : third
-    return _mm512_and_si512(_mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, top, kSelect),
-                            _mm512_set1_epi8(63));
-  }
-  // Bits 0 and 1 (2 and 3 in the upper half) to bits 4 and 5; then bits 4 and 5 (6 and 7).
-  static DOTS_INLINE __m512i raised(__m512i top) {
-    return _mm512_sllv_epi16(top, two(_mm256_set1_epi16(4), _mm256_set1_epi16(2)));
-  }
-  static DOTS_INLINE __m512i lowered(__m512i top) {
-    return _mm512_srlv_epi16(top, two(_mm256_setzero_si256(), _mm256_set1_epi16(2)));
-  }
-};
-
-// 256 codes of two bits: parts 0-3 in the first 32 bytes, parts 4-7 in the others.
-DOTS_INLINE Codes two_bits(const uint8_t* p) {
-  const __m512i q = load512(p), three = _mm512_set1_epi8(3);
-  return {_mm512_and_si512(q, three), _mm512_and_si512(_mm512_srli_epi16(q, 2), three),
-          _mm512_and_si512(_mm512_srli_epi16(q, 4), three), _mm512_and_si512(_mm512_srli_epi16(q, 6), three)};
-}
-
-struct Q3K : Q3KHead {
-  static constexpr int kOffset = 2;
-  static constexpr bool kWide = false;
-  static constexpr Halves kHalves = kFourApart;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return four_apart(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) {
-    const Codes low = two_bits(p + 32);
-    const __m512i top = twice(load256(p));
-    return {add_where(low.c0, top, bit_pair(0, 4), 4), add_where(low.c1, top, bit_pair(1, 5), 4),
-            add_where(low.c2, top, bit_pair(2, 6), 4), add_where(low.c3, top, bit_pair(3, 7), 4)};
-  }
-};
-
-struct Q2K : Q2KHead {
-  static constexpr int kOffset = -1;
-  static constexpr bool kWide = false;
-  static constexpr Halves kHalves = kFourApart;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return four_apart(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) { return two_bits(p + 16); }
-};
-
-// kValues of nibbles, raised by 128.
-DOTS_INLINE __m512i uneven_codes(__m512i nibbles) {
-  const __m128i values = _mm_add_epi8(load128(iq4_nl::kValues), _mm_set1_epi8(-128));
-  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), nibbles);
-}
-
-struct Iq4Xs : Iq4XsHead {
-  static constexpr int kOffset = 7;
-  static constexpr bool kWide = true;
-  static constexpr Halves kHalves = kByHalves;
-  static DOTS_INLINE Codes arranged(const int8_t* q) { return by_halves(q); }
-  static DOTS_INLINE Codes codes(const uint8_t* p) {
-    const __m512i a = load512(p + 8), b = load512(p + 72);
-    return {uneven_codes(low_nibbles(a)), uneven_codes(high_nibbles(a)), uneven_codes(low_nibbles(b)),
-            uneven_codes(high_nibbles(b))};
-  }
-};
-
 // The sums of one block in 16 lanes that add up to them; with minimums, those are the upper eight.
 template <class F>
-DOTS_INLINE __m512i block_sums(const uint8_t* p, const Codes& a, __m256i sums) {
+DOTS_VNNI_INLINE __m512i block_sums(const uint8_t* p, const Codes& a, __m256i sums) {
   const Codes u = F::codes(p);
   const __m256i scales = F::scales(p);
   const __m512i table = _mm512_castsi256_si512(scales), zero = _mm512_setzero_si512();
@@ -262,8 +81,8 @@ DOTS_INLINE __m512i block_sums(const uint8_t* p, const Codes& a, __m256i sums) {
 }
 
 template <class F>
-DOTS_TARGET void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t n,
-                          float* out) {
+DOTS_VNNI void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t n,
+                        float* out) {
   const int64_t n_blocks = n / kDotValues;
   for (int r = 0; r < n_rows; r += 4) {
     const FourRows rows(w, row_bytes, r, n_rows);
@@ -300,75 +119,9 @@ DOTS_TARGET void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const 
 }
 
 // ---- Blocks of 32 values, four at a time ----
-//
-// A format's struct has kBytes (with the fp16 d first), kOffset as above, kMins (an fp16 m follows that is added) and
-//   codes(p)           128 codes of 0..255: the first halves of the blocks, then the second
-
-struct HalfCodes {
-  __m512i first, second;
-};
-
-struct Q80 {
-  static constexpr int kBytes = 34, kOffset = 7;
-  static constexpr bool kMins = false;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) {
-    const __m512i top = _mm512_set1_epi8(-128);
-    return {_mm512_xor_si512(four(p + 2, kBytes), top), _mm512_xor_si512(four(p + 18, kBytes), top)};
-  }
-};
-
-struct Q40 {
-  static constexpr int kBytes = 18, kOffset = 3;
-  static constexpr bool kMins = false;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) {
-    const __m512i q = four(p + 2, kBytes);
-    return {low_nibbles(q), high_nibbles(q)};
-  }
-};
-
-struct Q41 {
-  static constexpr int kBytes = 20, kOffset = -1;
-  static constexpr bool kMins = true;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) {
-    const __m512i q = four(p + 4, kBytes);
-    return {low_nibbles(q), high_nibbles(q)};
-  }
-};
-
-// 16 bits each from four places.
-inline uint64_t four_words(const uint8_t* p, size_t step) {
-  return word(p) | uint64_t{word(p + step)} << 16 | uint64_t{word(p + 2 * step)} << 32 |
-         uint64_t{word(p + 3 * step)} << 48;
-}
-template <int kBytes, int kTop>
-DOTS_INLINE HalfCodes five_bits(const uint8_t* p) {
-  const __m512i q = four(p + kTop + 4, kBytes), top = _mm512_set1_epi8(16);
-  const __m512i low = low_nibbles(q), high = high_nibbles(q);
-  return {_mm512_mask_add_epi8(low, four_words(p + kTop, kBytes), low, top),
-          _mm512_mask_add_epi8(high, four_words(p + kTop + 2, kBytes), high, top)};
-}
-struct Q50 {
-  static constexpr int kBytes = 22, kOffset = 4;
-  static constexpr bool kMins = false;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) { return five_bits<kBytes, 2>(p); }
-};
-struct Q51 {
-  static constexpr int kBytes = 24, kOffset = -1;
-  static constexpr bool kMins = true;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) { return five_bits<kBytes, 4>(p); }
-};
-
-struct Iq4Nl {
-  static constexpr int kBytes = 18, kOffset = 7;
-  static constexpr bool kMins = false;
-  static DOTS_INLINE HalfCodes codes(const uint8_t* p) {
-    const __m512i q = four(p + 2, kBytes);
-    return {uneven_codes(low_nibbles(q)), uneven_codes(high_nibbles(q))};
-  }
-};
 
 template <class F>
-DOTS_INLINE __m512i four_sums(const uint8_t* p, const HalfCodes& a) {
+DOTS_VNNI_INLINE __m512i four_sums(const uint8_t* p, const HalfCodes& a) {
   const HalfCodes u = F::codes(p);
   return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), u.first, a.first), u.second,
                              a.second);
@@ -393,7 +146,8 @@ inline constexpr FactorsAt<kBytes> kFactorsAt;
 
 // Of four blocks of four rows, block by block: the fp16 at the beginning of each, or kNext: the one after it.
 template <int kBytes, bool kNext>
-DOTS_INLINE __m512 four_factors(const uint8_t* p0, const uint8_t* p1, const uint8_t* p2, const uint8_t* p3) {
+DOTS_VNNI_INLINE __m512 four_factors(const uint8_t* p0, const uint8_t* p1, const uint8_t* p2,
+                                     const uint8_t* p3) {
   using At = FactorsAt<kBytes>;
   __m512i index = load512(kFactorsAt<kBytes>.word);
   if constexpr (kNext) {
@@ -419,8 +173,8 @@ struct Chains {
 
 // Four blocks of four rows; `half` of the activations.
 template <class F>
-DOTS_INLINE void add_blocks(const uint8_t* p0, const uint8_t* p1, const uint8_t* p2, const uint8_t* p3,
-                            const DotBlock& x, int half, Chains& chains) {
+DOTS_VNNI_INLINE void add_blocks(const uint8_t* p0, const uint8_t* p1, const uint8_t* p2, const uint8_t* p3,
+                                 const DotBlock& x, int half, Chains& chains) {
   const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   const __m512i a = load512(x.q + 128 * half), b = load512(x.q + 128 * half + 64);
   const HalfCodes codes{_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)};
@@ -440,14 +194,14 @@ DOTS_INLINE void add_blocks(const uint8_t* p0, const uint8_t* p1, const uint8_t*
   }
 }
 
-DOTS_INLINE __m128 joined_chains(__m512 v) {
+DOTS_VNNI_INLINE __m128 joined_chains(__m512 v) {
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
 template <class F>
-DOTS_TARGET void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t n,
-                         float* out) {
+DOTS_VNNI void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t n,
+                       float* out) {
   constexpr size_t kStep = 4 * F::kBytes;
   const int64_t n_steps = n / 128;
   for (int r = 0; r < n_rows; r += 4) {
@@ -481,9 +235,12 @@ DOTS_TARGET void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const D
 }
 
 constexpr DotKernel kKernels[] = {
-    {2, rows_32<Q40>},   {3, rows_32<Q41>},   {6, rows_32<Q50>},    {7, rows_32<Q51>},
-    {8, rows_32<Q80>},   {10, rows_256<Q2K>}, {11, rows_256<Q3K>},  {12, rows_256<Q4K>},
-    {13, rows_256<Q5K>}, {14, rows_256<Q6K>}, {20, rows_32<Iq4Nl>}, {23, rows_256<Iq4Xs>},
+    {2, rows_32<Q40>, tile_32<Q40>},      {3, rows_32<Q41>, tile_32<Q41>},
+    {6, rows_32<Q50>, tile_32<Q50>},      {7, rows_32<Q51>, tile_32<Q51>},
+    {8, rows_32<Q80>, tile_32<Q80>},      {10, rows_256<Q2K>, tile_256<Q2K>},
+    {11, rows_256<Q3K>, tile_256<Q3K>},   {12, rows_256<Q4K>, tile_256<Q4K>},
+    {13, rows_256<Q5K>, tile_256<Q5K>},   {14, rows_256<Q6K>, tile_256<Q6K>},
+    {20, rows_32<Iq4Nl>, tile_32<Iq4Nl>}, {23, rows_256<Iq4Xs>, tile_256<Iq4Xs>},
 };
 
 bool usable() {
@@ -494,8 +251,9 @@ bool usable() {
 }
 
 }  // namespace
+}  // namespace avx512
 
-const DotIsa kAvx512Vnni{"avx512vnni", usable, kKernels};
+const DotIsa kAvx512Vnni{"avx512vnni", avx512::usable, avx512::kKernels};
 
 }  // namespace kernels
 

@@ -23,6 +23,9 @@ struct ContextOptions {
   int n_batch = 2048, n_ubatch = 512;
   int n_threads = 0, n_threads_batch = 0;  // 0 = physical cores; n_threads_batch 0 = n_threads
   std::string cache_type_k = "f16", cache_type_v = "f16";
+  // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
+  // does; "f32", exactly, and slower. Where the machine has no integer dots worth using, q8 comes to f32.
+  std::string activations = "q8";
 };
 
 // What the options came to, for /props, /slots and the log.
@@ -32,6 +35,7 @@ struct ContextInfo {
   bool kv_unified = false;
   int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
   std::string cache_type_k, cache_type_v;
+  std::string activations;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
   double k_bits_per_value = 0, v_bits_per_value = 0;
   std::string backend;

@@ -21,6 +21,7 @@ constexpr Axis kAxes[] = {
     {"n_ubatch", "--ubatch-size"},
     {"n_threads", "--threads"},
     {"n_threads_batch", "--threads-batch"},
+    {"activations", "--activations"},
     {"flash_attn", "--flash-attn"},
     {"parallel", "--parallel"},
     {"n_draft", ""},  // several flags: set_draft()
@@ -93,9 +94,9 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
   const ReasoningOptions& reasoning = chat.reasoning;
   const std::string text = fmt::format(
-      "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k, info.cache_type_v,
-      info.backend, base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
-      reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
+      "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k, info.cache_type_v,
+      info.activations, info.backend, base::version(), base::commit(), reasoning.thinking, reasoning.split,
+      reasoning.budget, reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));
 }
 

@@ -270,6 +270,7 @@ Json effective_settings(const RouteContext& context) {
               {"cache_type_v", info.cache_type_v},
               {"k_bits_per_value", info.k_bits_per_value},
               {"v_bits_per_value", info.v_bits_per_value},
+              {"activations", info.activations},
               {"n_ctx", info.n_ctx},
               {"n_batch", info.n_batch},
               {"n_ubatch", info.n_ubatch},

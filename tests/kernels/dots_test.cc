@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
-#include "kernels/formats/half.h"
 #include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_blocks.h"
 #include "tests/kernels/random_rows.h"
@@ -42,25 +41,13 @@ std::vector<const WeightFormat*> formats_with_dots() {
   return found;
 }
 
-// Any bytes but for the factors, which are finite; what quantize() never writes (a code of -128) included.
-void any_row(const WeightFormat& format, int64_t n, std::mt19937& random, std::byte* row) {
-  if (format.quantize == nullptr) {
-    testing::random_row(format, n, random, row);
-    return;
-  }
-  for (int64_t i = 0; i < n; i += format.block_values, row += format.block_bytes) {
-    testing::random_bytes(row, format.block_bytes, random);
-    store_unaligned(row, f16_from_f32(static_cast<float>(random() % 2000) * 1e-5F - 0.01F));
-  }
-}
-
 struct Weights {
   Weights(const WeightFormat& format, int64_t rows, int64_t cols, uint32_t seed) {
     const size_t row_bytes = cols / format.block_values * format.block_bytes;
     bytes.resize(rows * row_bytes);
     std::mt19937 random(seed);
     for (int64_t r = 0; r < rows; ++r) {
-      any_row(format, cols, random, bytes.data() + r * row_bytes);
+      testing::any_row(format, cols, random, bytes.data() + r * row_bytes);
     }
     matrix = {&format, bytes.data(), rows, cols, row_bytes};
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
+#include "kernels/formats/half.h"
 #include "tests/kernels/random_rows.h"
 
 namespace kernels::testing {
@@ -46,6 +47,18 @@ inline void random_row(const WeightFormat& format, int64_t n, std::mt19937& rand
         largest = std::isfinite(value) ? std::max(largest, std::fabs(value)) : HUGE_VALF;
       }
     } while (!(largest > 0.05F && largest < 50.0F));
+  }
+}
+
+// As random_row, but blocks have any codes, those that quantize() never writes (-128 in Q8_0) too.
+inline void any_row(const WeightFormat& format, int64_t n, std::mt19937& random, std::byte* row) {
+  if (format.quantize == nullptr || format.block_values == 1) {
+    random_row(format, n, random, row);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += format.block_values, row += format.block_bytes) {
+    random_bytes(row, format.block_bytes, random);
+    store_unaligned(row, f16_from_f32(static_cast<float>(random() % 2000) * 1e-5F - 0.01F));
   }
 }
 
