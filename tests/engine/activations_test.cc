@@ -120,8 +120,8 @@ TEST_CASE("rounded activations: how far logits are from llama.cpp's exact ones")
     const auto difference =
         fixtures::compare(fixtures::logits(*fixtures::open(model, options(2, 512)), tokens), golden);
     MESSAGE(name, ": max error ", difference.max, ", rms ", difference.rms);
-    CHECK(difference.rms < 0.05);
-    CHECK(difference.max < 0.5);
+    CHECK(difference.rms < 0.04);  // measured: 0.012 to 0.026
+    CHECK(difference.max < 0.4);   // measured: 0.28 at most
   }
 }
 
