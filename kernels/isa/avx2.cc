@@ -176,10 +176,10 @@ DOTS_AVX2 void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + 4 * row_bytes);
-      prefetch<F::kBytes>(p1 + 4 * row_bytes);
-      prefetch<F::kBytes>(p2 + 4 * row_bytes);
-      prefetch<F::kBytes>(p3 + 4 * row_bytes);
+      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
       const int8_t* q = x[b].q;
       const __m256i sums = load256(x[b].sums);
       const __m128i dots = row_sums(block_sums<F>(p0, q, sums), block_sums<F>(p1, q, sums),
@@ -274,10 +274,10 @@ DOTS_AVX2 void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + 4 * row_bytes);
-      prefetch<F::kBytes>(p1 + 4 * row_bytes);
-      prefetch<F::kBytes>(p2 + 4 * row_bytes);
-      prefetch<F::kBytes>(p3 + 4 * row_bytes);
+      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
       const DotBlock& block = x[b / 8];
       const int k = static_cast<int>(b % 8);
       const __m256i a = load256(block.q + 32 * k);

@@ -90,10 +90,10 @@ DOTS_VNNI void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + 4 * row_bytes);
-      prefetch<F::kBytes>(p1 + 4 * row_bytes);
-      prefetch<F::kBytes>(p2 + 4 * row_bytes);
-      prefetch<F::kBytes>(p3 + 4 * row_bytes);
+      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
       const Codes a = F::arranged(x[b].q);
       const __m256i sums = load256(x[b].sums);
       const __m512i t = transposed_sums(block_sums<F>(p0, a, sums), block_sums<F>(p1, a, sums),
@@ -210,10 +210,10 @@ DOTS_VNNI void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
     size_t at = 0;
     for (int64_t step = 0; step < n_steps; ++step, at += kStep) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<kStep>(p0 + 4 * row_bytes);
-      prefetch<kStep>(p1 + 4 * row_bytes);
-      prefetch<kStep>(p2 + 4 * row_bytes);
-      prefetch<kStep>(p3 + 4 * row_bytes);
+      prefetch<kStep>(p0 + kRowsAhead * row_bytes);
+      prefetch<kStep>(p1 + kRowsAhead * row_bytes);
+      prefetch<kStep>(p2 + kRowsAhead * row_bytes);
+      prefetch<kStep>(p3 + kRowsAhead * row_bytes);
       add_blocks<F>(p0, p1, p2, p3, x[step / 2], static_cast<int>(step % 2), chains);
     }
     if (n % 128 != 0) {  // up to three blocks, with zeros after them

@@ -63,13 +63,16 @@ DOTS_AVX2_INLINE void store_rows(__m128 sums, int n, float* out) {
   }
 }
 
-// The processor's own prefetch ends with the page, and a row is about a page.
+// The processor's own prefetch ends with the page, and a row is about a page: the lines of a block that comes two tiles
+// of four rows later, into the L2 cache. (Into L1, which has fewer misses under way, decode was half as fast.)
+inline constexpr size_t kRowsAhead = 8;
 template <int kBytes>
 inline void prefetch(const uint8_t* p) {
-  __builtin_prefetch(p);
-  if constexpr (kBytes > 64) __builtin_prefetch(p + 64);
-  if constexpr (kBytes > 128) __builtin_prefetch(p + 128);
-  if constexpr (kBytes > 192) __builtin_prefetch(p + 192);
+  constexpr int kIntoL2 = 2;
+  __builtin_prefetch(p, 0, kIntoL2);
+  if constexpr (kBytes > 64) __builtin_prefetch(p + 64, 0, kIntoL2);
+  if constexpr (kBytes > 128) __builtin_prefetch(p + 128, 0, kIntoL2);
+  if constexpr (kBytes > 192) __builtin_prefetch(p + 192, 0, kIntoL2);
 }
 
 // ---- Blocks of 256 values, but for their codes ----
