@@ -8,12 +8,6 @@
 #include <algorithm>
 #include <type_traits>
 
-#if defined(__clang__)
-#define DOTS_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define DOTS_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace kernels::avx512 {
 namespace {
 
