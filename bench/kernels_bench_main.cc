@@ -1,7 +1,8 @@
-// kernels-bench [ISA]: medians of the float kernels on one thread, against reading the same bytes. Equality
+// kernels-bench [ISA [DOTS_ISA]]: medians of the kernels on one thread, against reading the same bytes. Equality
 // is tested elsewhere (tests/kernels) and spot-checked here before anything is timed.
 
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <time.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/dots.h"
 #include "kernels/formats/formats.h"
 #include "kernels/ops.h"
 #include "tests/kernels/random_blocks.h"
@@ -70,23 +72,43 @@ double read_floor(size_t bytes) {
   return static_cast<double>(bytes) / s / 1e9;
 }
 
+// Whether y, in rows that repeat every `want.size()`, is what the reference gives, within `tolerance` of a sum of kCols
+// products of values of about 1; 0: to the bit.
+bool check_rows(const WeightFormat& format, const std::vector<float>& y, const std::vector<float>& want,
+                int64_t rows, int64_t cols, float tolerance) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float right = want[static_cast<size_t>(r) % want.size()], got = y[static_cast<size_t>(r)];
+    const float allowed = tolerance * std::sqrt(static_cast<float>(cols)) * (1 + std::fabs(right));
+    if (!(std::fabs(got - right) <= allowed)) {
+      fmt::print(stderr, "kernels-bench: {}: matmul gives {} in row {}, the reference {}\n", format.name, got,
+                 r, right);
+      return false;
+    }
+  }
+  return true;
+}
+
 bool bench_weights() {
   constexpr int64_t kRows = 8192;
   constexpr int64_t kCols = 4096;
   constexpr int kTokens = 64;
-  constexpr int64_t kDrawnRows = 16;
+  constexpr int64_t kDrawnRows = 64;
   const auto x = random_floats(kTokens * kCols);
   std::vector<float> y(kTokens * kRows);
-  fmt::print("read floor, 64 MiB: {:.1f} GB/s\n", read_floor(64 << 20));
-  fmt::print("\nmatmul {} x {}      1 token GB/s   1 token GFLOP/s   {} tokens GFLOP/s\n", kRows, kCols,
-             kTokens);
+  const double floor = read_floor(64 << 20);
+  fmt::print("read floor, 64 MiB: {:.1f} GB/s; integer dots on {}\n", floor, kernels::dots_isa());
+  fmt::print(
+      "\nmatmul {} x {}   | 1 token, floats: GB/s   of floor | integers: GB/s   of floor | {} tokens, "
+      "floats: "
+      "GFLOP/s   integers\n",
+      kRows, kCols, kTokens);
   for (const WeightFormat& format : kernels::weight_formats()) {
     const size_t row_bytes = kCols / format.block_values * format.block_bytes;
     // Few different rows, many times: what is compared is real, what is timed has no business with the values.
     std::vector<std::byte> bytes(kRows * row_bytes);
     std::mt19937 random(2);
     for (int64_t r = 0; r < kDrawnRows; ++r) {
-      kernels::testing::random_row(format, kCols, random, bytes.data() + r * row_bytes);
+      kernels::testing::any_row(format, kCols, random, bytes.data() + r * row_bytes);
     }
     for (int64_t r = kDrawnRows; r < kRows; ++r) {
       std::memcpy(bytes.data() + r * row_bytes, bytes.data() + r % kDrawnRows * row_bytes, row_bytes);
@@ -95,22 +117,35 @@ bool bench_weights() {
     std::vector<float> want(kDrawnRows);
     kernels::ref::matmul(w, 0, kDrawnRows, x.data(), kCols, 1, want.data(), kRows);
     kernels::matmul(w, 0, kRows, x.data(), kCols, 1, y.data(), kRows);
-    for (int64_t r = 0; r < kRows; ++r) {
-      // Values of about 1: a sum of kCols products is about sqrt(kCols).
-      const float right = want[static_cast<size_t>(r % kDrawnRows)];
-      if (!(std::fabs(y[static_cast<size_t>(r)] - right) <=
-            1e-4F * std::sqrt(static_cast<float>(kCols)) * (1 + std::fabs(right)))) {
-        fmt::print(stderr, "kernels-bench: {}: matmul gives {} in row {}, the reference {}\n", format.name,
-                   y[static_cast<size_t>(r)], r, right);
-        return false;
-      }
+    if (!check_rows(format, y, want, kRows, kCols, 1e-4F)) {
+      return false;
     }
+    const double gb = static_cast<double>(bytes.size()) / 1e9, gflop = 2e-9 * kRows / 8 * kCols * kTokens;
     const double one = median_s([&] { kernels::matmul(w, 0, kRows, x.data(), kCols, 1, y.data(), kRows); });
     const double many =
         median_s([&] { kernels::matmul(w, 0, kRows / 8, x.data(), kCols, kTokens, y.data(), kRows); });
-    fmt::print("  {:<20} {:>14.1f} {:>17.1f} {:>20.1f}\n", format.name,
-               static_cast<double>(bytes.size()) / one / 1e9, 2e-9 * kRows * kCols / one,
-               2e-9 * kRows / 8 * kCols * kTokens / many);
+    fmt::print("  {:<20} {:>17.1f} {:>10.2f}", format.name, gb / one, gb / one / floor);
+    if (const int group = kernels::dot_group(format); group != 0) {
+      const int64_t stride = kernels::dot_blocks(kCols);
+      std::vector<kernels::DotBlock> q(static_cast<size_t>(kTokens * stride));
+      for (int t = 0; t < kTokens; ++t) {
+        kernels::quantize_dots(x.data() + t * kCols, kCols, group, q.data() + t * stride);
+      }
+      const auto dots = [&](int64_t rows, int n) {
+        kernels::matmul(w, 0, rows, q.data(), stride, n, y.data(), kRows);
+      };
+      kernels::ref::matmul(w, 0, kDrawnRows, q.data(), stride, 1, want.data(), kRows);
+      dots(kRows, 1);
+      if (!check_rows(format, y, want, kRows, kCols, 0)) {
+        return false;
+      }
+      const double one_dots = median_s([&] { dots(kRows, 1); });
+      const double many_dots = median_s([&] { dots(kRows / 8, kTokens); });
+      fmt::print(" {:>17.1f} {:>10.2f} {:>27.1f} {:>10.1f}\n", gb / one_dots, gb / one_dots / floor,
+                 gflop / many, gflop / many_dots);
+    } else {
+      fmt::print(" {:>56.1f}\n", gflop / many);
+    }
   }
   return true;
 }
@@ -168,12 +203,11 @@ bool bench_kv() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 2 || (argc == 2 && !kernels::force_float_isa(argv[1]))) {
-    fmt::print(stderr, "usage: kernels-bench [ISA]   ISA is one of:");
-    for (const std::string& isa : kernels::float_isas()) {
-      fmt::print(stderr, " {}", isa);
-    }
-    fmt::print(stderr, "\n");
+  if (argc > 3 || (argc > 1 && !kernels::force_float_isa(argv[1])) ||
+      (argc > 2 && !kernels::force_dots_isa(argv[2]))) {
+    fmt::print(stderr,
+               "usage: kernels-bench [ISA [DOTS_ISA]]   ISA is one of: {}; DOTS_ISA of: {}; \"\": the best\n",
+               fmt::join(kernels::float_isas(), " "), fmt::join(kernels::dots_isas(), " "));
     return 2;
   }
   fmt::print("{}, one thread\n", kernels::float_isa());

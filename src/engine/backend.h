@@ -50,6 +50,8 @@ struct BackendOptions {
   int n_threads = 1;        // decode
   int n_threads_batch = 1;  // steps of more than one token
   int n_ubatch = 512;       // most tokens of one Step
+  // Activations are rounded to int8 for products with weights that have integer dots (kernels/dots.h).
+  bool quantized_activations = true;
 };
 
 struct SeqRows {

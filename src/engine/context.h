@@ -26,6 +26,9 @@ struct ContextOptions {
   // Whether rows of quantized types are stored rotated: "on", "off", "auto" = as each type is better. Those that
   // rotate by themselves always are, floats never.
   std::string kv_rotate = "auto";
+  // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
+  // does; "f32", exactly, and slower. Where the machine has no integer dots worth using, q8 comes to f32.
+  std::string activations = "q8";
 };
 
 // What the options came to, for /props, /slots and the log.
@@ -36,6 +39,7 @@ struct ContextInfo {
   int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
   std::string cache_type_k, cache_type_v, kv_rotate;
   bool k_rotated = false, v_rotated = false;  // what kv_rotate came to
+  std::string activations;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
   double k_bits_per_value = 0, v_bits_per_value = 0;
   std::string backend;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/dots.h"
 #include "src/base/units.h"
 #include "src/os/host.h"
 
@@ -74,6 +75,10 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
     return base::error("--kv-rotate", fmt::format("'{}' is not a choice", options.kv_rotate),
                        "use on, off or auto");
   }
+  if (options.activations != "q8" && options.activations != "f32") {
+    return base::error("--activations", fmt::format("unknown type '{}'", options.activations),
+                       "use one of: q8, f32");
+  }
   const HParams& hp = model.hp;
   const int64_t asked = options.n_ctx == 0 ? hp.n_ctx_train : options.n_ctx;
   const int64_t padded = round_up(asked), n_seqs = options.n_seqs;
@@ -106,7 +111,12 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
         "the model was trained for {} tokens of context, {} were asked for: quality beyond may suffer",
         hp.n_ctx_train, of_one));
   }
-  plan.backend = {plan.info.n_threads, plan.info.n_threads_batch, plan.info.n_ubatch};
+  const bool quantized = options.activations == "q8" && std::string_view(kernels::dots_isa()) != "scalar";
+  plan.info.activations = quantized ? "q8" : "f32";
+  plan.backend = {.n_threads = plan.info.n_threads,
+                  .n_threads_batch = plan.info.n_threads_batch,
+                  .n_ubatch = plan.info.n_ubatch,
+                  .quantized_activations = quantized};
   plan.kv.n_seqs = options.n_seqs;
   plan.kv.n_pages = static_cast<int>(total / kernels::kPageTokens);
   plan.kv.seq_pages = static_cast<int>(n_ctx / kernels::kPageTokens);

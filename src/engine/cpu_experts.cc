@@ -47,23 +47,29 @@ void CpuOps::experts_of_one(float* h, const LayerWeights& w, const kernels::Rout
   };
   const int64_t n_ff = w.gate_exps.first.rows, n_embd = w.down_exps.first.rows;
   const int64_t total = n_used * n_ff;
+  const kernels::Matrix* const first[] = {&w.gate_exps.first, &w.up_exps.first};
+  Input outer = round_alone(normed, 1, n_embd, first);
   worker_.for_chunks(total, chunk_rows(total, worker_.count()), [&](int64_t begin, int64_t end) {
     choose();
-    const float* x = ready(normed);
+    const ProductRows rows = ready(outer);
     while (begin < end) {
       const int64_t j = begin / n_ff, row0 = begin % n_ff, row1 = std::min(n_ff, row0 + end - begin);
       const int expert = scratch_.chosen[j];
       float *gate = act.gate + at(j, n_ff), *up = act.up + at(j, n_ff);
-      multiply(w.gate_exps.at(expert), row0, row1, x, 1, gate);
-      multiply(w.up_exps.at(expert), row0, row1, x, 1, up);
+      multiply(w.gate_exps.at(expert), row0, row1, rows, 1, gate);
+      multiply(w.up_exps.at(expert), row0, row1, rows, 1, up);
       kernels::swiglu(gate + row0, up + row0, static_cast<int>(row1 - row0));
       begin += row1 - row0;
     }
   });
+  const kernels::Matrix* const second[] = {&w.down_exps.first};
+  Normed given{act.gate, nullptr, nullptr};
+  Input inner = round_alone(given, n_used, n_ff, second);
   worker_.for_chunks(n_embd, chunk_rows(n_embd, worker_.count()), [&](int64_t begin, int64_t end) {
     choose();
+    const ProductRows rows = ready(inner);
     for (int j = 0; j < n_used; ++j) {
-      multiply(w.down_exps.at(scratch_.chosen[j]), begin, end, act.gate + at(j, n_ff), 1,
+      multiply(w.down_exps.at(scratch_.chosen[j]), begin, end, rows.from(j, n_ff), 1,
                space.x + at(j, n_embd));
     }
     kernels::mix(space.x + begin, n_embd, nullptr, scratch_.expert_weight, n_used,
@@ -113,9 +119,17 @@ void CpuOps::experts_of_many(float* h, const LayerWeights& w, const kernels::Rou
     }
   });
   worker_.for_chunks(1, 1, [&](int64_t, int64_t) { group_by_expert(); });
-  worker_.for_chunks(int64_t{n_rows()} * n_used, 8, [&](int64_t begin, int64_t end) {
+  const int64_t n_slots = int64_t{n_rows()} * n_used;
+  const kernels::Matrix* const first[] = {&w.gate_exps.first, &w.up_exps.first};
+  const ProductRows outer{space.x, wanted(region_.space.dots, first)};
+  const bool floats = outer.quantized_for(*first[0]) == nullptr || outer.quantized_for(*first[1]) == nullptr;
+  worker_.for_chunks(n_slots, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::copy_n(normed + at(space.row_of[i], n_embd), n_embd, space.x + at(i, n_embd));
+      const float* row = normed + at(space.row_of[i], n_embd);
+      round_row(row, n_embd, outer.dots, i);
+      if (floats) {
+        std::copy_n(row, n_embd, space.x + at(i, n_embd));
+      }
     }
   });
   // Pieces of `rows` rows of the matrices of every expert that has slots, those with most first.
@@ -131,14 +145,18 @@ void CpuOps::experts_of_many(float* h, const LayerWeights& w, const kernels::Rou
   };
   share(n_ff, [&](int expert, int64_t row0, int64_t row1, int slot, int n) {
     float *gate = act.gate + at(slot, n_ff), *up = act.up + at(slot, n_ff);
-    multiply(w.gate_exps.at(expert), row0, row1, space.x + at(slot, n_embd), n, gate);
-    multiply(w.up_exps.at(expert), row0, row1, space.x + at(slot, n_embd), n, up);
+    multiply(w.gate_exps.at(expert), row0, row1, outer.from(slot, n_embd), n, gate);
+    multiply(w.up_exps.at(expert), row0, row1, outer.from(slot, n_embd), n, up);
     for (int64_t i = 0; i < n; ++i) {
       kernels::swiglu(gate + at(i, n_ff) + row0, up + at(i, n_ff) + row0, static_cast<int>(row1 - row0));
     }
   });
+  const kernels::Matrix* const second[] = {&w.down_exps.first};
+  Normed given{act.gate, nullptr, nullptr};
+  Input inner = round_together(given, n_slots, n_ff, second);
   share(n_embd, [&](int expert, int64_t row0, int64_t row1, int slot, int n) {
-    multiply(w.down_exps.at(expert), row0, row1, act.gate + at(slot, n_ff), n, space.x + at(slot, n_embd));
+    multiply(w.down_exps.at(expert), row0, row1, ready(inner).from(slot, n_ff), n,
+             space.x + at(slot, n_embd));
   });
   worker_.for_chunks(n_rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -44,6 +44,34 @@ ExpertSpace take_experts(Carver& carver, uint64_t rows, const HParams& hp) {
   return space;
 }
 
+// Which groups the model's weights take.
+struct DotGroups {
+  bool by_32 = false, by_256 = false;
+};
+DotGroups groups_of(const Model& model) {
+  DotGroups groups;
+  const auto add = [&groups](const kernels::Matrix& w) {
+    const int group = w.format == nullptr ? 0 : kernels::dot_group(*w.format);
+    groups.by_32 = groups.by_32 || group == 32;
+    groups.by_256 = groups.by_256 || group == 256;
+  };
+  add(model.output);
+  for (const LayerWeights& w : model.layers) {
+    for (const kernels::Matrix* matrix : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down, &w.router,
+                                          &w.gate_exps.first, &w.up_exps.first, &w.down_exps.first}) {
+      add(*matrix);
+    }
+  }
+  return groups;
+}
+
+DotSpace take_dots(Carver& carver, DotGroups groups, uint64_t blocks) {
+  DotSpace space;
+  space.by_32 = groups.by_32 ? carver.take<kernels::DotBlock>(blocks) : nullptr;
+  space.by_256 = groups.by_256 ? carver.take<kernels::DotBlock>(blocks) : nullptr;
+  return space;
+}
+
 }  // namespace
 
 Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const BackendOptions& options,
@@ -69,11 +97,20 @@ Workspace Workspace::lay_out(const Model& model, const KvPlan& kv, const Backend
   if (hp.n_expert > 0) {
     space.experts = take_experts(carver, rows, hp);
   }
+  const DotGroups groups = options.quantized_activations ? groups_of(model) : DotGroups{};
+  const auto blocks_of = [](uint64_t n) {
+    return static_cast<uint64_t>(kernels::dot_blocks(static_cast<int64_t>(n)));
+  };
+  const uint64_t ff_blocks = blocks_of(n_ff), in_blocks = blocks_of(std::max(n_embd, q_width));
+  const uint64_t n_used = std::max<uint64_t>(1, static_cast<uint64_t>(hp.n_expert_used));
+  space.dots = take_dots(carver, groups,
+                         std::max(ffn_rows * std::max(ff_blocks, blocks_of(n_embd)), rows * in_blocks));
   space.cos_sin = carver.take<float>(rows * static_cast<uint64_t>(hp.n_rot));
   const uint64_t queries = static_cast<uint64_t>(block_rows(static_cast<int>(group))) * group;
   for (int i = 0; i < n_threads; ++i) {
     ThreadScratch thread;
     thread.norm = carver.take<float>(n_embd);
+    thread.dots = take_dots(carver, groups, std::max(n_used * ff_blocks, in_blocks));
     thread.query = carver.take<float>(queries * head_dim);
     thread.scores = carver.take<float>(queries * kChunkTokens);
     thread.visible = carver.take<int>(queries);

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/dots.h"
 #include "src/engine/arena.h"
 #include "src/engine/backend.h"
 #include "src/engine/walker.h"
@@ -56,8 +57,15 @@ struct Partial {
   float* acc = nullptr;                  // [n x dim_v]
 };
 
+// Activations rounded to int8, for the products of a step (kernels/dots.h): in groups of 32 and of 256, each where the
+// model has weights that take them so, else nullptr.
+struct DotSpace {
+  kernels::DotBlock *by_32 = nullptr, *by_256 = nullptr;
+};
+
 struct ThreadScratch {
   float* norm = nullptr;    // [n_embd]
+  DotSpace dots;            // of one row, or of what the experts of one row give
   float* query = nullptr;   // [queries x dim_k], queries > kBlockQueries / 2
   float* scores = nullptr;  // [queries x kChunkTokens]
   int* visible = nullptr;   // [queries]: how many tokens of the sequence each may see
@@ -86,6 +94,7 @@ struct Workspace {
   Activations act;
   float* cos_sin = nullptr;  // (rows, n_rot)
   ExpertSpace experts;       // nothing in a dense model
+  DotSpace dots;             // (rows or slots, of the widest input of a product)
   std::vector<ThreadScratch> threads;
   // For decode, where heads are too few to share out: one Partial of `group` queries per item and chunk of
   // context.

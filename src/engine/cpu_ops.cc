@@ -1,8 +1,10 @@
 #include "src/engine/cpu_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <limits>
+#include <utility>
 
 namespace engine {
 namespace {
@@ -60,32 +62,91 @@ CpuOps::Normed CpuOps::norm(const float* h, const float* weight, float* x) {
 const float* CpuOps::ready(Normed& normed) const {
   if (normed.row != nullptr) {
     const HParams& hp = region_.model.hp;
-    kernels::rms_norm(normed.row, normed.weight, hp.n_embd, hp.rms_eps, normed.x);
+    kernels::rms_norm(normed.row, normed.weight, hp.n_embd, hp.rms_eps, scratch_.norm);
     normed.row = nullptr;
   }
   return normed.x;
 }
 
-void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const float* x, int n_rows,
+DotSpace CpuOps::wanted(const DotSpace& space, Matrices weights) {
+  DotSpace chosen;
+  for (const kernels::Matrix* w : weights) {
+    const int group = kernels::dot_group(*w->format);
+    chosen.by_32 = group == 32 ? space.by_32 : chosen.by_32;
+    chosen.by_256 = group == 256 ? space.by_256 : chosen.by_256;
+  }
+  return chosen;
+}
+
+void CpuOps::round_row(const float* x, int64_t cols, const DotSpace& to, int64_t row) {
+  const int64_t first = row * kernels::dot_blocks(cols);
+  if (to.by_32 != nullptr) {
+    kernels::quantize_dots(x, cols, 32, to.by_32 + first);
+  }
+  if (to.by_256 != nullptr) {
+    kernels::quantize_dots(x, cols, 256, to.by_256 + first);
+  }
+}
+
+CpuOps::Input CpuOps::round_together(Normed& rows, int64_t n, int64_t cols, Matrices weights) {
+  const DotSpace to = wanted(region_.space.dots, weights);
+  if (to.by_32 != nullptr || to.by_256 != nullptr) {
+    worker_.for_chunks(n, 4, [&](int64_t begin, int64_t end) {
+      const float* x = ready(rows);
+      for (int64_t i = begin; i < end; ++i) {
+        round_row(x + at(i, cols), cols, to, i);
+      }
+    });
+  }
+  return {rows, n, cols, to, false};
+}
+
+CpuOps::Input CpuOps::round_alone(Normed& rows, int64_t n, int64_t cols, Matrices weights) const {
+  return {rows, n, cols, wanted(scratch_.dots, weights), true};
+}
+
+ProductRows CpuOps::ready(Input& input) const {
+  const float* x = ready(input.rows);
+  if (std::exchange(input.unrounded, false)) {
+    for (int64_t i = 0; i < input.n; ++i) {
+      round_row(x + at(i, input.cols), input.cols, input.dots, i);
+    }
+  }
+  return {x, input.dots};
+}
+
+void CpuOps::multiply(const kernels::Matrix& w, int64_t row0, int64_t row1, const ProductRows& x, int n_rows,
                       float* y) {
+  const kernels::DotBlock* dots = x.quantized_for(w);
+  const int64_t blocks = kernels::dot_blocks(w.cols);
   for (int first = 0; first < n_rows; first += kTileTokens) {
-    kernels::matmul(w, row0, row1, x + at(first, w.cols), w.cols, std::min(kTileTokens, n_rows - first),
-                    y + at(first, w.rows), w.rows);
+    const int n = std::min(kTileTokens, n_rows - first);
+    float* out = y + at(first, w.rows);
+    if (dots != nullptr) {
+      kernels::matmul(w, row0, row1, dots + first * blocks, blocks, n, out, w.rows);
+    } else {
+      kernels::matmul(w, row0, row1, x.x + at(first, w.cols), w.cols, n, out, w.rows);
+    }
   }
 }
 
 void CpuOps::linear(Normed& normed, int n_rows, std::initializer_list<Product> products) {
   int64_t total = 0;
+  std::array<const kernels::Matrix*, 3> weights{};
+  size_t n = 0;
   for (const Product& product : products) {
+    AR_CHECK(n < weights.size(), "products of one input");
+    weights[n++] = product.w;
     total += product.w->rows;
   }
+  Input input = round_rows(normed, n_rows, products.begin()->w->cols, std::span(weights.data(), n));
   worker_.for_chunks(total, chunk_rows(total, worker_.count()), [&](int64_t begin, int64_t end) {
-    const float* x = ready(normed);
+    const ProductRows rows = ready(input);
     int64_t first = 0;  // the row of all products where this one's begin
     for (const Product& product : products) {
       const int64_t row0 = std::max<int64_t>(begin - first, 0), row1 = std::min(end - first, product.w->rows);
       if (row0 < row1) {
-        multiply(*product.w, row0, row1, x, n_rows, product.y);
+        multiply(*product.w, row0, row1, rows, n_rows, product.y);
         for (int64_t i = 0; i < n_rows && product.bias != nullptr; ++i) {
           kernels::add(product.y + at(i, product.w->rows) + row0, product.bias + row0,
                        static_cast<int>(row1 - row0));
@@ -97,8 +158,12 @@ void CpuOps::linear(Normed& normed, int n_rows, std::initializer_list<Product> p
 }
 
 void CpuOps::linear_add(const float* x, const kernels::Matrix& w, float* tmp, float* y) {
+  const kernels::Matrix* const weights[] = {&w};
+  Normed done{x, nullptr, nullptr};
+  Input input = round_rows(done, n_rows(), w.cols, weights);
   worker_.for_chunks(w.rows, chunk_rows(w.rows, worker_.count()), [&](int64_t begin, int64_t end) {
-    multiply(w, begin, end, x, n_rows(), tmp);
+    const ProductRows rows = ready(input);
+    multiply(w, begin, end, rows, n_rows(), tmp);
     for (int64_t i = 0; i < n_rows(); ++i) {
       kernels::add(y + at(i, w.rows) + begin, tmp + at(i, w.rows) + begin, static_cast<int>(end - begin));
     }
@@ -114,8 +179,10 @@ void CpuOps::norm_linear(const float* h, const float* weight, float* x,
 void CpuOps::norm_swiglu(const float* h, const float* weight, float* x, const kernels::Matrix& w_gate,
                          const kernels::Matrix& w_up, float* gate, float* up) {
   Normed normed = norm(h, weight, x);
+  const kernels::Matrix* const weights[] = {&w_gate, &w_up};
+  Input input = round_rows(normed, n_rows(), w_gate.cols, weights);
   worker_.for_chunks(w_gate.rows, chunk_rows(w_gate.rows, worker_.count()), [&](int64_t begin, int64_t end) {
-    const float* rows = ready(normed);
+    const ProductRows rows = ready(input);
     multiply(w_gate, begin, end, rows, n_rows(), gate);
     multiply(w_up, begin, end, rows, n_rows(), up);
     for (int64_t i = 0; i < n_rows(); ++i) {

@@ -14,17 +14,12 @@ struct Axis {
 };
 
 constexpr Axis kAxes[] = {
-    {"ctx_size", "--ctx-size"},
-    {"cache_type_k", "--cache-type-k"},
-    {"cache_type_v", "--cache-type-v"},
-    {"kv_rotate", "--kv-rotate"},
-    {"n_batch", "--batch-size"},
-    {"n_ubatch", "--ubatch-size"},
-    {"n_threads", "--threads"},
-    {"n_threads_batch", "--threads-batch"},
-    {"flash_attn", "--flash-attn"},
-    {"parallel", "--parallel"},
-    {"n_draft", ""},  // several flags: set_draft()
+    {"ctx_size", "--ctx-size"},         {"cache_type_k", "--cache-type-k"},
+    {"cache_type_v", "--cache-type-v"}, {"kv_rotate", "--kv-rotate"},
+    {"n_batch", "--batch-size"},        {"n_ubatch", "--ubatch-size"},
+    {"n_threads", "--threads"},         {"n_threads_batch", "--threads-batch"},
+    {"activations", "--activations"},   {"flash_attn", "--flash-attn"},
+    {"parallel", "--parallel"},         {"n_draft", ""},  // several flags: set_draft()
 };
 
 // 0: no speculation; else guesses of exactly that many tokens.
@@ -94,9 +89,9 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
   const ReasoningOptions& reasoning = chat.reasoning;
   const std::string text =
-      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
-                  info.cache_type_v, info.k_rotated, info.v_rotated, info.backend, base::version(),
-                  base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
+      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
+                  info.cache_type_v, info.k_rotated, info.v_rotated, info.activations, info.backend,
+                  base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
                   reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));
 }

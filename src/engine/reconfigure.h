@@ -20,7 +20,7 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
                                  std::vector<std::string>& warnings);
 
 // 16 hex digits, equal for servers whose answers are equal by construction: the model, the cache types, the
-// kernels, the build and what the server does with chats count; context size, batch sizes and threads do not
+// activations' type, the kernels, the build and what the server does with chats count; context size, batch sizes and threads do not
 // (tests/engine/backend_test.cc).
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat = {});
 

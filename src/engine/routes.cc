@@ -278,6 +278,7 @@ Json effective_settings(const RouteContext& context) {
               {"v_rotated", info.v_rotated},
               {"k_bits_per_value", info.k_bits_per_value},
               {"v_bits_per_value", info.v_bits_per_value},
+              {"activations", info.activations},
               {"n_ctx", info.n_ctx},
               {"n_batch", info.n_batch},
               {"n_ubatch", info.n_ubatch},

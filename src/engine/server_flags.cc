@@ -158,6 +158,12 @@ constexpr Flag kSetupFlags[] = {
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_k); }},
     {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_v); }},
+    {"--activations", "", "", "TYPE", "q8",
+     "what quantized weights are multiplied with: q8, activations rounded to int8; f32, exact and slower",
+     [](Parse& p, std::string_view v) {
+       p.options.context.activations = v;
+       return one_of(v, {"q8", "f32"});
+     }},
     {"--kv-rotate", "", "LLAMA_ARG_KV_ROTATE", "on|off|auto", "auto",
      "quantized caches are stored rotated: auto = each type as it keeps more of the model; tbq types always "
      "are",

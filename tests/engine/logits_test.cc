@@ -13,6 +13,7 @@ engine::ContextOptions small(const char* k = "f32", const char* v = "f32") {
   options.n_threads = 2;
   options.cache_type_k = k;
   options.cache_type_v = v;
+  options.activations = "f32";
   return options;
 }
 

@@ -129,9 +129,11 @@ struct Factors {
   int scale_at, min_at;
   float min_ratio;
 };
-inline constexpr std::array kFactors = {Factors{"q8_0", 0, -1, 0}, Factors{"q3_k", 108, -1, 0},
-                                        Factors{"q4_k", 0, 2, 7.5F}, Factors{"q5_k", 0, 2, 15.5F},
-                                        Factors{"q6_k", 208, -1, 0}};
+inline constexpr std::array kFactors = {
+    Factors{"q8_0", 0, -1, 0},   Factors{"q4_0", 0, -1, 0},     Factors{"q4_1", 0, 2, -7.5F},
+    Factors{"q5_0", 0, -1, 0},   Factors{"q5_1", 0, 2, -15.5F}, Factors{"q2_k", 80, 82, 1.5F},
+    Factors{"q3_k", 108, -1, 0}, Factors{"q4_k", 0, 2, 7.5F},   Factors{"q5_k", 0, 2, 15.5F},
+    Factors{"q6_k", 208, -1, 0}, Factors{"iq4_nl", 0, -1, 0},   Factors{"iq4_xs", 0, -1, 0}};
 
 // Random blocks whose values have about the given root mean square.
 inline void fill_blocks(const kernels::WeightFormat& format, float rms, std::mt19937_64& random,
@@ -208,6 +210,7 @@ inline bool write_model(const SyntheticSpec& spec, const std::string& path) {
   const std::string prefix = spec.architecture + ".";
   GgufBuilder header;
   header.text("general.architecture", spec.architecture)
+      .text("tokenizer.ggml.model", "none")
       .u32(prefix + "context_length", u(spec.n_ctx))
       .u32(prefix + "embedding_length", u(spec.n_embd))
       .u32(prefix + "block_count", u(spec.n_layer))

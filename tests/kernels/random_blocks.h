@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/formats/formats.h"
+#include "kernels/formats/half.h"
 #include "tests/kernels/random_rows.h"
 
 namespace kernels::testing {
@@ -17,6 +18,17 @@ inline void random_bytes(std::byte* begin, size_t n, std::mt19937& random) {
   for (size_t i = 0; i < n; ++i) {
     begin[i] = static_cast<std::byte>(random());
   }
+}
+
+// Whether the largest value of a block is finite, over `least` and below 50.
+inline bool fit(const WeightFormat& format, const std::byte* block, float least) {
+  std::vector<float> values(format.block_values);
+  format.dequantize(block, format.block_values, values.data());
+  float largest = 0.0F;
+  for (const float value : values) {
+    largest = std::isfinite(value) ? std::max(largest, std::fabs(value)) : HUGE_VALF;
+  }
+  return largest > least && largest < 50.0F;
 }
 
 // n values (whole blocks) of about unit size: quantized where the project can; the upper bytes of floats where
@@ -35,17 +47,24 @@ inline void random_row(const WeightFormat& format, int64_t n, std::mt19937& rand
     }
     return;
   }
-  std::vector<float> values(format.block_values);
   for (int64_t i = 0; i < n; i += format.block_values, row += format.block_bytes) {
-    float largest = 0.0F;
     do {
       random_bytes(row, format.block_bytes, random);
-      format.dequantize(row, format.block_values, values.data());
-      largest = 0.0F;
-      for (const float value : values) {
-        largest = std::isfinite(value) ? std::max(largest, std::fabs(value)) : HUGE_VALF;
-      }
-    } while (!(largest > 0.05F && largest < 50.0F));
+    } while (!fit(format, row, 0.05F));
+  }
+}
+
+// As random_row, but blocks have any codes, those that quantize() never writes (-128 in Q8_0) too.
+inline void any_row(const WeightFormat& format, int64_t n, std::mt19937& random, std::byte* row) {
+  if (format.quantize == nullptr || format.block_values == 1) {
+    random_row(format, n, random, row);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += format.block_values, row += format.block_bytes) {
+    do {  // a minimum may stand behind the scale
+      random_bytes(row, format.block_bytes, random);
+      store_unaligned(row, f16_from_f32(static_cast<float>(random() % 2000) * 1e-5F - 0.01F));
+    } while (!fit(format, row, -1.0F));
   }
 }
 
