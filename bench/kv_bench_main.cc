@@ -46,8 +46,12 @@ class Pair {
                options.rotate && v.better_rotated && !v.rotated} {
     plan_.n_pages = plan_.seq_pages = tokens / kPageTokens;
     plan_.layers = {layer_};
-    memory_ = std::move(*engine::Arena::allocate(engine::KvArena(plan_, 0, 0, nullptr).bytes(), "KV cache"));
-    arena_ = engine::KvArena(plan_, 0, 0, memory_.data());
+  }
+  uint64_t total_bytes() const { return engine::KvArena(plan_, 0, 0, nullptr).bytes(); }
+
+  // `base`: room for total_bytes().
+  void fill(std::byte* base) {
+    arena_ = engine::KvArena(plan_, 0, 0, base);
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
     float key[kHeadDim], value[kHeadDim];
@@ -130,7 +134,6 @@ class Pair {
  private:
   KvLayer layer_;
   engine::KvPlan plan_;
-  engine::Arena memory_;
   engine::KvArena arena_;
   std::vector<int> pages_;
   std::vector<float> prepared_, scores_, sums_;
@@ -222,10 +225,23 @@ int run(const Options& options, int argc, char** argv) {
       "{}, one thread, one KV head of {}, {} rounds interleaved, medians of the thread's own time.",
       kernels::float_isa(), kHeadDim, options.rounds));
   std::vector<Pair> pairs;
+  uint64_t bytes = 0;
   for (const KvFormat* k : formats) {
     for (const KvFormat* v : formats) {
       pairs.emplace_back(*k, *v, std::ranges::max(options.depths), options);
+      bytes += pairs.back().total_bytes();
     }
+  }
+  // One arena for all, as a server has one for its layers: of small ones, how much lies in huge pages is chance.
+  const auto memory = engine::Arena::allocate(bytes, "KV cache");
+  if (!memory) {
+    fmt::print(stderr, "kv-bench: {}\n", memory.failure().to_string());
+    return 1;
+  }
+  std::byte* base = memory->data();
+  for (Pair& pair : pairs) {
+    pair.fill(base);
+    base += pair.total_bytes();
   }
   int n_slow = 0;
   for (const int depth : options.depths) {

@@ -167,6 +167,37 @@ struct Quad {
   }
 };
 
+// The sums of the lanes of four vectors into out[0..4), each in one fixed order: neighbours last, the farthest lanes
+// first.
+HWY_INLINE void sum_lanes_of_four(VF r0, VF r1, VF r2, VF r3, float* out) {
+#if HWY_TARGET == HWY_SCALAR
+  const FloatTag df;
+  hn::Store(r0, df, out);
+  hn::Store(r1, df, out + 1);
+  hn::Store(r2, df, out + 2);
+  hn::Store(r3, df, out + 3);
+#else
+  const hn::Full128<float> d4;
+#if HWY_TARGET == HWY_AVX3
+  const hn::Full256<float> d8;
+  const auto half = [&](VF v) { return hn::Add(hn::LowerHalf(d8, v), hn::UpperHalf(d8, v)); };
+  const auto quarter = [&](VF v) {
+    const auto w = half(v);
+    return hn::Add(hn::LowerHalf(d4, w), hn::UpperHalf(d4, w));
+  };
+#elif HWY_TARGET == HWY_AVX2
+  const auto quarter = [&](VF v) { return hn::Add(hn::LowerHalf(d4, v), hn::UpperHalf(d4, v)); };
+#else
+  const auto quarter = [](VF v) { return v; };
+#endif
+  const auto a = quarter(r0), b = quarter(r1), c = quarter(r2), d = quarter(r3);
+  // Lanes 0 + 2 and 1 + 3 of two vectors at a time, then the two that are left of all four.
+  const auto ab = hn::Add(hn::ConcatLowerLower(d4, b, a), hn::ConcatUpperUpper(d4, b, a));
+  const auto cd = hn::Add(hn::ConcatLowerLower(d4, d, c), hn::ConcatUpperUpper(d4, d, c));
+  hn::StoreU(hn::Add(hn::ConcatEven(d4, cd, ab), hn::ConcatOdd(d4, cd, ab)), d4, out);
+#endif
+}
+
 // Adds the terms of columns [0, n) of four aligned rows, `pitch` floats apart and zero-padded to whole
 // vectors, times T vectors x_stride apart, to T quads in memory (4 * kLanes floats each).
 template <int T>

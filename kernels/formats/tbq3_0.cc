@@ -42,7 +42,31 @@ class Reader {
   static HWY_INLINE void unpack_tile(const uint8_t* low, const uint8_t* high, float scale, int d,
                                      float* out) {
     int i = 0;
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET == HWY_AVX3
+    // Two bits are an index into four centroids, the third is a mask that chooses which four.
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    alignas(64) static constexpr int32_t kShifts[16] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2};
+    const auto shifts = hn::Load(di, kShifts);
+    const VF lower = scaled_centroids<4>(kTbq3Table, 0, scale),
+             upper = scaled_centroids<4>(kTbq3Table, 4, scale);
+    for (; i + kUnit <= d; i += kUnit) {
+      uint64_t pairs;
+      uint32_t thirds;
+      std::memcpy(&pairs, low + i / 4, 8);
+      std::memcpy(&thirds, high + i / 8, 4);
+      // Value i < 8 of a half has its bits in byte i, value i + 8 two bits further up; the second half four.
+      const auto twice = hn::BitCast(d8, hn::Set(hn::Full128<uint64_t>(), pairs));
+      const auto first = hn::PromoteTo(di, twice) >> shifts;
+      const auto second = hn::ShiftRight<4>(first);
+      const auto m0 = static_cast<__mmask16>(thirds), m1 = static_cast<__mmask16>(thirds >> 16);
+      const auto v0 = _mm512_permutexvar_ps(first.raw, lower.raw),
+                 v1 = _mm512_permutexvar_ps(second.raw, lower.raw);
+      hn::Store(VF{_mm512_mask_permutexvar_ps(v0, m0, first.raw, upper.raw)}, FloatTag(), out + i);
+      hn::Store(VF{_mm512_mask_permutexvar_ps(v1, m1, second.raw, upper.raw)}, FloatTag(),
+                out + i + kUnit / 2);
+    }
+#elif HWY_TARGET != HWY_SCALAR
     const VF scales = hn::Set(FloatTag(), scale);
     for (; i + kUnit <= d; i += kUnit) {
       uint64_t pairs;
@@ -63,7 +87,7 @@ class Reader {
     }
   }
 
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_AVX3
   // 16 centroids: value i < 8 has its low two bits in bits 0-1 of byte i, value i + 8 in bits 2-3, and its
   // third bit is bit i of thirds.
   static HWY_INLINE Bytes16 centroids(uint64_t pairs, uint16_t thirds) {

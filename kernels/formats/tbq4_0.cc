@@ -39,7 +39,17 @@ class Reader {
  private:
   static HWY_INLINE void unpack_tile(const uint8_t* codes, float scale, int d, float* out) {
     int i = 0;
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET == HWY_AVX3
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    const VF values = scaled_centroids<16>(kTbq4Table, 0, scale);
+    for (; i + kUnit <= d; i += kUnit) {
+      const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, codes + i / 2));
+      hn::Store(VF{_mm512_permutexvar_ps(bytes.raw, values.raw)}, FloatTag(), out + i);
+      hn::Store(VF{_mm512_permutexvar_ps(hn::ShiftRight<4>(bytes).raw, values.raw)}, FloatTag(),
+                out + i + kUnit / 2);
+    }
+#elif HWY_TARGET != HWY_SCALAR
     const hn::Full128<uint8_t> d8;
     const auto table = hn::Load(d8, reinterpret_cast<const uint8_t*>(kTbq4Table.data()));
     const VF scales = hn::Set(FloatTag(), scale);

@@ -13,7 +13,18 @@
 HWY_BEFORE_NAMESPACE();
 namespace kernels::HWY_NAMESPACE {
 
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET == HWY_AVX3
+// scale * centroids [first, first + kCount) of the table, again and again: what codes index by their low bits, whatever
+// stands above those.
+template <size_t kCount>
+HWY_INLINE VF scaled_centroids(const std::array<int8_t, 16>& table, size_t first, float scale) {
+  alignas(64) float values[16];
+  for (size_t i = 0; i < 16; ++i) {
+    values[i] = static_cast<float>(table[first + i % kCount]);
+  }
+  return hn::Mul(hn::Set(FloatTag(), scale), hn::Load(FloatTag(), values));
+}
+#elif HWY_TARGET != HWY_SCALAR
 // out[0..16) = scale * the 16 int8 values; out is aligned to a vector.
 template <int K = 0>
 HWY_INLINE void store_scaled(Bytes16 values, VF scale, float* out) {

@@ -52,8 +52,8 @@ TEST_CASE("part positions and their inverse") {
 TEST_CASE("logits do not depend on threads or ubatch, to the bit") {
   const auto model = fixtures::load(kTiny);
   const auto tokens = long_prompt(model->hp.n_vocab);
-  for (const auto& pair :
-       {std::pair("f32", "f32"), std::pair("q8_0", "tbq3_0"), std::pair("tbq4_0", "q4_0")}) {
+  for (const auto& pair : {std::pair("f32", "f32"), std::pair("q8_0", "tbq3_0"), std::pair("tbq4_0", "q4_0"),
+                           std::pair("q5_1", "iq4_nl")}) {
     const char* k = pair.first;  // a structured binding cannot be captured (clang 14)
     const char* v = pair.second;
     CAPTURE(k);
@@ -145,7 +145,9 @@ TEST_CASE("every pair of cache types runs, as near to f32 as its types allow") {
   const auto golden = fixtures::read_floats(AR_SOURCE_DIR "/tests/data/tiny.logits.f32");
   // rms error in units of the logits' standard deviation; measured as K (V f32) and as V (K f32).
   const std::vector<std::pair<std::string, double>> types = {
-      {"f32", 1e-4}, {"f16", 2e-3}, {"q8_0", 3e-2}, {"q4_0", 0.35}, {"tbq4_0", 0.35}, {"tbq3_0", 0.6}};
+      {"f32", 1e-4},  {"f16", 2e-3},  {"bf16", 2e-2},   {"q8_0", 3e-2},   {"q5_1", 0.2},  {"q5_0", 0.2},
+      {"q4_1", 0.35}, {"q4_0", 0.35}, {"iq4_nl", 0.35}, {"tbq4_0", 0.35}, {"tbq3_0", 0.6}};
+  REQUIRE(types.size() == kernels::kv_formats().size());
   for (const auto& key_type : types) {
     for (const auto& value_type : types) {
       const auto& k = key_type.first;

@@ -173,6 +173,9 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   std::string type = bad({"-ctk", "q3_k"});
   CHECK(type.find("Unsupported cache type: q3_k") != std::string::npos);
   CHECK(type.find("tbq3_0") != std::string::npos);
+  CHECK(good({"-ctk", "iq4_nl", "-ctv", "bf16"}).options.context.kv_rotate == "auto");
+  CHECK(good({"--kv-rotate", "off"}).options.context.kv_rotate == "off");
+  CHECK(bad({"--kv-rotate", "maybe"}).find("'maybe' is none of: on, off, auto") != std::string::npos);
   CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
   CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());
   auto none = parse({});

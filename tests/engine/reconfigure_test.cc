@@ -20,7 +20,6 @@ using fixtures::HttpRig;
 namespace {
 
 const std::string kDemo = fixtures::demo_model();
-constexpr const char* kTypes[] = {"f32", "f16", "q8_0", "q4_0", "tbq4_0", "tbq3_0"};
 
 engine::ContextOptions options(int n_ctx, const char* k, const char* v, int n_ubatch = 64,
                                int n_threads = 1) {
@@ -182,8 +181,8 @@ TEST_CASE("a reconfigured context computes what a fresh one does, to the bit, fo
   Rig rig(options(512, "f16", "f16"));
   const auto tokens = prompt(300);
   std::vector<std::pair<const char*, const char*>> pairs;
-  for (const char* type : kTypes) {
-    pairs.emplace_back(type, type);
+  for (const kernels::KvFormat& type : kernels::kv_formats()) {
+    pairs.emplace_back(type.name.data(), type.name.data());
   }
   pairs.emplace_back("tbq4_0", "tbq3_0");
   pairs.emplace_back("f16", "f16");
@@ -217,6 +216,15 @@ TEST_CASE("numerics_key: the same for what computes the same") {
   CHECK(key(options(512, "q8_0", "f16")) != base);
   CHECK(key(options(512, "f16", "q8_0")) != base);
   CHECK(key(options(512, "f16", "q8_0")) != key(options(512, "q8_0", "f16")));
+  const auto rotated = [&](const char* k, const char* rotate) {
+    auto o = options(512, k, "f16");
+    o.kv_rotate = rotate;
+    return key(o);
+  };
+  CHECK(rotated("q4_0", "on") != rotated("q4_0", "off"));
+  CHECK(rotated("q4_0", "on") == rotated("q4_0", "auto"));
+  CHECK(rotated("tbq4_0", "on") == rotated("tbq4_0", "off"));
+  CHECK(rotated("f16", "on") == base);
   const auto other = fixtures::load(AR_SOURCE_DIR "/tests/data/tiny.gguf");
   const engine::ContextInfo info = fixtures::open(model, options(512, "f16", "f16"))->info();
   engine::ChatOptions chat;

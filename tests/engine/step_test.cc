@@ -64,7 +64,8 @@ TEST_CASE("a sequence's logits are the same alone and in any company, to the bit
   const Rows all = sequences(model->hp.n_vocab);
   for (const Setup& setup :
        {Setup{1, 1, 512, "f32", "f32", false}, Setup{3, 2, 64, "f16", "f16", true},
-        Setup{2, 2, 7, "q8_0", "tbq3_0", false}, Setup{2, 3, 512, "tbq4_0", "q4_0", true}}) {
+        Setup{2, 2, 7, "q8_0", "tbq3_0", false}, Setup{2, 3, 512, "tbq4_0", "q4_0", true},
+        Setup{1, 2, 33, "q4_1", "q5_0", true}}) {
     CAPTURE(setup.k);
     CAPTURE(setup.n_ubatch);
     const auto expected = alone(model, {1, 1, 512, setup.k, setup.v, false}, all);
