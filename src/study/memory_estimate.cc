@@ -75,7 +75,7 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
   const uint64_t queries = std::max<uint64_t>(1, kBlockQueries / group) * group;
   // Twice the hidden state: what comes in is kept beside what is worked on.
   uint64_t per_row = plus(times(2, shape.n_embd), times(2, q_width_of(shape)));
-  per_row = plus(per_row, plus(times(heads, plus(dim_k, dim_v)), plus(times(2, shape.n_ff), dim_k)));
+  per_row = plus(per_row, plus(times(heads, plus(dim_k, dim_v)), plus(times(2, shape.n_ff), shape.n_rot)));
   per_row = plus(per_row, plus(shape.n_expert, times(shape.n_expert_used, plus(shape.n_embd, 4))));
   const uint64_t partial = times(queries, plus(dim_v, 2));
   const uint64_t per_thread =

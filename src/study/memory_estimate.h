@@ -32,7 +32,7 @@ struct ModelShape {
   // Every layer keeps K and V of every token. False where an architecture may keep less (windows, recurrent layers,
   // latent attention, or one we do not know): then the KV cache is estimated, but counts nothing as `least`.
   bool plain_kv = false;
-  uint64_t n_embd = 0, n_head = 0, n_vocab = 0, n_ctx_train = 0;
+  uint64_t n_embd = 0, n_head = 0, n_rot = 0, n_vocab = 0, n_ctx_train = 0;
   uint64_t n_ff = 0;                         // of all the experts that a token uses, in a mixture of experts
   uint64_t n_expert = 0, n_expert_used = 0;  // 0: dense
 

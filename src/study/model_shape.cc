@@ -102,6 +102,7 @@ base::Result<ModelShape> model_shape(const gguf::File& file, std::string_view wh
   const int64_t dim_v = keys.largest("attention.value_length", usual_dim, kMaxDim);
   shape.n_embd = static_cast<uint64_t>(n_embd);
   shape.n_head = static_cast<uint64_t>(n_head);
+  shape.n_rot = static_cast<uint64_t>(keys.largest("rope.dimension_count", dim_k, kMaxDim));
   shape.n_ctx_train = static_cast<uint64_t>(keys.largest("context_length", 0, kMaxWidth));
   const int64_t n_ff = keys.largest("feed_forward_length", 0, kMaxWidth);
   const int64_t n_expert = keys.largest("expert_count", 0, kMaxHeads);
