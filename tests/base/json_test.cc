@@ -19,12 +19,14 @@ TEST_CASE("hostile nesting is refused, not recursed into") {
 }
 
 TEST_CASE("what is refused is told from what is broken") {
-  for (const auto& [text, over] :
-       {std::pair<std::string, bool>{std::string(200, '['), true}, {"[1", false}, {"", false}}) {
-    bool refused = !over;
-    CHECK_FALSE(base::parse_json(text, "x", &refused).ok());
-    CHECK_MESSAGE(refused == over, text);
-  }
+  const auto refused = [](const std::string& text) {
+    bool by_us = false;
+    CHECK_FALSE(base::parse_json(text, "x", &by_us).ok());
+    return by_us;
+  };
+  CHECK(refused(std::string(200, '[')));
+  CHECK_FALSE(refused("[1"));
+  CHECK_FALSE(refused(""));
 }
 
 TEST_CASE("objects with more keys than can be looked through are refused at once") {
