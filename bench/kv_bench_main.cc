@@ -27,7 +27,7 @@ struct Options {
   std::vector<int> depths = {4096, 16384};
   std::vector<int> groups = {4, 6};
   std::vector<std::string> types;
-  int rounds = 31;
+  int rounds = 31, placements = 3;
   bool rotate = true;
   std::string isa, out;
 };
@@ -60,6 +60,7 @@ class Pair {
       std::ranges::generate(value, [&] { return normal(random); });
       engine::store_row(layer_, key, value, arena_.k(0, 0, 0), arena_.v(0, 0, 0), t);
     }
+    pages_.clear();
     for (int page = 0; page < plan_.n_pages; ++page) {
       pages_.push_back(page);
       std::ranges::copy(arena_.page(0, 0), arena_.page(0, page).begin());
@@ -139,6 +140,15 @@ class Pair {
   std::vector<float> prepared_, scores_, sums_;
 };
 
+// Puts the pairs into the arena, the first at `first` of the order: where memory lies is worth more than a tenth.
+void place(std::vector<Pair>& pairs, size_t first, std::byte* memory) {
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    Pair& pair = pairs[(first + i) % pairs.size()];
+    pair.fill(memory);
+    memory += pair.total_bytes();
+  }
+}
+
 double cpu_s() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -146,12 +156,13 @@ double cpu_s() {
 }
 
 // One table; the number of mixed pairs that are too slow.
-int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, int rounds,
-            bench::Report& report) {
+int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, const Options& options,
+            std::byte* memory, bench::Report& report) {
   std::mt19937 random(9);
   std::normal_distribution<float> normal;
   std::vector<float> query(static_cast<size_t>(group * kHeadDim)), out(query.size());
   std::ranges::generate(query, [&] { return normal(random); });
+  place(pairs, 0, memory);
   for (Pair& pair : pairs) {
     const double error = pair.error(query.data(), group, depth);
     if (!(error < 1e-4)) {
@@ -161,12 +172,16 @@ int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, int 
     }
   }
   std::vector<std::vector<double>> seconds(pairs.size());
-  for (int round = -1; round < rounds; ++round) {
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      const double begin = cpu_s();
-      pairs[i].attend(query.data(), group, depth, out.data());
-      if (round >= 0) {
-        seconds[i].push_back(cpu_s() - begin);
+  for (int placement = 0; placement < options.placements; ++placement) {
+    place(pairs, pairs.size() * static_cast<size_t>(placement) / static_cast<size_t>(options.placements),
+          memory);
+    for (int round = -1; round < options.rounds; ++round) {
+      for (size_t i = 0; i < pairs.size(); ++i) {
+        const double begin = cpu_s();
+        pairs[i].attend(query.data(), group, depth, out.data());
+        if (round >= 0) {
+          seconds[i].push_back(cpu_s() - begin);
+        }
       }
     }
   }
@@ -221,9 +236,10 @@ int run(const Options& options, int argc, char** argv) {
     }
   }
   bench::Report report("kv-bench: decode attention over every pair of KV types", argc, argv);
-  report.line(fmt::format(
-      "{}, one thread, one KV head of {}, {} rounds interleaved, medians of the thread's own time.",
-      kernels::float_isa(), kHeadDim, options.rounds));
+  report.line(
+      fmt::format("{}, one thread, one KV head of {}, {} rounds interleaved in each of {} placements in "
+                  "memory, medians of the thread's own time.",
+                  kernels::float_isa(), kHeadDim, options.rounds, options.placements));
   std::vector<Pair> pairs;
   uint64_t bytes = 0;
   for (const KvFormat* k : formats) {
@@ -238,15 +254,10 @@ int run(const Options& options, int argc, char** argv) {
     fmt::print(stderr, "kv-bench: {}\n", memory.failure().to_string());
     return 1;
   }
-  std::byte* base = memory->data();
-  for (Pair& pair : pairs) {
-    pair.fill(base);
-    base += pair.total_bytes();
-  }
   int n_slow = 0;
   for (const int depth : options.depths) {
     for (const int group : options.groups) {
-      const int here = measure(pairs, formats.size(), depth, group, options.rounds, report);
+      const int here = measure(pairs, formats.size(), depth, group, options, memory->data(), report);
       if (here < 0) {
         return 1;
       }
@@ -272,6 +283,8 @@ int main(int argc, char** argv) {
   app.add_option("--group", options.groups, "query heads per KV head")->check(CLI::Range(1, 64));
   app.add_option("--types", options.types, "only these, f16 among them");
   app.add_option("--rounds", options.rounds, "rounds, each of all pairs")->check(CLI::Range(1, 10000));
+  app.add_option("--placements", options.placements, "how often the pairs change places in memory")
+      ->check(CLI::Range(1, 100));
   app.add_option("--isa", options.isa, "force an instruction set")->check([](const std::string& name) {
     return kernels::force_float_isa(name) ? "" : "this machine cannot run " + name;
   });

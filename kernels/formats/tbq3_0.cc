@@ -48,8 +48,8 @@ class Reader {
     const hn::RebindToSigned<FloatTag> di;
     alignas(64) static constexpr int32_t kShifts[16] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2};
     const auto shifts = hn::Load(di, kShifts);
-    const VF lower = scaled_centroids<4>(kTbq3Table, 0, scale),
-             upper = scaled_centroids<4>(kTbq3Table, 4, scale);
+    const VF lower = scaled_centroids<kTbq3Table, 0, 4>(scale),
+             upper = scaled_centroids<kTbq3Table, 4, 4>(scale);
     for (; i + kUnit <= d; i += kUnit) {
       uint64_t pairs;
       uint32_t thirds;

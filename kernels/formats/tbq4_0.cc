@@ -42,7 +42,7 @@ class Reader {
 #if HWY_TARGET == HWY_AVX3
     const hn::Rebind<uint8_t, FloatTag> d8;
     const hn::RebindToSigned<FloatTag> di;
-    const VF values = scaled_centroids<16>(kTbq4Table, 0, scale);
+    const VF values = scaled_centroids<kTbq4Table, 0, 16>(scale);
     for (; i + kUnit <= d; i += kUnit) {
       const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, codes + i / 2));
       hn::Store(VF{_mm512_permutexvar_ps(bytes.raw, values.raw)}, FloatTag(), out + i);

@@ -14,15 +14,18 @@ HWY_BEFORE_NAMESPACE();
 namespace kernels::HWY_NAMESPACE {
 
 #if HWY_TARGET == HWY_AVX3
-// scale * centroids [first, first + kCount) of the table, again and again: what codes index by their low bits, whatever
-// stands above those.
-template <size_t kCount>
-HWY_INLINE VF scaled_centroids(const std::array<int8_t, 16>& table, size_t first, float scale) {
-  alignas(64) float values[16];
-  for (size_t i = 0; i < 16; ++i) {
-    values[i] = static_cast<float>(table[first + i % kCount]);
-  }
-  return hn::Mul(hn::Set(FloatTag(), scale), hn::Load(FloatTag(), values));
+// scale * centroids [kFirst, kFirst + kCount) of a table, again and again: what codes index by their low bits, whatever
+// stands above those. The floats are a constant: written and read again they would cost more than all else.
+template <const std::array<int8_t, 16>& kTable, size_t kFirst, size_t kCount>
+HWY_INLINE VF scaled_centroids(float scale) {
+  alignas(64) static constexpr std::array<float, 16> kFloats = [] {
+    std::array<float, 16> floats{};
+    for (size_t i = 0; i < 16; ++i) {
+      floats[i] = static_cast<float>(kTable[kFirst + i % kCount]);
+    }
+    return floats;
+  }();
+  return hn::Mul(hn::Set(FloatTag(), scale), hn::Load(FloatTag(), kFloats.data()));
 }
 #elif HWY_TARGET != HWY_SCALAR
 // out[0..16) = scale * the 16 int8 values; out is aligned to a vector.
