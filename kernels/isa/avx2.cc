@@ -8,14 +8,6 @@ namespace kernels {
 namespace avx2 {
 namespace {
 
-// The sums of four rows' lanes.
-DOTS_AVX2_INLINE __m128i row_sums(__m256i s0, __m256i s1, __m256i s2, __m256i s3) {
-  const __m256i s01 = _mm256_add_epi32(_mm256_unpacklo_epi32(s0, s1), _mm256_unpackhi_epi32(s0, s1));
-  const __m256i s23 = _mm256_add_epi32(_mm256_unpacklo_epi32(s2, s3), _mm256_unpackhi_epi32(s2, s3));
-  const __m256i t = _mm256_add_epi32(_mm256_unpacklo_epi64(s01, s23), _mm256_unpackhi_epi64(s01, s23));
-  return _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
-}
-
 // ---- Blocks of 256 values ----
 
 // Adds part k's sums, times their multipliers: words 2k and 2k + 1 of scales, four parts of which are in each half.
@@ -59,10 +51,7 @@ DOTS_AVX2 void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p0, row_bytes);
       const int8_t* q = x[b].q;
       const __m256i sums = load256(x[b].sums);
       const __m128i dots = row_sums(block_sums<F>(p0, q, sums), block_sums<F>(p1, q, sums),
@@ -110,10 +99,7 @@ DOTS_AVX2 void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p0, row_bytes);
       const DotBlock& block = x[b / 8];
       const int k = static_cast<int>(b % 8);
       const __m256i a = load256(block.q + 32 * k);

@@ -38,7 +38,7 @@ constexpr Index index_of(const Halves& halves) {
 template <class F>
 inline constexpr Index kIndex = index_of(F::kHalves);
 
-// The sums of one block in 16 lanes that add up to them; with minimums, those are the upper eight.
+// The sums of one block in 16 lanes that add up to them.
 template <class F>
 DOTS_VNNI_INLINE __m512i block_sums(const uint8_t* p, const Codes& a, __m256i sums) {
   const Codes u = F::codes(p);
@@ -73,10 +73,6 @@ DOTS_VNNI_INLINE __m512i block_sums(const uint8_t* p, const Codes& a, __m256i su
       acc = _mm512_sub_epi32(acc, _mm512_zextsi256_si512(offsets));
     }
   }
-  if constexpr (F::kMins) {
-    const __m256i folded = _mm256_add_epi32(_mm512_castsi512_si256(acc), _mm512_extracti64x4_epi64(acc, 1));
-    acc = two(folded, _mm256_madd_epi16(F::mins(p), sums));
-  }
   return acc;
 }
 
@@ -90,23 +86,20 @@ DOTS_VNNI void rows_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
     size_t at = 0;
     for (int64_t b = 0; b < n_blocks; ++b, at += F::kBytes) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<F::kBytes>(p0 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p1 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p2 + kRowsAhead * row_bytes);
-      prefetch<F::kBytes>(p3 + kRowsAhead * row_bytes);
+      prefetch<F::kBytes>(p0, row_bytes);
       const Codes a = F::arranged(x[b].q);
       const __m256i sums = load256(x[b].sums);
       const __m512i t = transposed_sums(block_sums<F>(p0, a, sums), block_sums<F>(p1, a, sums),
                                         block_sums<F>(p2, a, sums), block_sums<F>(p3, a, sums));
       const __m256 scale = _mm256_mul_ps(factors<F>(p0, p1, p2, p3), _mm256_set1_ps(x[b].d[0]));
-      __m256i sum;
-      if constexpr (F::kMins) {  // lanes 0 + 1, 2 + 3
-        sum = _mm256_add_epi32(_mm512_castsi512_si256(_mm512_shuffle_i32x4(t, t, 0x08)),
-                               _mm512_castsi512_si256(_mm512_shuffle_i32x4(t, t, 0x0d)));
-      } else {
-        const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
-        sum = _mm256_zextsi128_si256(
-            _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+      const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
+      const __m128i dots = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+      __m256i sum = _mm256_zextsi128_si256(dots);
+      if constexpr (F::kMins) {
+        const __m128i mins =
+            row_sums(_mm256_madd_epi16(F::mins(p0), sums), _mm256_madd_epi16(F::mins(p1), sums),
+                     _mm256_madd_epi16(F::mins(p2), sums), _mm256_madd_epi16(F::mins(p3), sums));
+        sum = _mm256_inserti128_si256(_mm256_castsi128_si256(dots), mins, 1);
       }
       acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc);
     }
@@ -210,10 +203,7 @@ DOTS_VNNI void rows_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
     size_t at = 0;
     for (int64_t step = 0; step < n_steps; ++step, at += kStep) {
       const uint8_t *p0 = rows.p0 + at, *p1 = rows.p1 + at, *p2 = rows.p2 + at, *p3 = rows.p3 + at;
-      prefetch<kStep>(p0 + kRowsAhead * row_bytes);
-      prefetch<kStep>(p1 + kRowsAhead * row_bytes);
-      prefetch<kStep>(p2 + kRowsAhead * row_bytes);
-      prefetch<kStep>(p3 + kRowsAhead * row_bytes);
+      prefetch<kStep>(p0, row_bytes);
       add_blocks<F>(p0, p1, p2, p3, x[step / 2], static_cast<int>(step % 2), chains);
     }
     if (n % 128 != 0) {  // up to three blocks, with zeros after them

@@ -49,6 +49,14 @@ DOTS_AVX2_INLINE __m128i load128(const void* p) {
   return _mm_loadu_si128(static_cast<const __m128i*>(p));
 }
 
+// The sums of four rows' lanes.
+DOTS_AVX2_INLINE __m128i row_sums(__m256i s0, __m256i s1, __m256i s2, __m256i s3) {
+  const __m256i s01 = _mm256_add_epi32(_mm256_unpacklo_epi32(s0, s1), _mm256_unpackhi_epi32(s0, s1));
+  const __m256i s23 = _mm256_add_epi32(_mm256_unpacklo_epi32(s2, s3), _mm256_unpackhi_epi32(s2, s3));
+  const __m256i t = _mm256_add_epi32(_mm256_unpacklo_epi64(s01, s23), _mm256_unpackhi_epi64(s01, s23));
+  return _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+}
+
 // Rows r .. r + 3; past the last row the last one is repeated, and its sums dropped.
 struct FourRows {
   FourRows(const uint8_t* w, size_t row_bytes, int r, int n_rows)
@@ -71,15 +79,27 @@ DOTS_AVX2_INLINE void store_rows(__m128 sums, int n, float* out) {
 
 // The processor's own prefetch ends with the page, and a row is about a page: the lines of a block that comes two tiles
 // of four rows later, into the L2 cache. (Into L1, which has fewer misses under way, decode was half as fast; fetching
-// the four rows as one range, each line once, was slower too.)
+// the four rows as one range, each line once, was slower too.) Always inlined: GCC drops calls of a function that only
+// prefetches.
 inline constexpr size_t kRowsAhead = 8;
 template <int kBytes>
-inline void prefetch(const uint8_t* p) {
+DOTS_AVX2_INLINE void prefetch_block(const uint8_t* p) {
   constexpr int kIntoL2 = 2;
   __builtin_prefetch(p, 0, kIntoL2);
   if constexpr (kBytes > 64) __builtin_prefetch(p + 64, 0, kIntoL2);
   if constexpr (kBytes > 128) __builtin_prefetch(p + 128, 0, kIntoL2);
   if constexpr (kBytes > 192) __builtin_prefetch(p + 192, 0, kIntoL2);
+}
+template <int kBytes>
+DOTS_AVX2_INLINE void prefetch(const uint8_t* p, size_t row_bytes) {
+  p += kRowsAhead * row_bytes;
+  // Else GCC keeps the addresses of all lines at hand, a dozen, and spills them; for the largest blocks that is faster
+  // none the less.
+  if constexpr (kBytes <= 192) asm("" : "+r"(p));
+  prefetch_block<kBytes>(p);
+  prefetch_block<kBytes>(p + row_bytes);
+  prefetch_block<kBytes>(p + 2 * row_bytes);
+  prefetch_block<kBytes>(p + 3 * row_bytes);
 }
 
 // ---- Blocks of 256 values, but for their codes ----
