@@ -22,6 +22,8 @@ constexpr AxisFact kFacts[] = {
     {"ctx_size", Memory::kGrowsWithNumber},
     {"n_ubatch", Memory::kGrowsWithNumber},
     {"n_threads", Memory::kNone},
+    {"activations", Memory::kNone},
+    {"kv_rotate", Memory::kNone},
     {"flash_attn", Memory::kNone},
     {"n_batch", Memory::kGrowsWithNumber},
     {"n_draft", Memory::kNone},

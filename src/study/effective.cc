@@ -17,9 +17,11 @@ struct ToldField {
   const char* key;
   bool capped;  // larger values are cut down to what can be used
 };
-constexpr std::array<ToldField, 10> kTold = {{
+constexpr std::array<ToldField, 12> kTold = {{
     {"cache_type_k", "cache_type_k", false},
     {"cache_type_v", "cache_type_v", false},
+    {"kv_rotate", "kv_rotate", false},
+    {"activations", "activations", false},
     {"n_batch", "n_batch", true},
     {"n_ubatch", "n_ubatch", true},
     {"n_threads", "n_threads", false},
@@ -37,13 +39,15 @@ struct StartSetting {
   std::array<std::string_view, 4> axes;
   bool own = true;  // in the server's own block
 };
-constexpr std::array<StartSetting, 17> kStartSettings = {{
+constexpr std::array<StartSetting, 19> kStartSettings = {{
     {"model", {}, false},  // of a server without /props
     {"model_path", {"model"}, false},
     {"n_ctx", {"ctx_size", "parallel"}, false},
     {"total_slots", {"parallel"}, false},
     {"cache_type_k", {"cache_type_k"}},
     {"cache_type_v", {"cache_type_v"}},
+    {"kv_rotate", {"kv_rotate"}},
+    {"activations", {"activations"}},
     {"n_batch", {"n_batch", "ctx_size", "parallel"}},
     {"n_ubatch", {"n_ubatch", "n_batch", "ctx_size", "parallel"}},
     {"n_threads", {"n_threads"}},

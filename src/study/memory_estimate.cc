@@ -58,6 +58,17 @@ uint64_t q_width_of(const ModelShape& shape) {
   return shape.layers.empty() ? shape.n_embd : times(shape.n_head, shape.layers[0].dim_k);
 }
 
+// Activations rounded to int8 for products with quantized weights: 320 bytes for 256 of them, of all rows and of each
+// thread for itself.
+uint64_t rounded_activations(const ModelShape& shape, uint64_t rows, uint64_t n_threads) {
+  const auto blocks = [](uint64_t n) { return plus(n, 255) / 256; };
+  const uint64_t n_used = std::max<uint64_t>(1, shape.n_expert_used);
+  const uint64_t ff = blocks(shape.n_ff / n_used), in = blocks(std::max(shape.n_embd, q_width_of(shape)));
+  const uint64_t of_rows = std::max(times(n_used, std::max(ff, blocks(shape.n_embd))), in);
+  const uint64_t of_thread = std::max(times(n_used, ff), in);
+  return times(plus(times(rows, of_rows), times(n_threads, of_thread)), 320 * shape.n_dot_groups);
+}
+
 // As the bundled server lays its workspace out: activations of the rows of one ubatch, what each expert reads and gives
 // for each of them, few logits at a time, each thread's own, and parts of a long context that threads share out.
 uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settings) {
@@ -85,8 +96,8 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
   const uint64_t split =
       n_threads == 1 ? 0 : times(times(2 * n_threads, chunks), times(group, plus(dim_k, 2)));
   const uint64_t logits = times(std::min(rows, kLogitRows), shape.n_vocab);
-  return times(plus(plus(times(rows, per_row), times(n_threads, per_thread)), plus(split, logits)),
-               sizeof(float));
+  const uint64_t floats = plus(plus(times(rows, per_row), times(n_threads, per_thread)), plus(split, logits));
+  return plus(times(floats, sizeof(float)), rounded_activations(shape, rows, n_threads));
 }
 
 uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings, BackendKind kind) {

@@ -35,6 +35,8 @@ struct ModelShape {
   uint64_t n_embd = 0, n_head = 0, n_rot = 0, n_vocab = 0, n_ctx_train = 0;
   uint64_t n_ff = 0;                         // of all the experts that a token uses, in a mixture of experts
   uint64_t n_expert = 0, n_expert_used = 0;  // 0: dense
+  // How many kinds of rounded activations tbq-server keeps for these weights: in groups of 32, and of 256.
+  uint64_t n_dot_groups = 0;
 
   // Exact for the formats' own blocks; contexts are padded to 256 tokens as both servers do. nullopt: unknown type
   // or shape. Saturates.

@@ -73,14 +73,28 @@ std::optional<size_t> layer_of(std::string_view tensor) {
                                                                                  : std::nullopt;
 }
 
+// Values that share a scale where tbq-server multiplies a weight type (its GGUF id) in integers; 0: it does not.
+int dot_group(uint32_t type) {
+  constexpr std::array<uint32_t, 6> kBy32 = {2, 3, 6, 7, 8, 20};        // Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL
+  constexpr std::array<uint32_t, 6> kBy256 = {10, 11, 12, 13, 14, 23};  // Q2_K to Q6_K, IQ4_XS
+  const auto in = [type](const auto& types) { return std::ranges::find(types, type) != types.end(); };
+  return in(kBy32) ? 32 : in(kBy256) ? 256 : 0;
+}
+
 void add_tensors(const gguf::File& file, ModelShape& shape) {
+  bool by_32 = false, by_256 = false;
+  const bool tied = file.find("output.weight") == nullptr;  // else the embeddings are only looked up
   for (const gguf::Tensor& tensor : file.tensors) {
     shape.weight_bytes += tensor.bytes;  // each lies within its file: no overflow
+    const int group = tied || tensor.name != "token_embd.weight" ? dot_group(tensor.type) : 0;
+    by_32 = by_32 || group == 32;
+    by_256 = by_256 || group == 256;
     if (auto layer = layer_of(tensor.name)) {
       shape.layer_bytes.resize(std::max(shape.layer_bytes.size(), *layer + 1));
       shape.layer_bytes[*layer] += tensor.bytes;
     }
   }
+  shape.n_dot_groups = uint64_t{by_32} + uint64_t{by_256};
 }
 
 }  // namespace

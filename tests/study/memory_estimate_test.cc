@@ -246,6 +246,18 @@ TEST_CASE("the bundled server's workspace is what it says itself, the experts' p
     const MemoryEstimate ours = study::estimate_memory(row.shape, asked, BackendKind::kTbqServer, false);
     CHECK(static_cast<double>(ours.workspace) == doctest::Approx(row.bytes).epsilon(1e-3));
   }
+  // Quantized weights: activations are kept rounded too.
+  auto demo = study::load_model_shape(AR_SOURCE_DIR "/models/demo-q8_0.gguf");
+  REQUIRE(demo.ok());
+  REQUIRE(demo->has_value());
+  CHECK((*demo)->n_dot_groups == 1);
+  for (const Row& row : {Row{**demo, 512, 1, 4096, 6638144}, Row{**demo, 128, 2, 8192, 2324608}}) {
+    MemorySettings asked = settings(row.n_ctx);
+    asked.n_ubatch = row.n_ubatch;
+    asked.n_threads = row.n_threads;
+    const MemoryEstimate ours = study::estimate_memory(row.shape, asked, BackendKind::kTbqServer, false);
+    CHECK(static_cast<double>(ours.workspace) == doctest::Approx(row.bytes).epsilon(1e-2));
+  }
   // 8 experts' answers of 3072 values for 512 tokens are 48 MiB; llama.cpp has them twice, weighted too.
   ModelShape without = moe;
   without.n_expert_used = 0;
