@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <random>
 
@@ -231,7 +232,8 @@ int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, cons
 int run(const Options& options, int argc, char** argv) {
   std::vector<const KvFormat*> formats;
   for (const KvFormat& format : kernels::kv_formats()) {
-    if (options.types.empty() || std::ranges::find(options.types, format.name) != options.types.end()) {
+    if (options.types.empty() || format.name == "f16" ||
+        std::ranges::find(options.types, format.name) != options.types.end()) {
       formats.push_back(&format);
     }
   }
@@ -275,13 +277,16 @@ int main(int argc, char** argv) {
   app.add_option("--depth", options.depths, "tokens of context, multiples of 512")
       ->check(CLI::Range(512, 1 << 20) & CLI::Validator(
                                              [](const std::string& text) {
-                                               return std::stol(text) % engine::kChunkTokens == 0
-                                                          ? ""
-                                                          : "must be a multiple of 512";
+                                               const bool whole =
+                                                   std::atoll(text.c_str()) % engine::kChunkTokens == 0;
+                                               return whole ? "" : "must be a multiple of 512";
                                              },
                                              "", "whole chunks"));
   app.add_option("--group", options.groups, "query heads per KV head")->check(CLI::Range(1, 64));
-  app.add_option("--types", options.types, "only these, f16 among them");
+  app.add_option("--types", options.types, "only these, beside f16")->check([](const std::string& name) {
+    return kernels::find_kv_format(name) != nullptr ? ""
+                                                    : fmt::format("one of {}", kernels::kv_format_names());
+  });
   app.add_option("--rounds", options.rounds, "rounds, each of all pairs")->check(CLI::Range(1, 10000));
   app.add_option("--placements", options.placements, "how often the pairs change places in memory")
       ->check(CLI::Range(1, 100));

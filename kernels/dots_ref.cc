@@ -81,10 +81,6 @@ constexpr DotFormat kDotFormats[] = {
 
 }  // namespace
 
-std::span<const DotFormat> dot_formats() {
-  return kDotFormats;
-}
-
 const DotFormat* find_dot_format(uint32_t ggml_type) {
   const auto* found = std::ranges::find(kDotFormats, ggml_type, &DotFormat::ggml_type);
   return found == std::end(kDotFormats) ? nullptr : found;

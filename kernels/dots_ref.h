@@ -2,7 +2,6 @@
 // The reference of integer dots, format by format: THE table of formats that have them.
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/dots.h"
 
@@ -14,7 +13,6 @@ struct DotFormat {
   float (*dot)(const uint8_t* row, const DotBlock* x, int64_t n);
 };
 
-std::span<const DotFormat> dot_formats();
 // nullptr: the format has no integer dots.
 const DotFormat* find_dot_format(uint32_t ggml_type);
 

@@ -91,7 +91,8 @@ struct ThreadPool::State {  // NOLINT(clang-analyzer-optin.performance.Padding):
   }
   static uint64_t next_ticket(uint32_t mine) { return uint64_t{mine + 1} << 32; }
   void announce(uint32_t next) {
-    phase.store(next, std::memory_order_release);
+    phase.exchange(
+        next, std::memory_order_seq_cst);  // a store could be seen after notify_all has looked for sleepers
     phase.notify_all();
   }
 
@@ -113,13 +114,13 @@ struct ThreadPool::State {  // NOLINT(clang-analyzer-optin.performance.Padding):
 
   void work(ThreadPool* pool, int index) {
     for (uint32_t seen = 0;;) {
-      wait_until(epoch, [&seen](uint32_t now) { return now != seen; });
+      wait_until(epoch, [&seen](uint32_t now) { return static_cast<int32_t>(now - seen) > 0; });
       seen = epoch.load(std::memory_order_acquire);
       if (stop) {
         return;
       }
       if (enter()) {
-        seen = epoch.load(std::memory_order_relaxed);  // of the region it is in, which cannot end meanwhile
+        seen = region_epoch;  // it may have come too late for the one it was woken for
         Worker worker(pool, index, first_phase);
         (*region)(worker);
         leave();
@@ -130,7 +131,7 @@ struct ThreadPool::State {  // NOLINT(clang-analyzer-optin.performance.Padding):
   const int n_threads;
   const bool spin;
   const std::function<void(Worker&)>* region = nullptr;  // published by the gate, like the next one
-  uint32_t first_phase = 0;                              // of the region
+  uint32_t first_phase = 0, region_epoch = 0;            // of the region
   std::atomic<bool> stop{false};                         // seen with epoch, or before by one that is late
   bool running = false;                                  // the caller's own
   std::vector<std::thread> threads;
@@ -179,6 +180,7 @@ void ThreadPool::run(const std::function<void(Worker&)>& region) {
   state.running = true;
   state.region = &region;
   state.first_phase = state.phase.load(std::memory_order_relaxed);
+  state.region_epoch = state.epoch.load(std::memory_order_relaxed) + 1;
   Worker worker(this, 0, state.first_phase);
   state.gate.store(kOpen, std::memory_order_release);
   state.epoch.fetch_add(1, std::memory_order_release);

@@ -1,8 +1,8 @@
 #pragma once
 // A pool of our own: one parallel region per segment, SPMD. Every worker runs the same function; the ops inside are
 // phases, whose work is handed out piece by piece (big and little cores). A phase is over when its pieces are done,
-// whoever did them: a worker that is late, because its core is busy with something else, costs the piece it holds and
-// no more, and one that has not come at all costs nothing. Waiting spins for microseconds, then sleeps on a futex, so
+// whoever did them: a worker that is late, because its core is busy with something else, costs the piece it holds and,
+// once per region, the time until it is back; one that has not come at all costs nothing. Waiting spins for microseconds, then sleeps on a futex, so
 // an idle server costs no CPU.
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 #pragma once
 // THE table of storage formats: one row per format, one .h/.cc pair per format in this directory. Nothing
-// outside kernels/formats/ names a format except by looking it up here.
+// outside kernels/formats/ names a format except by looking it up here, but for the tables of integer dots
+// (kernels/dots_ref.cc, kernels/isa/), which go by the ggml type.
 
 #include <cstddef>
 #include <cstdint>
@@ -44,9 +45,9 @@ inline constexpr int kMaxHeadDim = 1024;   // head_dim everywhere: a multiple of
 
 // A page holds one or two code planes, then (where the format has scales) a plane of fp16 scales; each plane
 // holds the rows of slots 0..127 one after the other and is kPlaneAlign-aligned. Values are stored in the
-// format's own basis: a rotated format (TBQ) stores H(sigma*x) in power-of-two tiles of the head, so a query
-// is rotated once by rotate_head and attention output is rotated back once by unrotate_head; both are
-// identities elsewhere.
+// format's own basis: a rotated format (TBQ) stores H(sigma*x) in power-of-two tiles of the head, the others what they
+// are given, which the caller may have rotated. Where rows are rotated, a query is rotated once by rotate_head and
+// attention output is rotated back once by unrotate_head.
 struct KvFormat {
   std::string_view name;  // "tbq4_0", as --cache-type-k spells it
   bool rotated;
@@ -57,7 +58,7 @@ struct KvFormat {
   int group_values;
   // Exact size of one page. Multiple of kPlaneAlign.
   size_t (*page_bytes)(int head_dim);
-  // Writes one row (head_dim values, unrotated basis) into a slot. Deterministic; touches that slot's bytes
+  // Writes one row (head_dim values; a rotated format rotates them itself) into a slot. Deterministic; touches that slot's bytes
   // alone.
   void (*write_row)(const float* x, int head_dim, std::byte* page, int slot);
   // The specification of reading: out[n x head_dim] = rows slot0..slot0+n in the stored (rotated) basis.

@@ -17,9 +17,6 @@ namespace kernels::avx512 {
 
 using namespace x86;  // NOLINT(google-build-using-namespace)
 
-#define DOTS_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define DOTS_VNNI_INLINE DOTS_VNNI inline __attribute__((always_inline))
-
 // ---- Loads ----
 
 DOTS_VNNI_INLINE __m512i load512(const void* p) {

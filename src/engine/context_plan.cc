@@ -113,6 +113,11 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   }
   const bool quantized = options.activations == "q8" && std::string_view(kernels::dots_isa()) != "scalar";
   plan.info.activations = quantized ? "q8" : "f32";
+  if (plan.info.activations != options.activations) {
+    plan.info.fallbacks.emplace_back(
+        "this processor has no integer dots (AVX2, AVX-512 VNNI or Arm's dotprod): activations stay f32, "
+        "exact and slower");
+  }
   plan.backend = {.n_threads = plan.info.n_threads,
                   .n_threads_batch = plan.info.n_threads_batch,
                   .n_ubatch = plan.info.n_ubatch,

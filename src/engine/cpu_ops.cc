@@ -227,7 +227,7 @@ void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const f
     rotate(y, hp.n_rot, cos_sin);
   };
   // An item is a KV head of a row with its query heads; item i's are query heads i * group and on.
-  worker_.for_chunks(int64_t{n_rows()} * kv.heads, 4, [&](int64_t begin, int64_t end) {
+  worker_.for_chunks(int64_t{n_rows()} * kv.heads, n_rows() == 1 ? 1 : 4, [&](int64_t begin, int64_t end) {
     int scaled_row = -1;
     float q_scale = 0, k_scale = 0;
     for (int64_t i = begin; i < end; ++i) {

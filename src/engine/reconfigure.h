@@ -19,9 +19,9 @@ std::vector<std::string> reconfigurable_axes();
 MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options,
                                  std::vector<std::string>& warnings);
 
-// 16 hex digits, equal for servers whose answers are equal by construction: the model, the cache types, the
-// activations' type, the kernels, the build and what the server does with chats count; context size, batch sizes and threads do not
-// (tests/engine/backend_test.cc).
+// 16 hex digits, equal for servers whose answers are equal by construction: the model, the cache types and
+// whether they are rotated, the activations' type, the kernels, the build and what the server does with chats count;
+// context size, batch sizes and threads do not (tests/engine/backend_test.cc).
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat = {});
 
 }  // namespace engine
