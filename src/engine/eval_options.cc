@@ -61,7 +61,7 @@ const std::vector<Flag>& flags() {
        }},
       {{"--kv"},
        "K/V,...",
-       "pairs of cache types to compare with f16/f16, or one name for both",
+       "pairs of cache types to compare with f16/f16, which comes first, or one name for both",
        [](EvalOptions& o, const std::string& v) { return o.kv = v, Why(); }},
       {{"--json"},
        "FILE",
@@ -81,7 +81,8 @@ const std::vector<Flag>& flags() {
        [](EvalOptions& o, const std::string& v) { return number(v, 1, kMax, o.evaluation.n_ubatch); }},
       {{"--decode-tokens"},
        "N",
-       "tokens decoded one by one at the end of each chunk, to time them (default: 32)",
+       "tokens decoded one by one at the end of each chunk, to time them; at most a quarter of it (default: "
+       "32)",
        [](EvalOptions& o, const std::string& v) { return number(v, 0, kMax, o.evaluation.n_decode); }},
       {{"--repeat-decode"},
        "N",
@@ -141,8 +142,11 @@ base::Result<std::vector<KvPair>> parse_kv_pairs(std::string_view list) {
     }
     pairs.push_back({*std::move(k), *std::move(v)});
   }
-  if (pairs.front() != KvPair{}) {
+  const auto reference = std::ranges::find(pairs, KvPair{});
+  if (reference == pairs.end()) {
     pairs.insert(pairs.begin(), KvPair{});
+  } else {
+    std::rotate(pairs.begin(), reference, reference + 1);
   }
   return pairs;
 }
@@ -198,7 +202,7 @@ std::string eval_help() {
   }
   return out + fmt::format(
                    "\ncache types: {}\nexit codes: 0 done, whatever the verdicts; 2 usage; 3 the model, the "
-                   "text or the memory will not do; 1 any other failure\n",
+                   "text, the memory or the JSON file will not do; 1 any other failure\n",
                    kernels::kv_format_names());
 }
 

@@ -40,6 +40,7 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
     ContextOptions with;
     with.n_ctx = options_.n_ctx;
     with.n_ubatch = options_.n_ubatch;
+    with.n_batch = std::max(with.n_batch, with.n_ubatch);  // which a ubatch is cut to
     with.n_threads = options_.n_threads;
     with.cache_type_k = pair.k;
     with.cache_type_v = pair.v;
@@ -56,7 +57,9 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
                           .kv_bytes = info.kv_bytes,
                           .bits_per_value = static_cast<double>(info.kv_bytes) * 8 / values,
                           .k_bits = info.k_bits_per_value,
-                          .v_bits = info.v_bits_per_value});
+                          .v_bits = info.v_bits_per_value,
+                          .k_rotated = info.k_rotated,
+                          .v_rotated = info.v_rotated});
     for (const std::string& warning : info.fallbacks) {
       if (std::ranges::find(out_.warnings, warning) == out_.warnings.end()) {
         out_.warnings.push_back(warning);
@@ -70,6 +73,7 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
   out_.n_ubatch = info.n_ubatch;
   out_.n_threads = info.n_threads;
   out_.backend = info.backend;
+  out_.activations = info.activations;
   n_vocab_ = static_cast<size_t>(model->hp.n_vocab);
   n_group_ =
       std::clamp<size_t>(kReferenceBytes / (n_vocab_ * sizeof(float)), 1, static_cast<size_t>(info.n_ubatch));

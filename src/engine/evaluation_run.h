@@ -39,6 +39,7 @@ struct PairEvaluation {
   KvPair pair;
   uint64_t kv_bytes = 0;  // of a cache of Evaluation::n_ctx_allocated tokens
   double bits_per_value = 0, k_bits = 0, v_bits = 0;
+  bool k_rotated = false, v_rotated = false;  // whether its rows are stored rotated
   TokenLosses losses = {};
   std::vector<double> decode_s = {};  // of each token timed
 };
@@ -47,8 +48,8 @@ struct Evaluation {
   int n_ctx = 0, n_ctx_allocated = 0;  // of a chunk; of a cache, which is padded
   int n_ubatch = 0, n_threads = 0, bos = -1;
   size_t n_chunks = 0, n_chunks_done = 0;
-  size_t n_tokens = 0;  // scored so far
-  std::string backend;
+  size_t n_tokens = 0;               // scored so far
+  std::string backend, activations;  // as ContextInfo has them
   std::vector<std::string> warnings;
   std::vector<PairEvaluation> pairs;  // as in the options
 };

@@ -30,7 +30,8 @@ std::string build_info();
 base::Json effective_settings(const RouteContext& context);
 
 void reply_json(os::HttpReply& reply, const base::Json& body);
-// 503 with Retry-After: everything that is refused so is fine later.
+// A 503 has Retry-After: what is busy or reconfigured takes the request later, what shuts down leaves it to the next
+// server at this address.
 void reply_error(os::HttpReply& reply, const ApiError& error);
 
 // POST /completion, /v1/completions, /v1/chat/completions (generation_routes.cc)

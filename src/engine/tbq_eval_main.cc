@@ -1,5 +1,5 @@
 // tbq-eval: one text under several types of KV cache, compared with f16. Exit codes: 0 done, 2 usage, 3 the model, the
-// text or the memory will not do, 1 a failure while evaluating.
+// text, the memory or the JSON file will not do, 1 a failure while evaluating.
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>

@@ -56,10 +56,19 @@ std::string rejected_sentence(const Digest& digest) {
   const bool gained = base::json_get<double>(confirmation, "ratio", 1) > 1;
   const bool beyond_noise = base::json_get<double>(confirmation, "ratio_low", 0) > 1;
   if (digest.verdict() == "unconfirmed") {
+    if (base::json_get<int>(confirmation, "missed", 0) > 0) {
+      return fmt::format(
+          "Unconfirmed: {} looked better once, but not in fresh launches, and did not hold every limit in "
+          "them; until more is known serve the default.",
+          change);
+    }
+    const int pairs = base::json_get<int>(confirmation, "pairs", 0);
+    const bool few = pairs < 2 || pairs < base::json_get<int>(confirmation, "planned", 0);
+    // Else the reason says why, below.
     return fmt::format(
-        "Unconfirmed: {} looked better once, but not in fresh launches, too few of them to say that the "
-        "default stands; until more is known serve the default.",
-        change);
+        "Unconfirmed: {} looked better once, but not in fresh launches{}; until more is known serve the "
+        "default.",
+        change, few ? ", too few of them to say that the default stands" : "");
   }
   return fmt::format("The default stands: {}", change) +
          (!gained        ? " looked better once, but not in fresh launches."

@@ -140,17 +140,24 @@ bool Instance::real_token(Change& change) {
   return true;
 }
 
-bool Instance::read_back(const search::Config& to, Change& change) {
+bool Instance::look_again() {
   auto answer = os::http(request_to(server_.endpoint, "GET", "/props", 10));
   auto props = answer.ok() && answer->status == 200 ? base::parse_json(answer->body, "/props")
                                                     : base::Result<base::Json>(base::error("/props", ""));
   if (!props) {
-    change.result = interrupted() ? Change::kInterrupted : Change::kFailed;
-    change.why = "GET /props says no more what it runs with";
     return false;
   }
   server_.effective = effective_config(*props);
   offered_ = offered_axes(server_.effective);
+  return true;
+}
+
+bool Instance::read_back(const search::Config& to, Change& change) {
+  if (!look_again()) {
+    change.result = interrupted() ? Change::kInterrupted : Change::kFailed;
+    change.why = "GET /props says no more what it runs with";
+    return false;
+  }
   change.why = config_mismatch(study_.space, to, server_.effective);
   change.result = Change::kFailed;
   return change.why.empty();

@@ -36,6 +36,8 @@ class Instance {
   // Health, POST /reconfigure, one real token, read-back of /props compared with `to`. Begins a new memory trace
   // once the former configuration's memory is given back. The server's t_load_s is absent afterwards.
   Change reconfigure(const search::Config& to);
+  // Asks GET /props anew, into server().effective; false, and nothing changed, where it does not say.
+  bool look_again();
 
   // Alive, as far as its guard knows.
   bool alive();

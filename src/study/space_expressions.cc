@@ -291,8 +291,9 @@ class ExpressionReader {
         next += (i == 0 ? "" : ", ") + search::to_string(axis->values[i]);
       }
     }
-    fail(1, fmt::format("nothing can satisfy '{}'", expression.text()),
-         named.empty() ? "it names no axis and no metric: compare one" : next);
+    fail(
+        1, fmt::format("nothing can satisfy '{}'", expression.text()),
+        named.empty() ? "it is false whatever is measured: compare a metric or an axis with a number" : next);
     return false;
   }
 

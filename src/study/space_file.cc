@@ -7,6 +7,7 @@
 #include "src/base/suggest.h"
 #include "src/os/files.h"
 #include "src/study/axis_kinds.h"
+#include "src/study/backends.h"
 #include "src/study/objective.h"
 #include "src/study/space_axes.h"
 #include "src/study/space_backend.h"
@@ -196,7 +197,28 @@ class StudyReader {
       const MetricInfo* metric = find_metric(name);
       if (metric != nullptr && study_.space.find(name) == nullptr) {
         need_probe(at, metric->probe, name);
+        need_source(at, name);
       }
+    }
+  }
+
+  // What no probe measures: the server tells it, its process does, or an axis sets it.
+  void need_source(const YamlNode& at, const std::string& metric) {
+    const BackendKind kind = study_.backend.kind;
+    const auto& declared = names_.declared;
+    if (metric == "ctx_size" && std::find(declared.begin(), declared.end(), metric) == declared.end()) {
+      reader_.fail(at, "ctx_size is used here, but it is no axis",
+                   "write axes: {ctx_size: {values: [4096, 8192], default: 4096}}, or remove it here");
+    } else if (metric == "kv_mib" && (kind == BackendKind::kLlamaServer || kind == BackendKind::kOpenAi)) {
+      reader_.fail(at, fmt::format("kv_mib is used here, but kind {} does not tell it", to_string(kind)),
+                   kind == BackendKind::kLlamaServer ? "use rss_gib or min_headroom_gib, or kind: tbq-server"
+                                                     : "use rss_gib or min_headroom_gib");
+    } else if ((metric == "min_headroom_gib" || metric == "rss_gib" || metric == "load_s") &&
+               kind == BackendKind::kUrl) {
+      reader_.fail(
+          at,
+          fmt::format("{} is used here, but it is measured only of a server that the study launches", metric),
+          "remove it, or let the study launch the server: backend: {kind: tbq-server}");
     }
   }
 

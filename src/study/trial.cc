@@ -304,7 +304,14 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   const os::HardwareState hw_before = os::read_hardware_state();
 
   std::optional<Failure> failure;
-  if (change_in_place(request, record)) {
+  // Before it is changed: one that was started anew with other flags is not ours to reconfigure.
+  if (plan.foreign && instance_ != nullptr && instance_->look_again()) {
+    record.effective = instance_->server().effective;
+    failure = other_settings(record);
+  }
+  if (failure) {
+    record.argv = redacted(plan.argv);
+  } else if (change_in_place(request, record)) {
     record.argv = redacted(plan.argv);  // what launches this configuration; the process began as another
     record.effective = instance_->server().effective;
     failure = other_settings(record);

@@ -149,6 +149,46 @@ bool refuse_control_characters(std::string_view text, std::string_view where, Ya
   return false;
 }
 
+// How many bytes from here are one character of UTF-8 (Unicode 15, table 3-7), 0 for none.
+size_t utf8_character(std::string_view text) {
+  auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  const int first = byte(0);
+  if (first < 0x80) {
+    return 1;
+  }
+  const size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  const int low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;   // not longer than need be
+  const int high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;  // no surrogate, none over U+10FFFF
+  for (size_t i = 1; i < length; ++i) {
+    if (byte(i) < (i == 1 ? low : 0x80) || byte(i) > (i == 1 ? high : 0xbf)) {
+      return 0;
+    }
+  }
+  return length;
+}
+
+// The journal keeps the text as JSON, which holds only UTF-8, and its hash is of these very bytes.
+bool refuse_other_encodings(std::string_view text, std::string_view where, YamlTree& tree) {
+  int line = 1;
+  size_t line_start = 0;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = utf8_character(text.substr(i));
+    if (length == 0) {
+      tree.errors.push_back(
+          base::error(fmt::format("{}:{}:{}", where, line, i - line_start + 1),
+                      fmt::format("byte 0x{:02x} is not UTF-8", static_cast<unsigned char>(text[i])),
+                      "save the file as UTF-8, or remove the character"));
+      return true;
+    }
+    if (text[i] == '\n') {
+      ++line;
+      line_start = i + 1;
+    }
+    i += length;
+  }
+  return false;
+}
+
 // Of a text that is not YAML: whether a tab in its indentation may be why. yaml-cpp's words for one are about something
 // else. (Behind the spaces of a text block's line, or within brackets, a tab is allowed.)
 bool refuse_tabs(std::string_view text, std::string_view where, YamlTree& tree) {
@@ -196,7 +236,7 @@ YamlTree parse_yaml(std::string_view text, std::string_view where) {
     tree.errors.push_back(base::error(std::string(where), "is larger than 1 MB", "is this a space file?"));
     return tree;
   }
-  if (refuse_control_characters(text, where, tree)) {
+  if (refuse_control_characters(text, where, tree) || refuse_other_encodings(text, where, tree)) {
     return tree;
   }
   auto fail = [&](int line, int column, std::string what, std::string next) {

@@ -99,6 +99,12 @@ TEST_CASE("quality of known losses") {
   CHECK_FALSE(engine::compare(losses(255, 2, 0), losses(255, 2, 0), {}).change.has_value());
 }
 
+TEST_CASE("a ubatch is what was asked for, over the default batch too") {
+  const engine::Evaluation done = evaluate("f16", 2304, 2300, 2304);
+  CHECK(done.n_ubatch == 2300);
+  CHECK_FALSE(done.activations.empty());
+}
+
 TEST_CASE("pairs: f16 first, one name for both, and what was meant") {
   const auto pairs = engine::parse_kv_pairs("q4_0,tbq4_0/tbq3_0");
   REQUIRE(pairs.ok());
@@ -107,6 +113,13 @@ TEST_CASE("pairs: f16 first, one name for both, and what was meant") {
   CHECK((*pairs)[1].name() == "q4_0/q4_0");
   CHECK((*pairs)[2].name() == "tbq4_0/tbq3_0");
   CHECK(engine::parse_kv_pairs("f16/f16,f16/f16")->size() == 2);
+  const auto moved = engine::parse_kv_pairs("q4_0,tbq4_0,f16,q8_0");
+  REQUIRE(moved.ok());
+  REQUIRE(moved->size() == 4);
+  CHECK((*moved)[0].name() == "f16/f16");
+  CHECK((*moved)[1].name() == "q4_0/q4_0");
+  CHECK((*moved)[2].name() == "tbq4_0/tbq4_0");
+  CHECK((*moved)[3].name() == "q8_0/q8_0");
   for (const std::string bad : {"tbq4_1", "f16/tbq4_1", "f16,tbq40/f16"}) {
     const auto refused = engine::parse_kv_pairs(bad);
     REQUIRE_FALSE(refused.ok());
@@ -234,6 +247,8 @@ TEST_CASE("the table and the JSON say the same") {
   done.pairs[1].pair = {"tbq4_0", "tbq3_0"};
   done.pairs[1].losses = losses(510, 2.0 + std::log(1.01), 0.0125);
   done.pairs[1].kv_bytes = 3 << 20;
+  done.pairs[1].k_rotated = true;
+  done.activations = "q8";
   done.pairs[1].bits_per_value = 3.625;
   done.pairs[1].decode_s.assign(5, 0.02);
   done.pairs[2].losses = losses(510, 2.0 + std::log(1.03), 0.0325);
@@ -258,6 +273,9 @@ TEST_CASE("the table and the JSON say the same") {
   CHECK(pair["tokens_needed"].is_null());
   CHECK(pair["kld_p99"] == 0.0125);
   CHECK(pair["kv_mib"] == 3);
+  CHECK(pair["k_rotated"] == true);
+  CHECK(pair["v_rotated"] == false);
+  CHECK((*json)["activations"] == "q8");
   CHECK(pair["decode_tps"] == 50);
   CHECK((*json)["pairs"][0]["reference"] == true);
   CHECK((*json)["pairs"][0]["decode_tps"].is_null());

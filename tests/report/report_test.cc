@@ -142,6 +142,16 @@ TEST_CASE("the headline says what the confirmation says") {
   says(text, "It ended because 20 trials were run.");
   CHECK(has(text, "    1 ★ default"));
   CHECK(has(text, "Serve it (the default)"));
+  const Json fewer = {{"pairs", 3}, {"planned", 6}, {"ratio", 0.98}, {"ratio_low", 0.9}, {"ratio_high", 1.1}};
+  says(with("unconfirmed", fewer), "too few of them to say that the default stands");
+  // All that were planned, and another cause: the reason has it.
+  Json all = fewer;
+  all["pairs"] = 6;
+  text = with("unconfirmed", all, "20 trials were run; only one running process was compared");
+  says(text, "looked better once, but not in fresh launches; until more is known serve the default.");
+  says(text, "only one running process was compared");
+  all["missed"] = 2;
+  says(with("unconfirmed", all), "not in fresh launches, and did not hold every limit in them; until");
   text = with("unconfirmed", {{"pairs", 1}, {"ratio", 1.1}});
   says(text, "cache_type_k=q8_0 looks better than the default; unconfirmed.");
   CHECK(has(text, "    2 ★ sweep"));

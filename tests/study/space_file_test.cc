@@ -460,7 +460,7 @@ TEST_CASE("a limit that the axes by themselves rule out is refused with the valu
     const char *limit, *next;
   };
   for (const Row& row :
-       {Row{"n_threads >= 4", "n_threads is one of 1, 2"}, Row{"1 > 2", "it names no axis and no metric"},
+       {Row{"n_threads >= 4", "n_threads is one of 1, 2"}, Row{"1 > 2", "it is false whatever is measured"},
         Row{"n_threads >= 4 and decode_tps >= 5", "n_threads is one of 1, 2"},
         Row{"n_ubatch > n_batch", "n_ubatch is one of 128, 512; n_batch is one of 128, 512"},
         Row{"n_threads < default.n_threads", "n_threads is one of 1, 2"},
@@ -508,6 +508,44 @@ TEST_CASE("a limit that nothing can hold is refused where it stands") {
     CAPTURE(limit);
     good(with(limit));
   }
+}
+
+TEST_CASE("a metric that the backend never measures is refused where it stands") {
+  auto with = [](const std::string& backend, const std::string& axis, const std::string& limit) {
+    return "study: s\nmodel: m.gguf\nbackend: {" + backend + "}\naxes:\n  " + axis +
+           ": {values: [4, 8], default: 4}\nobjective: {maximize: decode_tps, subject_to: [\"" + limit +
+           "\"]}\n";
+  };
+  const std::string url = "kind: url, url: 'http://127.0.0.1:8080'";
+  for (const char* metric : {"min_headroom_gib", "rss_gib", "load_s"}) {
+    CAPTURE(metric);
+    const std::string limit = std::string(metric) + " >= 1";
+    const std::string errors = errors_of(with(url, "n_batch", limit));
+    CHECK(mentions(errors, "s.yaml:6:"));
+    CHECK(mentions(errors, std::string(metric) + " is used here, but it is measured only of a server that"));
+    good(with("kind: tbq-server", "n_batch", limit));
+    good(with("kind: llama-server", "n_batch", limit));
+  }
+  CHECK(mentions(errors_of(with(url, "n_batch", "decode_tps >= 0.9 * default.rss_gib")),
+                 "rss_gib is used here"));
+  CHECK(mentions(errors_of(with("kind: llama-server", "n_batch", "kv_mib <= 8")),
+                 "kv_mib is used here, but kind llama-server does not tell it"));
+  good(with("kind: tbq-server", "n_batch", "kv_mib <= 8"));
+  good(with(url, "n_batch", "kv_mib <= 8"));
+  CHECK(mentions(errors_of(with("kind: tbq-server", "n_batch", "ctx_size >= 4")),
+                 "ctx_size is used here, but it is no axis"));
+  good(with("kind: tbq-server", "ctx_size", "ctx_size >= 4"));
+}
+
+TEST_CASE("text that is not UTF-8 is refused with its line: the journal keeps the text") {
+  for (const char* bad : {"\xe9", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5", "\x80",
+                          "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf"}) {
+    const std::string errors = errors_of(std::string(kMinimal) + "# caf" + bad + "\n");
+    CHECK(mentions(errors, "s.yaml:6:6: byte 0x"));
+    CHECK(mentions(errors, "is not UTF-8"));
+  }
+  good(std::string("\xef\xbb\xbf") + kMinimal);
+  good(std::string(kMinimal) + "# caf\xc3\xa9 \xe2\x82\xac \xed\x9f\xbf \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbf\n");
 }
 
 TEST_CASE("a tab is called a tab") {

@@ -119,6 +119,17 @@ bool dies_soon(pid_t pid) {
   return false;
 }
 
+// GET /props of a server, asked by somebody else.
+int64_t threads_told(const std::string& url) {
+  os::HttpRequest ask;
+  ask.url = url + "/props";
+  auto answer = os::http(ask);
+  REQUIRE(answer.ok());
+  auto props = base::parse_json(answer->body, "props");
+  REQUIRE(props.ok());
+  return base::json_get<int64_t>(props->value("tbq", base::Json()), "n_threads", 0);
+}
+
 }  // namespace
 
 TEST_CASE("a stranger on the port is never told the API key") {
@@ -408,15 +419,7 @@ TEST_CASE("a foreign server that cannot be measured lives on, and gets back what
   study::TrialRecord record = guest.runner().run(request, *plan, {});
   CAPTURE(record.reason);
   CHECK_NE(record.server_lost, "");
-  auto threads = [&] {
-    os::HttpRequest ask;
-    ask.url = guest.program.path + "/props";
-    auto answer = os::http(ask);
-    REQUIRE(answer.ok());
-    auto props = base::parse_json(answer->body, "props");
-    REQUIRE(props.ok());
-    return base::json_get<int64_t>(props->value("tbq", base::Json()), "n_threads", 0);
-  };
+  auto threads = [&] { return threads_told(guest.program.path); };
   CHECK_EQ(threads(), 3);
   guest.made.reset();
   CHECK_EQ(threads(), 1);
@@ -436,23 +439,24 @@ TEST_CASE("a foreign server that was started anew with other flags is not the st
   guest.study.space.axes.pop_back();
   guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
   guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
-  auto run = [&](const char* settings) {
+  auto run = [&](const char* settings, int64_t threads) {
     guest.program.settings = *base::parse_json(settings, "settings");
     study::TrialRequest request;
     request.trial_id = 1;
-    request.proposal.config = {int64_t{3}, int64_t{1024}};
+    request.proposal.config = {threads, int64_t{1024}};
     auto plan = guest.runner().plan(request);
     REQUIRE(plan.ok());
     return guest.runner().run(request, *plan, {});
   };
-  CHECK_EQ(run(R"({"tbq": {"cache_type_k": "f16", "n_threads": 7}})").server_lost, "");  // an axis
+  CHECK_EQ(run(R"({"tbq": {"cache_type_k": "f16", "n_threads": 7}})", 3).server_lost, "");  // an axis
   // Kept from the trial before, and reached anew.
   for (int i = 0; i < 2; ++i) {
-    study::TrialRecord record = run(R"({"tbq": {"cache_type_k": "q8_0"}})");
+    study::TrialRecord record = run(R"({"tbq": {"cache_type_k": "q8_0"}})", 2);
     CAPTURE(record.reason);
     CHECK_NE(record.server_lost.find("cache_type_k q8_0, now f16"), std::string::npos);
     CHECK_FALSE(record.lost_in_trial);
     CHECK_FALSE(record.t_measure_s.has_value());
+    CHECK_EQ(threads_told(guest.program.path), 3);  // left as it was found
   }
 }
 
