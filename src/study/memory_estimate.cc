@@ -92,7 +92,9 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
   const uint64_t per_thread =
       plus(plus(shape.n_embd, times(queries, plus(dim_k, kChunkTokens + 1))),
            plus(times(2, partial), plus(shape.n_expert, times(2, shape.n_expert_used))));
-  const uint64_t chunks = plus(n_ctx, kChunkTokens - 1) / kChunkTokens;
+  const uint64_t n_seqs = std::max<uint64_t>(1, settings.n_seqs);
+  const uint64_t of_one = n_seqs == 1 ? n_ctx : plus(n_ctx / n_seqs, 255) / 256 * 256;  // whole steps
+  const uint64_t chunks = plus(of_one, kChunkTokens - 1) / kChunkTokens;
   const uint64_t split =
       n_threads == 1 ? 0 : times(times(2 * n_threads, chunks), times(group, plus(dim_k, 2)));
   const uint64_t logits = times(std::min(rows, kLogitRows), shape.n_vocab);

@@ -52,8 +52,10 @@ base::Result<std::optional<ModelShape>> load_model_shape(const std::string& path
 struct MemorySettings {
   std::optional<uint64_t> n_ctx;  // absent: the server's own choice
   std::string cache_type_k = "f16", cache_type_v = "f16";
-  uint64_t n_ubatch = 512;  // no more than a batch
-  uint64_t n_threads = 0;   // the larger of both counts; 0: the server's own choice
+  uint64_t n_ubatch = 512;   // no more than a batch
+  uint64_t n_threads = 0;    // the larger of both counts; 0: the server's own choice
+  bool own_threads = false;  // n_threads is of batches alone; the other count is the server's own choice
+  uint64_t n_seqs = 1;       // that share the context in equal parts; 1: unknown, or each may have all of it
   bool flash_attn = true, mmap = true, mlock = false;
   std::optional<uint64_t> n_gpu_layers;  // absent: the server's own choice; "all" is a large number
   bool moved = false;                    // tensors or KV are put elsewhere by hand (-ot, --cpu-moe, --rpc...)

@@ -64,9 +64,13 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   settings.n_ubatch = whole(given("n_ubatch", {"-ub", "--ubatch-size"}).value_or("512")).value_or(512);
   settings.n_ubatch = std::min(
       settings.n_ubatch, whole(given("n_batch", {"-b", "--batch-size"}).value_or("2048")).value_or(2048));
-  for (auto threads :
-       {given("n_threads", {"-t", "--threads"}), given("n_threads_batch", {"-tb", "--threads-batch"})}) {
-    settings.n_threads = std::max(settings.n_threads, whole(threads.value_or("0")).value_or(0));
+  settings.n_threads = whole(given("n_threads", {"-t", "--threads"}).value_or("0")).value_or(0);
+  settings.own_threads = settings.n_threads == 0;
+  settings.n_threads =
+      std::max(settings.n_threads,
+               whole(given("n_threads_batch", {"-tb", "--threads-batch"}).value_or("0")).value_or(0));
+  if (!has_argument(study, {"-kvu", "--kv-unified"})) {
+    settings.n_seqs = whole(given("parallel", {"-np", "--parallel"}).value_or("1")).value_or(1);
   }
   settings.flash_attn = given("flash_attn", {"-fa", "--flash-attn"}).value_or("on") != "off";
   settings.mmap = truthy(given("mmap", {}).value_or("true")) && !has_argument(study, {"--no-mmap"});
@@ -134,7 +138,9 @@ const ModelShape* MemoryForecast::shape_of(const search::Config& config) const {
 MemorySettings MemoryForecast::settings(const search::Config& config) const {
   MemorySettings settings = memory_settings(*study_, config);
   const ModelShape* shape = shape_of(config);
-  settings.n_threads = settings.n_threads > 0 ? settings.n_threads : host_.cores;
+  if (settings.own_threads) {  // one for each core
+    settings.n_threads = std::max(settings.n_threads, host_.cores);
+  }
   settings.mlock = settings.mlock && shape != nullptr && host_.lockable >= shape->weight_bytes;
   return settings;
 }

@@ -333,6 +333,10 @@ TEST_CASE("settings come from the axes, else from backend.args, else they are un
   MemorySettings argued = study::memory_settings(
       study_of("m.gguf", "  args: [-t, '4', --threads-batch, '12', -ub, '1024', -b, '256']\n"), config);
   CHECK(argued.n_threads == 12);
+  CHECK_FALSE(argued.own_threads);
+  CHECK(study::memory_settings(study_of("m.gguf", "  args: [-tb, '2']\n"), config).own_threads);
+  CHECK(study::memory_settings(study_of("m.gguf", "  args: [-np, '4']\n"), config).n_seqs == 4);
+  CHECK(study::memory_settings(study_of("m.gguf", "  args: [-np, '4', -kvu]\n"), config).n_seqs == 1);
   CHECK(argued.n_ubatch == 256);  // never more than a batch
   config[study.space.index_of("mlock")] = std::string("true");
   CHECK(study::memory_settings(study, study_of("m.gguf").space.default_config()).n_ctx.has_value());
