@@ -74,16 +74,6 @@ DOTS_AVX2_INLINE void add_products(const Lanes* codes, const DotBlock* x, int64_
   }
 }
 
-// The rows of a tile; past the last one it is repeated, and what comes of that is dropped.
-struct TileRows {
-  const uint8_t* at[kRows];
-  TileRows(const uint8_t* w, size_t row_bytes, int r, int n_rows) {
-    for (int i = 0; i < kRows; ++i) {
-      at[i] = w + static_cast<size_t>(std::min(r + i, n_rows - 1)) * row_bytes;
-    }
-  }
-};
-
 DOTS_AVX2_INLINE void store_tile(__m256 sums, int n_rows, float* out) {
   if (n_rows >= kRows) {
     _mm256_storeu_ps(out, sums);
@@ -95,7 +85,7 @@ DOTS_AVX2_INLINE void store_tile(__m256 sums, int n_rows, float* out) {
 }
 
 // d of eight rows, from where each has it.
-DOTS_AVX2_INLINE __m256 eight_factors(const TileRows& rows, size_t at) {
+DOTS_AVX2_INLINE __m256 eight_factors(const TileRows<kRows>& rows, size_t at) {
   alignas(16) uint16_t d[kRows];
   for (int i = 0; i < kRows; ++i) {
     d[i] = word(rows.at[i] + at);
@@ -114,7 +104,7 @@ struct alignas(64) Panel {
 };
 
 template <class F, int k = 0>
-DOTS_AVX2_INLINE void turn_codes(const TileRows& rows, size_t at, Panel& panel) {
+DOTS_AVX2_INLINE void turn_codes(const TileRows<kRows>& rows, size_t at, Panel& panel) {
   __m256i part[kRows];
   DOTS_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -125,7 +115,7 @@ DOTS_AVX2_INLINE void turn_codes(const TileRows& rows, size_t at, Panel& panel) 
 }
 
 template <class F>
-DOTS_AVX2 void fill(const TileRows& rows, size_t at, Panel& panel) {
+DOTS_AVX2 void fill(const TileRows<kRows>& rows, size_t at, Panel& panel) {
   turn_codes<F>(rows, at, panel);
   __m256i scales[kRows], pairs[kRows];
   for (int i = 0; i < kRows; ++i) {
@@ -230,7 +220,7 @@ DOTS_AVX2 void tile_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
   Panel panel;
   alignas(64) float dots[kTokens][kRows], mins[kTokens][kRows];
   for (int r = 0; r < n_rows; r += kRows) {
-    const TileRows rows(w, row_bytes, r, n_rows);
+    const TileRows<kRows> rows(w, row_bytes, r, n_rows);
     for (int t0 = 0; t0 < n_tokens; t0 += kTokens) {
       const int n_block = std::min(kTokens, n_tokens - t0);
       std::memset(dots, 0, sizeof dots);
@@ -263,7 +253,7 @@ DOTS_AVX2 void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
   alignas(32) Lanes codes[8];
   alignas(64) float dots[kTokens][4][kRows], mins[F::kMins ? kTokens : 1][4][kRows];
   for (int r = 0; r < n_rows; r += kRows) {
-    const TileRows rows(w, row_bytes, r, n_rows);
+    const TileRows<kRows> rows(w, row_bytes, r, n_rows);
     for (int t0 = 0; t0 < n_tokens; t0 += kTokens) {
       const int n_block = std::min(kTokens, n_tokens - t0);
       std::memset(dots, 0, sizeof dots);

@@ -51,16 +51,6 @@ DOTS_VNNI_INLINE __m512i four_codes(const int8_t* q) {
   return _mm512_set1_epi32(value);
 }
 
-// The rows of a tile; past the last one it is repeated, and what comes of that is dropped.
-struct TileRows {
-  const uint8_t* at[kRows];
-  TileRows(const uint8_t* w, size_t row_bytes, int r, int n_rows) {
-    for (int i = 0; i < kRows; ++i) {
-      at[i] = w + static_cast<size_t>(std::min(r + i, n_rows - 1)) * row_bytes;
-    }
-  }
-};
-
 DOTS_VNNI_INLINE void store_tile(__m512 sums, int n_rows, float* out) {
   _mm512_mask_storeu_ps(out, n_rows >= kRows ? 0xffff : static_cast<__mmask16>((1 << n_rows) - 1), sums);
 }
@@ -95,7 +85,7 @@ template <class F>
 inline constexpr Slots kSlots = slots_of(F::kHalves);
 
 template <class F>
-DOTS_VNNI void fill(const TileRows& rows, size_t at, Panel& panel) {
+DOTS_VNNI void fill(const TileRows<kRows>& rows, size_t at, Panel& panel) {
   __m512i codes[4][kRows], scales[kRows], pairs[kRows];
   alignas(32) uint16_t d[kRows], dmin[kRows];
   for (int i = 0; i < kRows; ++i) {
@@ -199,7 +189,7 @@ struct alignas(64) Panel32 {
 };
 
 template <class F>
-DOTS_VNNI void fill_32(const TileRows& rows, size_t at, Panel32& panel) {
+DOTS_VNNI void fill_32(const TileRows<kRows>& rows, size_t at, Panel32& panel) {
   __m512i first[kRows], second[kRows];
   alignas(32) uint16_t d[4][kRows], m[4][kRows];
   for (int i = 0; i < kRows; ++i) {
@@ -276,7 +266,7 @@ DOTS_VNNI void tile_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
   Panel panel;
   alignas(64) float dots[kTokens][kRows], mins[kTokens][kRows];
   for (int r = 0; r < n_rows; r += kRows) {
-    const TileRows rows(w, row_bytes, r, n_rows);
+    const TileRows<kRows> rows(w, row_bytes, r, n_rows);
     for (int t0 = 0; t0 < n_tokens; t0 += kTokens) {
       const int n_block = std::min(kTokens, n_tokens - t0);
       std::memset(dots, 0, sizeof dots);
@@ -310,7 +300,7 @@ DOTS_VNNI void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
   Panel32 panel;
   alignas(64) float dots[kTokens][4][kRows], mins[F::kMins ? kTokens : 1][4][kRows];
   for (int r = 0; r < n_rows; r += kRows) {
-    TileRows rows(w, row_bytes, r, n_rows);
+    TileRows<kRows> rows(w, row_bytes, r, n_rows);
     for (int t0 = 0; t0 < n_tokens; t0 += kTokens) {
       const int n_block = std::min(kTokens, n_tokens - t0);
       std::memset(dots, 0, sizeof dots);
@@ -321,7 +311,7 @@ DOTS_VNNI void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
           fill_32<F>(rows, at, panel);
         } else {  // up to three blocks, with zeros after them
           uint8_t rest[kRows][kStep] = {};
-          TileRows copies = rows;
+          TileRows<kRows> copies = rows;
           for (int k = 0; k < kRows; ++k) {
             std::memcpy(rest[k], rows.at[k] + at, static_cast<size_t>((n - i) / 32) * F::kBytes);
             copies.at[k] = rest[k];

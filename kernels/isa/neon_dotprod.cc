@@ -24,11 +24,6 @@ namespace {
 
 // ---- Pieces ----
 
-inline uint16_t word(const uint8_t* p) {
-  uint16_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 inline uint32_t dword(const uint8_t* p) {
   uint32_t value;
   std::memcpy(&value, p, sizeof value);
@@ -89,15 +84,6 @@ DOTS_NEON_INLINE float32x4_t factors(const uint8_t* p0, const uint8_t* p1, const
   return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(words)));
 }
 
-// Rows r .. r + 3; past the last row the last one is repeated, and its sums dropped.
-struct FourRows {
-  FourRows(const uint8_t* w, size_t row_bytes, int r, int n_rows)
-      : p0(w + static_cast<size_t>(r) * row_bytes),
-        p1(r + 1 < n_rows ? p0 + row_bytes : p0),
-        p2(r + 2 < n_rows ? p1 + row_bytes : p1),
-        p3(r + 3 < n_rows ? p2 + row_bytes : p2) {}
-  const uint8_t *p0, *p1, *p2, *p3;
-};
 DOTS_NEON_INLINE void store_rows(float32x4_t sums, int n, float* out) {
   float some[4];
   vst1q_f32(some, sums);

@@ -19,6 +19,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/isa/dot_isa.h"
+
 #if defined(__clang__)
 #define DOTS_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -32,11 +34,6 @@ namespace kernels::x86 {
 
 // ---- Loads ----
 
-inline uint16_t word(const uint8_t* p) {
-  uint16_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 inline int dword(const uint8_t* p) {
   int value;
   std::memcpy(&value, p, sizeof value);
@@ -56,16 +53,6 @@ DOTS_AVX2_INLINE __m128i row_sums(__m256i s0, __m256i s1, __m256i s2, __m256i s3
   const __m256i t = _mm256_add_epi32(_mm256_unpacklo_epi64(s01, s23), _mm256_unpackhi_epi64(s01, s23));
   return _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
 }
-
-// Rows r .. r + 3; past the last row the last one is repeated, and its sums dropped.
-struct FourRows {
-  FourRows(const uint8_t* w, size_t row_bytes, int r, int n_rows)
-      : p0(w + static_cast<size_t>(r) * row_bytes),
-        p1(r + 1 < n_rows ? p0 + row_bytes : p0),
-        p2(r + 2 < n_rows ? p1 + row_bytes : p1),
-        p3(r + 3 < n_rows ? p2 + row_bytes : p2) {}
-  const uint8_t *p0, *p1, *p2, *p3;
-};
 
 DOTS_AVX2_INLINE void store_rows(__m128 sums, int n, float* out) {
   if (n >= 4) {
