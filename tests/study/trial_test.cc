@@ -130,6 +130,19 @@ int64_t threads_told(const std::string& url) {
   return base::json_get<int64_t>(props->value("tbq", base::Json()), "n_threads", 0);
 }
 
+// Makes `guest` a study of the server that `host` keeps running.
+void visit(Bench& guest, Bench& host) {
+  REQUIRE_EQ(host.servers().size(), 1);
+  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
+  std::string line((std::istreambuf_iterator<char>(file)), {});
+  const size_t port = line.find(std::string("--port\0", 7));
+  REQUIRE_NE(port, std::string::npos);
+  guest.study.model.clear();
+  guest.study.space.axes.pop_back();
+  guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
+  guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
+}
+
 }  // namespace
 
 TEST_CASE("a stranger on the port is never told the API key") {
@@ -397,17 +410,8 @@ TEST_CASE("the user's stop while a foreign server is waited for loses no server"
 TEST_CASE("a foreign server that cannot be measured lives on, and gets back what it had") {
   Bench host;
   host.run(1);
-  REQUIRE_EQ(host.servers().size(), 1);
-  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
-  std::string line((std::istreambuf_iterator<char>(file)), {});
-  const size_t port = line.find(std::string("--port\0", 7));
-  REQUIRE_NE(port, std::string::npos);
-
   Bench guest;
-  guest.study.model.clear();
-  guest.study.space.axes.pop_back();
-  guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
-  guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
+  visit(guest, host);
   guest.study.probes.perplexity = true;  // it gives no log-probabilities
   guest.study.probes.prompt_losses.text = std::string(40000, 'a');
   guest.study.objective.maximize = {*search::Expression::parse("0 - ppl")};
@@ -428,17 +432,8 @@ TEST_CASE("a foreign server that cannot be measured lives on, and gets back what
 TEST_CASE("a foreign server that was started anew with other flags is not the study's any more") {
   Bench host;
   host.run(1);
-  REQUIRE_EQ(host.servers().size(), 1);
-  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
-  std::string line((std::istreambuf_iterator<char>(file)), {});
-  const size_t port = line.find(std::string("--port\0", 7));
-  REQUIRE_NE(port, std::string::npos);
-
   Bench guest;
-  guest.study.model.clear();
-  guest.study.space.axes.pop_back();
-  guest.study.backend.kind = guest.program.kind = study::BackendKind::kUrl;
-  guest.program.path = std::string("http://127.0.0.1:") + (line.c_str() + port + 7);
+  visit(guest, host);
   auto run = [&](const char* settings, int64_t threads) {
     guest.program.settings = *base::parse_json(settings, "settings");
     study::TrialRequest request;
