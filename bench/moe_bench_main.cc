@@ -6,8 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <filesystem>
-#include <stdexcept>
 
+#include "bench/must.h"
 #include "bench/study_runs.h"
 #include "src/base/stats.h"
 #include "src/engine/context.h"
@@ -15,7 +15,11 @@
 
 namespace {
 
+using bench::fail;
+using bench::must;
 using fixtures::SyntheticSpec;
+
+constexpr int kVocab = 4096;
 
 struct Options {
   int n_layer = 6, n_embd = 2048, n_ff = 768, n_expert = 64, n_expert_used = 8;
@@ -32,26 +36,11 @@ SyntheticSpec moe_spec(const Options& options) {
   spec.n_head = 16;
   spec.n_head_kv = 4;
   spec.head_dim = spec.n_rot = 128;
-  spec.n_vocab = 4096;
+  spec.n_vocab = kVocab;
   spec.n_expert = options.n_expert;
   spec.n_expert_used = options.n_expert_used;
   spec.type = options.type;
   return spec;
-}
-
-// What goes wrong ends the benchmark by way of main(), so that the models, a gigabyte each, are removed.
-[[noreturn]] void fail(const std::string& why) {
-  throw std::runtime_error(why);
-}
-
-template <class T>
-T must(base::Result<T> result) {
-  if (!result) {
-    fail(result.failure().to_string());
-  }
-  if constexpr (!std::is_void_v<T>) {
-    return *std::move(result);
-  }
 }
 
 // Files in a directory of their own, gone at the end.
@@ -80,20 +69,12 @@ class Files {
   std::filesystem::path dir_;
 };
 
-std::unique_ptr<engine::Context> open(const std::string& path, int threads) {
+std::unique_ptr<engine::Context> open(const std::string& path, int threads, const char* activations = "q8") {
   engine::ContextOptions options;
   options.n_ctx = 1024;
   options.n_threads = threads;
+  options.activations = activations;
   return must(engine::Context::open(must(engine::load_model(path, {})), options));
-}
-
-std::vector<int> some_tokens(int n) {
-  std::mt19937 random(11);
-  std::vector<int> tokens(static_cast<size_t>(n));
-  for (int& token : tokens) {
-    token = static_cast<int>(random() % 4096);
-  }
-  return tokens;
 }
 
 // The largest difference of the two models' logits, in standard deviations.
@@ -101,11 +82,13 @@ double largest_difference(const Files& files, const Options& options) {
   SyntheticSpec spec = moe_spec(options);
   spec.n_layer = 1;
   spec = fixtures::fixed_choice(spec);
-  const auto moe = open(files.write(spec, "fixed.gguf"), options.threads);
-  const auto dense = open(files.write(fixtures::dense_like(spec, "qwen3"), "wide.gguf"), options.threads);
+  // Exact products: rounded activations fall to either side of a step where sums differ in order.
+  const auto moe = open(files.write(spec, "fixed.gguf"), options.threads, "f32");
+  const auto dense =
+      open(files.write(fixtures::dense_like(spec, "qwen3"), "wide.gguf"), options.threads, "f32");
   std::vector<float> got, want;
-  must(moe->eval_all(0, some_tokens(16), got));
-  must(dense->eval_all(0, some_tokens(16), want));
+  must(moe->eval_all(0, fixtures::some_tokens(16, kVocab), got));
+  must(dense->eval_all(0, fixtures::some_tokens(16, kVocab), want));
   double squares = 0, worst = 0;
   for (size_t i = 0; i < want.size(); ++i) {
     squares += double{want[i]} * want[i];
@@ -146,10 +129,10 @@ int measure(const Options& options, int argc, char** argv) {
   const auto moe = open(files.write(moe_shape, "moe.gguf"), options.threads);
   const auto dense = open(files.write(dense_shape, "dense.gguf"), options.threads);
   for (engine::Context* context : {moe.get(), dense.get()}) {
-    must(context->eval(0, some_tokens(512)));  // every expert's pages are mapped now
+    must(context->eval(0, fixtures::some_tokens(512, kVocab)));  // every expert's pages are mapped now
     context->truncate(0, 64);
   }
-  const std::vector<int> tokens = some_tokens(options.tokens);
+  const std::vector<int> tokens = fixtures::some_tokens(options.tokens, kVocab);
   std::vector<double> moe_ms, dense_ms, ratios;
   for (int round = -2; round < options.rounds; ++round) {
     const double m = decode_ms(*moe, tokens), d = decode_ms(*dense, tokens);

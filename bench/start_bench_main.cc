@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <random>
-#include <stdexcept>
 #include <unordered_set>
 
+#include "bench/must.h"
 #include "bench/study_runs.h"
 #include "src/base/stats.h"
 #include "src/os/http_client.h"
@@ -17,6 +17,7 @@
 
 namespace {
 
+using bench::fail;
 using Clock = std::chrono::steady_clock;
 using fixtures::GgufBuilder;
 
@@ -26,11 +27,6 @@ struct Options {
   std::string server, directory, out;
   std::vector<std::string> args;
 };
-
-// What goes wrong ends the benchmark by way of main(), so that the server ends and the model, a gigabyte, is removed.
-[[noreturn]] void fail(const std::string& why) {
-  throw std::runtime_error(why);
-}
 
 // A directory of its own, gone at the end.
 class Directory {

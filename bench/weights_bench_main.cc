@@ -8,10 +8,11 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
+#include <cmath>
 #include <filesystem>
-#include <stdexcept>
+#include <optional>
 
+#include "bench/must.h"
 #include "bench/study_runs.h"
 #include "kernels/dots.h"
 #include "kernels/threads.h"
@@ -22,7 +23,11 @@
 
 namespace {
 
+using bench::fail;
+using bench::must;
 using fixtures::SyntheticSpec;
+
+constexpr double kMostMoved = 0.1;  // of the logits' standard deviation, before anything is timed
 
 struct Options {
   std::vector<std::string> types = {"f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k", "iq4_xs"};
@@ -31,21 +36,6 @@ struct Options {
   int rounds = 5, tokens = 16, prompt = 512;
   std::string dir, out, peer, dots;
 };
-
-// What goes wrong ends the benchmark by way of main(), so that the models are removed.
-[[noreturn]] void fail(const std::string& why) {
-  throw std::runtime_error(why);
-}
-
-template <class T>
-T must(base::Result<T> result) {
-  if (!result) {
-    fail(result.failure().to_string());
-  }
-  if constexpr (!std::is_void_v<T>) {
-    return *std::move(result);
-  }
-}
 
 // A model in a file that is gone with it.
 class File {
@@ -79,15 +69,6 @@ class File {
   std::filesystem::path path_;
 };
 
-std::vector<int> some_tokens(int n, int n_vocab) {
-  std::mt19937 random(11);
-  std::vector<int> tokens(static_cast<size_t>(n));
-  for (int& token : tokens) {
-    token = static_cast<int>(random() % static_cast<unsigned>(n_vocab));
-  }
-  return tokens;
-}
-
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
@@ -97,13 +78,19 @@ class Ours {
  public:
   Ours(std::shared_ptr<const engine::Model> model, const Options& options, int threads,
        const char* activations)
-      : tokens_(some_tokens(options.tokens, options.n_vocab)),
-        prompt_(some_tokens(options.prompt, options.n_vocab)) {
+      : tokens_(fixtures::some_tokens(options.tokens, options.n_vocab)),
+        prompt_(fixtures::some_tokens(options.prompt, options.n_vocab)) {
     engine::ContextOptions chosen;
     chosen.n_ctx = std::max(options.tokens, options.prompt) + 256;
     chosen.n_threads = threads;
     chosen.activations = activations;
     context_ = must(engine::Context::open(std::move(model), chosen));
+  }
+  std::vector<float> logits() {
+    std::vector<float> all;
+    must(context_->eval_all(0, tokens_, all));
+    context_->truncate(0, 0);
+    return all;
   }
   double decode_tps() {
     const auto begin = std::chrono::steady_clock::now();
@@ -162,25 +149,37 @@ double read_gbps(const engine::Model& model, int threads) {
 
 // Tokens per second of prefill and decode, from one run of llama-bench.
 std::array<double, 2> peer_tps(const Options& options, const std::string& path, int threads) {
-  const std::string command = fmt::format("'{}' -m '{}' -t {} -p {} -n {} -r 1 -o json 2>/dev/null",
-                                          options.peer, path, threads, options.prompt, options.tokens);
-  FILE* pipe = ::popen(command.c_str(), "r");
-  if (pipe == nullptr) {
-    fail("cannot start " + command);
+  e2e::Process process;
+  if (!process.spawn({options.peer, "-m", path, "-t", std::to_string(threads), "-p",
+                      std::to_string(options.prompt), "-n", std::to_string(options.tokens), "-r", "1", "-o",
+                      "json"})) {
+    fail("cannot start " + options.peer);
   }
-  std::string text;
-  for (int c = 0; (c = std::fgetc(pipe)) != EOF;) {
-    text += static_cast<char>(c);
+  std::optional<e2e::Result> ended;
+  while (!(ended = process.poll())) {
+    e2e::nap_ms(20);
   }
-  if (::pclose(pipe) != 0) {
-    fail("this failed: " + command);
+  if (ended->code != 0) {
+    fail(fmt::format("{} ended with {}: {}", options.peer, ended->code, ended->err));
   }
-  const base::Json rows = must(base::parse_json(text, "llama-bench"));
+  const base::Json rows = must(base::parse_json(ended->out, "llama-bench"));
   std::array<double, 2> tps{};
   for (const base::Json& row : rows) {
     tps[row["n_gen"].get<int>() > 0 ? 1 : 0] = row["avg_ts"].get<double>();
   }
   return tps;
+}
+
+// How far rounded activations move the logits: root mean square, in standard deviations of the exact ones.
+double moved(const std::vector<float>& rounded, const std::vector<float>& exact) {
+  double error = 0, sum = 0, squares = 0;
+  for (size_t i = 0; i < exact.size(); ++i) {
+    error += std::pow(double{rounded[i]} - double{exact[i]}, 2);
+    sum += exact[i];
+    squares += double{exact[i]} * exact[i];
+  }
+  const auto n = static_cast<double>(exact.size());
+  return std::sqrt(error / n) / std::sqrt(squares / n - (sum / n) * (sum / n));
 }
 
 void measure_type(const Options& options, const std::string& type, bench::Report& report) {
@@ -189,7 +188,12 @@ void measure_type(const Options& options, const std::string& type, bench::Report
   const double bytes = static_cast<double>(engine::bytes_per_token(*model));
   for (const int threads : options.threads) {
     Ours rounded(model, options, threads, "q8"), exact(model, options, threads, "f32");
-    rounded.prefill_tps();  // every page is mapped now
+    const double difference = moved(rounded.logits(), exact.logits());  // every page is mapped now
+    if (!(difference < kMostMoved)) {
+      fail(fmt::format(
+          "{}: rounded activations move the logits by {:.3f} of their standard deviation; nothing is timed",
+          type, difference));
+    }
     std::vector<double> decode, decode_exact, prefill, prefill_exact, floor, peer_decode, peer_prefill;
     for (int round = 0; round < options.rounds; ++round) {
       floor.push_back(read_gbps(*model, threads));
@@ -221,7 +225,9 @@ int measure(const Options& options, int argc, char** argv) {
   bench::Report report("weights-bench: decode and prefill by type of the weights", argc, argv);
   report.line(fmt::format(
       "{} layers, width {}, {}, vocabulary {}; integer dots on {}; {} rounds of {} tokens, prompts of "
-      "{}, interleaved, medians; 0: not measured.\n",
+      "{}, interleaved, medians (exact prefill: once); 0: not measured. Before each, rounded and exact "
+      "logits are "
+      "compared.\n",
       options.n_layer, options.n_embd, options.n_ff, options.n_vocab, kernels::dots_isa(), options.rounds,
       options.tokens, options.prompt));
   report.line(

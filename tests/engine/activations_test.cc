@@ -42,19 +42,6 @@ std::shared_ptr<const engine::Model> synthetic(const fixtures::SyntheticSpec& sp
   return model;
 }
 
-std::vector<int> some_tokens(int n, int n_vocab) {
-  std::mt19937 random(3);
-  std::vector<int> tokens(static_cast<size_t>(n));
-  for (int& token : tokens) {
-    token = static_cast<int>(random() % static_cast<unsigned>(n_vocab));
-  }
-  return tokens;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("rounded activations: logits do not depend on threads, ubatch or the integers' instruction set") {
@@ -79,7 +66,7 @@ TEST_CASE("rounded activations: logits do not depend on threads, ubatch or the i
       {"ffn_gate_exps", "f16"}, {"ffn_up_exps", "q2_k"}, {"ffn_down_exps", "f16"}, {"attn_q", "q4_1"}};
   for (const fixtures::SyntheticSpec& spec : {dense, experts, mixed}) {
     const auto model = synthetic(spec);
-    const auto tokens = some_tokens(90, spec.n_vocab);
+    const auto tokens = fixtures::some_tokens(90, spec.n_vocab);
     const auto base = fixtures::logits(*fixtures::open(model, options(1, 512)), tokens);
     const auto exact = fixtures::logits(*fixtures::open(model, options(1, 512, "f32")), tokens);
     const auto difference = fixtures::compare(base, exact);
@@ -95,8 +82,8 @@ TEST_CASE("rounded activations: logits do not depend on threads, ubatch or the i
         for (const int n_ubatch : {1, 7, 64}) {
           CAPTURE(n_threads);
           CAPTURE(n_ubatch);
-          CHECK(same_bits(fixtures::logits(*fixtures::open(model, options(n_threads, n_ubatch)), tokens),
-                          base));
+          CHECK(fixtures::same_bits(
+              fixtures::logits(*fixtures::open(model, options(n_threads, n_ubatch)), tokens), base));
         }
       }
     }

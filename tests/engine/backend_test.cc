@@ -34,10 +34,6 @@ engine::ContextOptions options(int n_threads, int n_ubatch, std::string k = "f16
   return chosen;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("part positions and their inverse") {
@@ -67,7 +63,7 @@ TEST_CASE("logits do not depend on threads or ubatch, to the bit") {
         CAPTURE(n_threads);
         CAPTURE(n_ubatch);
         auto context = fixtures::open(model, options(n_threads, n_ubatch, k, v));
-        CHECK(same_bits(fixtures::logits(*context, tokens), base));
+        CHECK(fixtures::same_bits(fixtures::logits(*context, tokens), base));
       }
     }
   }
@@ -88,8 +84,8 @@ TEST_CASE("logits of a mixture of experts do not depend on threads or ubatch, to
       for (const int n_ubatch : {1, 7, 64}) {
         CAPTURE(n_threads);
         CAPTURE(n_ubatch);
-        CHECK(
-            same_bits(fixtures::logits(*fixtures::open(model, options(n_threads, n_ubatch)), tokens), base));
+        CHECK(fixtures::same_bits(
+            fixtures::logits(*fixtures::open(model, options(n_threads, n_ubatch)), tokens), base));
       }
     }
   }
@@ -127,11 +123,12 @@ TEST_CASE("two backends alternating at every part give the logits of one, to the
     std::vector<PartId> everywhere;
     for (int i = 1; i <= 2 * n_layer + 1; ++i) {
       const std::vector<PartId> one{PartId::at(i, n_layer)};
-      CHECK(same_bits(fixtures::logits(*fixtures::open(model, options(2, 64), one), tokens), whole));
+      CHECK(
+          fixtures::same_bits(fixtures::logits(*fixtures::open(model, options(2, 64), one), tokens), whole));
       everywhere.push_back(PartId::at(i, n_layer));
     }
     auto split = fixtures::open(model, options(2, 64), everywhere);
-    CHECK(same_bits(fixtures::logits(*split, tokens), whole));
+    CHECK(fixtures::same_bits(fixtures::logits(*split, tokens), whole));
     CHECK(split->info().kv_bytes == fixtures::open(model, options(2, 64))->info().kv_bytes);
   }
   const auto model = fixtures::load(kTiny);

@@ -27,14 +27,6 @@ double kld(const std::vector<float>& a, const std::vector<float>& b) {
   return engine::kl_divergence(a, log_sum(a), b, log_sum(b));
 }
 
-std::vector<int> some_tokens(int n) {
-  std::vector<int> tokens;
-  for (int i = 0; i < n; ++i) {
-    tokens.push_back((i * 37 + i * i % 11) % 128);
-  }
-  return tokens;
-}
-
 base::Result<void> go_on(const engine::Evaluation&) {
   return {};
 }
@@ -46,7 +38,7 @@ engine::Evaluation evaluate(const std::string& kv, int n_ctx, int n_ubatch, int 
   options.n_ubatch = n_ubatch;
   options.n_threads = 1;
   options.n_decode = 4;
-  auto done = engine::evaluate(fixtures::load(kTiny), some_tokens(n_tokens), 1, options, go_on);
+  auto done = engine::evaluate(fixtures::load(kTiny), fixtures::tiny_tokens(n_tokens), 1, options, go_on);
   REQUIRE_MESSAGE(done.ok(), done.failure().to_string());
   return *std::move(done);
 }
@@ -192,8 +184,8 @@ TEST_CASE("what is scored does not depend on the ubatch, on timing, or on the ot
   own.n_threads = 1;
   own.cache_type_k = own.cache_type_v = "q4_0";
   auto context = fixtures::open(fixtures::load(kTiny), own);
-  const auto scores =
-      engine::score_windows(*context, some_tokens(2 * 512), {.n_ctx = 64, .n_windows = 0, .bos = 1});
+  const auto scores = engine::score_windows(*context, fixtures::tiny_tokens(2 * 512),
+                                            {.n_ctx = 64, .n_windows = 0, .bos = 1});
   REQUIRE(scores.ok());
   REQUIRE(scores->size() == all.pairs[2].losses.nll.size());
   for (size_t i = 0; i < scores->size(); ++i) {
@@ -207,14 +199,14 @@ TEST_CASE("evaluations that cannot be are errors") {
   options.n_ctx = 64;
   options.n_threads = 1;
   const auto model = fixtures::load(kTiny);
-  auto failed = engine::evaluate(model, some_tokens(64), -1, options, go_on);
+  auto failed = engine::evaluate(model, fixtures::tiny_tokens(64), -1, options, go_on);
   REQUIRE_FALSE(failed.ok());
   CHECK(failed.failure().where == "q4_0/nonsense");
   options.pairs = {{}};
-  CHECK_FALSE(engine::evaluate(model, some_tokens(63), -1, options, go_on).ok());
-  CHECK(engine::evaluate(model, some_tokens(64), -1, options, go_on).ok());
+  CHECK_FALSE(engine::evaluate(model, fixtures::tiny_tokens(63), -1, options, go_on).ok());
+  CHECK(engine::evaluate(model, fixtures::tiny_tokens(64), -1, options, go_on).ok());
   const auto stop = [](const engine::Evaluation&) { return base::Result<void>(base::error("disk", "full")); };
-  failed = engine::evaluate(model, some_tokens(64), -1, options, stop);
+  failed = engine::evaluate(model, fixtures::tiny_tokens(64), -1, options, stop);
   REQUIRE_FALSE(failed.ok());
   CHECK(failed.failure().where == "disk");
 }
@@ -228,7 +220,7 @@ TEST_CASE("logits that are no numbers name the pair and the chunk") {
   options.pairs = {{}, {"q8_0", "q8_0"}};
   options.n_ctx = 64;
   options.n_threads = 1;
-  const auto failed = engine::evaluate(damaged, some_tokens(128), -1, options, go_on);
+  const auto failed = engine::evaluate(damaged, fixtures::tiny_tokens(128), -1, options, go_on);
   REQUIRE_FALSE(failed.ok());
   CHECK(failed.failure().where == "f16/f16, chunk 1");
   CHECK(failed.failure().what.find("not all numbers") != std::string::npos);

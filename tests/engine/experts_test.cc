@@ -62,19 +62,6 @@ engine::ContextOptions options(int n_threads, int n_ubatch) {
   return chosen;
 }
 
-std::vector<int> prompt(int n, int n_vocab) {
-  std::mt19937 random(3);
-  std::vector<int> tokens(static_cast<size_t>(n));
-  for (int& token : tokens) {
-    token = static_cast<int>(random() % static_cast<unsigned>(n_vocab));
-  }
-  return tokens;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs the same however it is cut") {
@@ -83,7 +70,7 @@ TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs th
   CHECK(model->hp.n_expert == 256);
   CHECK(model->hp.n_expert_used == 8);
   CHECK(model->layers.size() == 2);
-  const auto tokens = prompt(40, model->hp.n_vocab);
+  const auto tokens = fixtures::some_tokens(40, model->hp.n_vocab);
   const auto together = fixtures::open(model, options(2, 64));
   const auto whole = fixtures::logits(*together, tokens);
   CHECK(together->weight_bytes_read() >
@@ -98,7 +85,7 @@ TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs th
   CHECK(largest < 1000);
   for (const int n_ubatch : {1, 3, 17}) {
     CAPTURE(n_ubatch);
-    CHECK(same_bits(fixtures::logits(*fixtures::open(model, options(3, n_ubatch)), tokens), whole));
+    CHECK(fixtures::same_bits(fixtures::logits(*fixtures::open(model, options(3, n_ubatch)), tokens), whole));
   }
 
   const fixtures::Folder folder(fmt::format("ar_experts_split_{}", ::getpid()));
@@ -107,7 +94,7 @@ TEST_CASE("a model of MiniMax-M2's shape, 256 experts in a mix of types, runs th
   const auto split = fixtures::load(first);
   CHECK(split->weight_bytes == model->weight_bytes);
   CHECK(split->expert_bytes == model->expert_bytes);
-  CHECK(same_bits(fixtures::logits(*fixtures::open(split, options(2, 64)), tokens), whole));
+  CHECK(fixtures::same_bits(fixtures::logits(*fixtures::open(split, options(2, 64)), tokens), whole));
 }
 
 TEST_CASE("bytes of a step: the experts it touches and everything that is not an expert") {
@@ -137,7 +124,7 @@ TEST_CASE("only the chosen experts are touched, by decode and by prefill") {
   const SyntheticFile file(spec);
   const auto model = fixtures::load(file.path(), {false, false});  // pages of our own
   auto context = fixtures::open(model, options(2, 64));
-  const auto tokens = prompt(20, model->hp.n_vocab);
+  const auto tokens = fixtures::some_tokens(20, model->hp.n_vocab);
   const auto want = fixtures::logits(*context, tokens);
   const uint64_t per_token = engine::bytes_per_token(*model);
   CHECK(context->weight_bytes_read() == per_token);  // all rows chose the same
@@ -162,7 +149,7 @@ TEST_CASE("only the chosen experts are touched, by decode and by prefill") {
   }
   CHECK(closed > 700);
   for (const int n_ubatch : {1, 64}) {
-    CHECK(same_bits(fixtures::logits(*fixtures::open(model, options(2, n_ubatch)), tokens), want));
+    CHECK(fixtures::same_bits(fixtures::logits(*fixtures::open(model, options(2, n_ubatch)), tokens), want));
   }
 }
 
@@ -183,7 +170,7 @@ TEST_CASE("experts of fixed weights give what they give side by side in a dense 
     CHECK(model->hp.n_expert == 12);
     CHECK(dense->hp.n_expert == 0);
     CHECK(dense->hp.n_ff == 4 * model->hp.n_ff);
-    const auto tokens = prompt(30, model->hp.n_vocab);
+    const auto tokens = fixtures::some_tokens(30, model->hp.n_vocab);
     for (const int n_ubatch : {1, 64}) {
       auto exact =
           options(2, n_ubatch);  // a rounded activation may fall to either side where sums differ in order
@@ -214,9 +201,9 @@ TEST_CASE("queries, keys and values in one tensor compute what three do, to the 
     const auto one = fixtures::load(fused.path()), three = fixtures::load(apart.path());
     CHECK(one->file.find("blk.0.attn_qkv.weight") != nullptr);
     CHECK(one->n_params == three->n_params);
-    const auto tokens = prompt(20, one->hp.n_vocab);
-    CHECK(same_bits(fixtures::logits(*fixtures::open(one, options(2, 64)), tokens),
-                    fixtures::logits(*fixtures::open(three, options(2, 64)), tokens)));
+    const auto tokens = fixtures::some_tokens(20, one->hp.n_vocab);
+    CHECK(fixtures::same_bits(fixtures::logits(*fixtures::open(one, options(2, 64)), tokens),
+                              fixtures::logits(*fixtures::open(three, options(2, 64)), tokens)));
   }
 }
 

@@ -67,6 +67,19 @@ inline std::vector<float> logits(engine::Context& context, const std::vector<int
   return all;
 }
 
+// Of tests/data/tiny.gguf's 128.
+inline std::vector<int> tiny_tokens(int n) {
+  std::vector<int> tokens;
+  for (int i = 0; i < n; ++i) {
+    tokens.push_back((i * 37 + i * i % 11) % 128);
+  }
+  return tokens;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
 struct Difference {
   double max = 0, rms = 0, golden_std = 0;  // max and rms in units of the golden's standard deviation
 };

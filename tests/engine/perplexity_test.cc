@@ -21,14 +21,6 @@ engine::ContextOptions with_kv(const char* k, const char* v, int n_ubatch = 512,
   return options;
 }
 
-std::vector<int> some_tokens(int n) {
-  std::vector<int> tokens;
-  for (int i = 0; i < n; ++i) {
-    tokens.push_back((i * 37 + i * i % 11) % 128);
-  }
-  return tokens;
-}
-
 double perplexity(const std::string& name, const std::string& k, int n_windows, const char* rotate = "auto") {
   const auto model = fixtures::load(fixtures::reference_path("models/" + name));
   auto tokenizer = engine::Tokenizer::from_gguf(model->file, name);
@@ -77,7 +69,7 @@ TEST_CASE("perplexity is the exponential of the mean, with its standard error") 
 TEST_CASE("windows: BOS first, the second half scored but for its first token, each begun afresh") {
   const auto model = fixtures::load(kTiny);
   auto context = fixtures::open(model, with_kv("f32", "f32"));
-  const std::vector<int> tokens = some_tokens(3 * 16 + 5);
+  const std::vector<int> tokens = fixtures::tiny_tokens(3 * 16 + 5);
   const auto scores = engine::score_windows(*context, tokens, {.n_ctx = 16, .n_windows = 0, .bos = 1});
   REQUIRE_MESSAGE(scores.ok(), scores.failure().to_string());
   REQUIRE(scores->size() == 3 * 7);
@@ -113,11 +105,11 @@ TEST_CASE("windows: BOS first, the second half scored but for its first token, e
 
 TEST_CASE("texts and windows that cannot be are refused") {
   auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
-  const std::vector<int> tokens = some_tokens(40);
+  const std::vector<int> tokens = fixtures::tiny_tokens(40);
   CHECK_FALSE(engine::score_windows(*context, tokens, {.n_ctx = 41}).ok());
   CHECK(engine::score_windows(*context, tokens, {.n_ctx = 40}).ok());
   CHECK_FALSE(engine::score_windows(*context, tokens, {.n_ctx = 3}).ok());
-  CHECK_FALSE(engine::score_windows(*context, some_tokens(5000), {.n_ctx = 513}).ok());
+  CHECK_FALSE(engine::score_windows(*context, fixtures::tiny_tokens(5000), {.n_ctx = 513}).ok());
   CHECK_FALSE(engine::score_windows(*context, std::vector<int>(64, 128), {.n_ctx = 16}).ok());
 }
 
@@ -130,10 +122,10 @@ TEST_CASE("the sequence is left empty after an error, too") {
     return base::Result<void>(base::error("x", "enough"));
   };
   engine::Context* const one = context.get();
-  CHECK_FALSE(engine::visit_windows({&one, 1}, some_tokens(64), {.n_ctx = 16}, visitor).ok());
+  CHECK_FALSE(engine::visit_windows({&one, 1}, fixtures::tiny_tokens(64), {.n_ctx = 16}, visitor).ok());
   CHECK(seen == 1);
   CHECK(context->length(0) == 0);
-  std::vector<int> odd = some_tokens(64);
+  std::vector<int> odd = fixtures::tiny_tokens(64);
   odd[9] = 128;  // no token of the vocabulary, in what is scored
   CHECK_FALSE(engine::score_windows(*context, odd, {.n_ctx = 16}).ok());
   CHECK(context->length(0) == 0);
@@ -142,7 +134,7 @@ TEST_CASE("the sequence is left empty after an error, too") {
 TEST_CASE("several contexts go over each group of tokens in turn, and see what each would see alone") {
   const auto model = fixtures::load(kTiny);
   auto a = fixtures::open(model, with_kv("f32", "f32")), b = fixtures::open(model, with_kv("q4_0", "q4_0"));
-  const std::vector<int> tokens = some_tokens(2 * 32);
+  const std::vector<int> tokens = fixtures::tiny_tokens(2 * 32);
   const engine::WindowOptions options{.n_ctx = 32, .n_windows = 0, .bos = 1};
   std::vector<double> together[2];
   std::vector<size_t> windows, groups;  // of the first context: where in a group each row was
@@ -187,11 +179,12 @@ TEST_CASE("several contexts go over each group of tokens in turn, and see what e
 
 TEST_CASE("a token outside the vocabulary is refused where it would only be scored, too") {
   auto context = fixtures::open(fixtures::load(kTiny), with_kv("f16", "f16"));
-  std::vector<int> odd = some_tokens(32);
+  std::vector<int> odd = fixtures::tiny_tokens(32);
   odd[15] = 128;
   CHECK_FALSE(engine::score_windows(*context, odd, {.n_ctx = 16}).ok());
   CHECK_FALSE(
-      engine::score_windows(*context, some_tokens(32), {.n_ctx = 16, .n_windows = 0, .bos = 128}).ok());
+      engine::score_windows(*context, fixtures::tiny_tokens(32), {.n_ctx = 16, .n_windows = 0, .bos = 128})
+          .ok());
 }
 
 TEST_CASE("stories260K: perplexity equals llama-perplexity's") {

@@ -111,10 +111,6 @@ std::vector<int> prompt(int n) {
   return tokens;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 std::string refused(const std::string& body) {
   engine::ServerOptions options;
   options.model = "m.gguf";
@@ -200,7 +196,7 @@ TEST_CASE("a reconfigured context computes what a fresh one does, to the bit, fo
     CHECK(rig.generator->info().cache_type_k == k);
     CHECK(rig.context->length(0) == 0);
     const auto changed = fixtures::logits(*rig.context, tokens);
-    CHECK(same_bits(changed, fixtures::logits(*fixtures::open(rig.model, to), tokens)));
+    CHECK(fixtures::same_bits(changed, fixtures::logits(*fixtures::open(rig.model, to), tokens)));
     rig.context->truncate(0, 0);
   }
 }

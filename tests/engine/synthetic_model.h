@@ -22,6 +22,16 @@
 
 namespace fixtures {
 
+// Tokens at random, the same ones every time.
+inline std::vector<int> some_tokens(int n, int n_vocab) {
+  std::mt19937 random(3);
+  std::vector<int> tokens(static_cast<size_t>(n));
+  for (int& token : tokens) {
+    token = static_cast<int>(random() % static_cast<unsigned>(n_vocab));
+  }
+  return tokens;
+}
+
 struct SyntheticTensor {
   std::string name;
   std::vector<uint64_t> dims;
