@@ -19,10 +19,6 @@ function(room name)
   if(AR_SANITIZE AND NOT AR_SANITIZE_ALL AND name MATCHES "^(os|probes)$")
     target_compile_options(ar_${name} PRIVATE -O0)
   endif()
-  # clang 14 takes minutes for a float conversion's vectors under both sanitizers and coverage; nothing here is timed.
-  if(AR_FUZZ AND name STREQUAL kernels)
-    target_compile_options(ar_${name} PRIVATE -O0)
-  endif()
 endfunction()
 
 # program(NAME MAIN LINK target...): an executable in build/<preset>/bin.
