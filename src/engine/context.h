@@ -14,6 +14,8 @@
 
 namespace engine {
 
+class SequenceReader;
+
 struct ContextOptions {
   // Tokens of all sequences together; 0 = the model's trained context. Padded up to a multiple of 256. Each
   // sequence has its part of them (padded too), or, with kv_unified, as many as the others leave.
@@ -87,6 +89,11 @@ class Context {
   void truncate(int seq, int n);
   // `to` becomes the first n_prefix rows of `from`, without copying them. `to` must be empty.
   void fork(int from, int to, int n_prefix);
+  // Writes a sequence's rows, and the tokens they are of, to a file (saved_sequence.h); the file's size. Rows come back
+  // to the bit, whatever the cache's types.
+  base::Result<uint64_t> save(int seq, std::span<const int> tokens, const std::string& path) const;
+  // The empty sequence `seq` becomes the one of the file; it stays empty where that is refused or damaged.
+  base::Result<void> restore(int seq, SequenceReader& saved);
   // Pages of the cache that n more rows of a sequence would take, and those nobody has.
   int pages_for(int seq, int n) const;
   int free_pages() const;

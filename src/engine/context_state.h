@@ -1,5 +1,6 @@
 #pragma once
-// What a Context is made of: context_open.cc plans and opens it, context.cc runs it. For those two alone.
+// What a Context is made of: context_open.cc plans and opens it, context.cc runs it, context_save.cc saves
+// its sequences. For those alone.
 
 #include <memory>
 #include <span>
@@ -66,6 +67,7 @@ struct Context::State {
   void count_weights();
   base::Result<void> run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
                               const StepHooks& hooks);
+  Session& session_of(int layer) const;  // whose part the layer's attention is
   void report(std::span<const int> rows, const StepHooks& hooks) const;
 };
 

@@ -107,7 +107,7 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const Specula
       return Reconfigured::kLost;
     }
     paused_ = true;
-    while (!stopping_ && !(waiting_.empty() && idle_)) {
+    while (!stopping_ && !(waiting_.empty() && slot_works_.empty() && idle_)) {
       if (give_up()) {
         paused_ = false;
         return Reconfigured::kGivenUp;
@@ -135,6 +135,96 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const Specula
   }
   use(*std::move(former), this->speculation());
   return Reconfigured::kReverted;
+}
+
+SlotOutcome Generator::with_slot(int slot, std::function<void(Slot&, SlotOutcome&)> run,
+                                 const std::function<bool()>& give_up) {
+  auto work = std::make_shared<SlotWork>();
+  work->slot = slot;
+  work->run = std::move(run);
+  std::unique_lock lock(mutex_);
+  if (stopping_ || paused_ || slot >= info_.n_seqs) {  // the last: a reconfiguration has come between
+    work->outcome.why = stopping_ ? kStopMessage : kPausedMessage;
+    return work->outcome;
+  }
+  slot_works_.push_back(work);
+  changed_.notify_all();
+  while (work->state != SlotWork::State::kEnded) {
+    if (work->state == SlotWork::State::kWaiting && (stopping_ || give_up())) {
+      std::erase(slot_works_, work);
+      work->outcome.why = kStopMessage;
+      return work->outcome;
+    }
+    changed_.wait_for(lock, kDrainPoll);
+  }
+  return work->outcome;
+}
+
+// Those whose slots are idle, in the order they came; without the lock, for a file takes its time.
+void Generator::run_slot_works(std::unique_lock<std::mutex>& lock) {
+  const auto is_due = [this](const std::shared_ptr<SlotWork>& work) {
+    return !slots_[static_cast<size_t>(work->slot)].busy();
+  };
+  for (auto due = std::ranges::find_if(slot_works_, is_due); due != slot_works_.end() && !stopping_;
+       due = std::ranges::find_if(slot_works_, is_due)) {
+    const std::shared_ptr<SlotWork> work = *due;
+    slot_works_.erase(due);
+    work->state = SlotWork::State::kRunning;
+    idle_ = false;
+    lock.unlock();
+    try {
+      work->run(slots_[static_cast<size_t>(work->slot)], work->outcome);
+    } catch (const std::exception& problem) {  // memory has run out
+      work->outcome.kind = SlotOutcome::Kind::kFailed;
+      work->outcome.why = problem.what();
+    }
+    lock.lock();
+    work->state = SlotWork::State::kEnded;
+    changed_.notify_all();
+  }
+}
+
+SlotOutcome Generator::save_slot(int slot, const std::string& path, const std::function<bool()>& give_up) {
+  return with_slot(
+      slot,
+      [&](Slot& of, SlotOutcome& outcome) {
+        const auto saved = of.save(path);
+        outcome = {saved ? SlotOutcome::Kind::kDone : SlotOutcome::Kind::kFailed, of.rows(),
+                   saved ? *saved : 0, saved ? "" : saved.failure().to_string()};
+      },
+      give_up);
+}
+
+SlotOutcome Generator::restore_slot(int slot, const std::string& path, const std::function<bool()>& give_up) {
+  return with_slot(
+      slot,
+      [&](Slot& to, SlotOutcome& outcome) {
+        outcome.kind = SlotOutcome::Kind::kFailed;
+        auto saved = SequenceReader::open(path);
+        if (!saved) {  // what the slot has is kept
+          outcome.why = saved.failure().to_string();
+          return;
+        }
+        to.forget();
+        const auto n = static_cast<int>(saved->tokens().size());
+        free_pages_for([&] { return int64_t{context_->pages_for(slot, n)}; });
+        if (auto done = to.restore(*saved); !done) {
+          outcome.why = done.failure().to_string();
+          return;
+        }
+        outcome = {SlotOutcome::Kind::kDone, n, saved->size(), ""};
+      },
+      give_up);
+}
+
+SlotOutcome Generator::erase_slot(int slot, const std::function<bool()>& give_up) {
+  return with_slot(
+      slot,
+      [](Slot& of, SlotOutcome& outcome) {
+        outcome = {SlotOutcome::Kind::kDone, of.rows(), 0, ""};
+        of.forget();
+      },
+      give_up);
 }
 
 // Gives the task to a slot, or says that it has to wait.
@@ -352,10 +442,11 @@ void Generator::run() {
         idle_ = !any_busy();
         changed_.notify_all();  // somebody may wait for that
       }
-      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || !idle_; });
+      changed_.wait(lock, [&] { return stopping_ || !waiting_.empty() || !slot_works_.empty() || !idle_; });
       if (stopping_ && idle_) {
         break;  // the slots may be reconfigure's now
       }
+      run_slot_works(lock);
       if (!stopping_) {
         place_waiting();
       }
@@ -373,6 +464,10 @@ void Generator::run() {
     task->fail(503, kStopMessage);
   }
   waiting_.clear();
+  for (const std::shared_ptr<SlotWork>& work : slot_works_) {
+    work->state = SlotWork::State::kEnded;
+  }
+  slot_works_.clear();
   ended_ = true;
   changed_.notify_all();
 }

@@ -24,6 +24,15 @@ namespace engine {
 // kLost: neither could; every task fails from now on. kGivenUp, kStopped: nothing was changed.
 enum class Reconfigured { kDone, kReverted, kLost, kGivenUp, kStopped };
 
+// What was done with an idle slot's sequence. kUnavailable: nothing, for the server stops, is reconfigured, or nobody
+// waits any more. kFailed: `why`, and after a restore the slot is empty.
+struct SlotOutcome {
+  enum class Kind { kDone, kFailed, kUnavailable } kind = Kind::kUnavailable;
+  int64_t n_tokens = 0;  // saved, restored or erased
+  uint64_t bytes = 0;    // of the file
+  std::string why;
+};
+
 class Generator {
  public:
   // Opens a context; called for the one after a reconfiguration, or the former one again.
@@ -52,6 +61,12 @@ class Generator {
   // A reconfiguration is running (or was lost): submit() would refuse.
   bool paused() const;
 
+  // A slot's sequence to a file, from one, or forgotten: between its tasks, before the next one gets it. Blocks until
+  // then; `give_up` is asked every now and then while the slot is busy. `slot` is one of the context's.
+  SlotOutcome save_slot(int slot, const std::string& path, const std::function<bool()>& give_up);
+  SlotOutcome restore_slot(int slot, const std::string& path, const std::function<bool()>& give_up);
+  SlotOutcome erase_slot(int slot, const std::function<bool()>& give_up);
+
   ServingBoard::View view(bool scrape = false) { return board_.view(scrape); }
   SpeculationOptions speculation() const;
   ContextInfo info() const;  // the last context's while a new one is opened
@@ -70,6 +85,18 @@ class Generator {
   void free_pages_for(Wanted&& wanted);
   void use(std::unique_ptr<Context> context, const SpeculationOptions& speculation);
 
+  // Work with an idle slot that an HTTP thread waits for.
+  struct SlotWork {
+    enum class State { kWaiting, kRunning, kEnded };
+    int slot = 0;
+    std::function<void(Slot& slot, SlotOutcome& outcome)> run;
+    SlotOutcome outcome;
+    State state = State::kWaiting;
+  };
+  SlotOutcome with_slot(int slot, std::function<void(Slot&, SlotOutcome&)> run,
+                        const std::function<bool()>& give_up);
+  void run_slot_works(std::unique_lock<std::mutex>& lock);
+
   const Open open_;
   const Tokenizer& tokenizer_;
   ServingBoard board_;
@@ -82,10 +109,11 @@ class Generator {
   mutable std::mutex mutex_;  // over what follows
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Task>> waiting_;
+  std::deque<std::shared_ptr<SlotWork>> slot_works_;
   ContextInfo info_;
   SpeculationOptions speculation_;
   std::atomic<bool> stopping_{false};
-  bool idle_ = true;     // no slot is busy
+  bool idle_ = true;     // no slot is busy, nor worked with
   bool paused_ = false;  // no new tasks
   bool ended_ = false;
   std::thread thread_;

@@ -248,7 +248,7 @@ Route find_route(std::string_view method, std::string_view path) {
       return row.route;
     }
   }
-  return method == "POST" && path.starts_with("/slots/") ? not_offered : nullptr;
+  return method == "POST" && path.starts_with("/slots/") ? route_slot : nullptr;
 }
 
 bool is_urgent_route(std::string_view path) {

@@ -39,6 +39,9 @@ void route_completion(const RouteContext& context, const os::HttpIncoming& reque
 void route_oai_completion(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 void route_chat(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 
+// POST /slots/N?action=save|restore|erase (slot_routes.cc)
+void route_slot(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
+
 // reconfigure_route.cc
 void route_reconfigure(const RouteContext& context, const os::HttpIncoming& request, os::HttpReply& reply);
 

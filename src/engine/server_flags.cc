@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "kernels/formats/formats.h"
@@ -51,6 +52,15 @@ Why threads(std::string_view text, int& out) {
 Why cache_type(std::string_view text, std::string& out) {
   if (!kernels::find_kv_format(text)) {
     return fmt::format("Unsupported cache type: {}; one of: {}", text, kernels::kv_format_names());
+  }
+  out = text;
+  return "";
+}
+
+Why directory(std::string_view text, std::string& out) {
+  std::error_code failure;
+  if (!std::filesystem::is_directory(text, failure)) {
+    return fmt::format("'{}' is not a directory", text);
   }
   out = text;
   return "";
@@ -230,6 +240,9 @@ constexpr Flag kBehaviourFlags[] = {
      [](Parse& p, std::string_view v) { return number(v, 1, 1024, p.options.speculation.n_match); }},
     {"--slots", "--no-slots", "LLAMA_ARG_ENDPOINT_SLOTS", "", "on", "GET /slots: what each sequence does",
      [](Parse& p, std::string_view v) { return p.options.slots = v == "1", Why(); }},
+    {"--slot-save-path", "", "", "DIR", "",
+     "POST /slots/N?action=save, restore or erase; files are in this directory",
+     [](Parse& p, std::string_view v) { return directory(v, p.options.slot_save_path); }},
     {"--metrics", "", "LLAMA_ARG_ENDPOINT_METRICS", "", "off", "GET /metrics: counters for Prometheus",
      [](Parse& p, std::string_view v) { return p.options.metrics = v == "1", Why(); }},
     {"--reconfigure", "--no-reconfigure", "", "", "on",

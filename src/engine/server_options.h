@@ -28,6 +28,7 @@ struct ServerOptions {
   std::string flash_attn = "auto";  // on, off, auto
   bool mmap = true, mlock = false, warmup = true, cache_prompt = true;
   bool slots = true, metrics = false;  // GET /slots and GET /metrics are served
+  std::string slot_save_path;          // the directory of saved sequences; "": none are saved
   bool reconfigure = true;             // POST /reconfigure is served
   ChatOptions chat;
   SamplerParams sampling;

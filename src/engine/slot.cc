@@ -115,6 +115,20 @@ void Slot::forget() {
   board_.update([&](ServingBoard::View& view) { view.slots.at(static_cast<size_t>(seq_)).n_tokens = 0; });
 }
 
+base::Result<void> Slot::restore(SequenceReader& saved) {
+  if (auto done = context_.restore(seq_, saved); !done) {
+    return done;
+  }
+  cached_ = saved.tokens();
+  last_used_ = Clock::now().time_since_epoch().count();
+  board_.update([&](ServingBoard::View& view) {
+    SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
+    slot.used = true;
+    slot.n_tokens = rows();
+  });
+  return {};
+}
+
 void Slot::prepare() {
   if (prefills()) {
     return;

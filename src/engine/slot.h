@@ -17,6 +17,7 @@
 #include "src/engine/generation_types.h"
 #include "src/engine/ngram_draft.h"
 #include "src/engine/reasoning_budget.h"
+#include "src/engine/saved_sequence.h"
 #include "src/engine/schedule.h"
 #include "src/engine/serving_board.h"
 #include "src/engine/text_output.h"
@@ -92,6 +93,10 @@ class Slot {
   void fail(int status, std::string message);
   // Gives the rows of an idle slot back.
   void forget();
+  // An idle slot's tokens and rows into a file; its size.
+  base::Result<uint64_t> save(const std::string& path) const { return context_.save(seq_, cached_, path); }
+  // And back, for a slot that has no rows.
+  base::Result<void> restore(SequenceReader& saved);
 
   // A step of a busy slot: prepare(), then what it could use, which changes when pages are given back elsewhere;
   // the piece of the first n tokens of that; its logits as they come; then whatever is left to do. The task may
