@@ -2,84 +2,42 @@
 // to int8 and exact ones, against the time of only reading the weights and, where one is given, llama-bench on the same
 // file. Everything interleaved, medians.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
 #include <atomic>
 #include <chrono>
-#include <cmath>
-#include <filesystem>
-#include <optional>
 
-#include "bench/must.h"
+#include "bench/dense_models.h"
 #include "bench/study_runs.h"
 #include "kernels/dots.h"
 #include "kernels/threads.h"
-#include "src/base/json.h"
 #include "src/base/stats.h"
 #include "src/engine/context.h"
-#include "tests/engine/synthetic_model.h"
 
 namespace {
 
 using bench::fail;
+using bench::moved;
 using bench::must;
-using fixtures::SyntheticSpec;
+using bench::seconds_since;
 
 constexpr double kMostMoved = 0.1;  // of the logits' standard deviation, before anything is timed
 
 struct Options {
   std::vector<std::string> types = {"f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k", "iq4_xs"};
   std::vector<int> threads = {2};
-  int n_layer = 16, n_embd = 2048, n_ff = 5632, n_vocab = 32000;
+  bench::DenseShape shape;
   int rounds = 5, tokens = 16, prompt = 512;
-  std::string dir, out, peer, dots;
+  std::string out, peer, dots;
 };
-
-// A model in a file that is gone with it.
-class File {
- public:
-  File(const Options& options, const std::string& type)
-      : path_((options.dir.empty() ? std::filesystem::temp_directory_path()
-                                   : std::filesystem::path(options.dir)) /
-              fmt::format("weights-bench-{}-{}.gguf", ::getpid(), type)) {
-    SyntheticSpec spec;
-    spec.n_layer = options.n_layer;
-    spec.n_embd = options.n_embd;
-    spec.n_ff = options.n_ff;
-    spec.n_head = options.n_embd / 128;
-    spec.n_head_kv = std::max(1, spec.n_head / 4);
-    spec.head_dim = spec.n_rot = 128;
-    spec.n_vocab = options.n_vocab;
-    spec.type = type;
-    if (!fixtures::write_model(spec, path_)) {
-      fail(fmt::format("cannot write {}; choose another --dir", path_.string()));
-    }
-  }
-  ~File() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  std::string path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 // One configuration of the engine on one model.
 class Ours {
  public:
   Ours(std::shared_ptr<const engine::Model> model, const Options& options, int threads,
        const char* activations)
-      : tokens_(fixtures::some_tokens(options.tokens, options.n_vocab)),
-        prompt_(fixtures::some_tokens(options.prompt, options.n_vocab)) {
+      : tokens_(fixtures::some_tokens(options.tokens, options.shape.n_vocab)),
+        prompt_(fixtures::some_tokens(options.prompt, options.shape.n_vocab)) {
     engine::ContextOptions chosen;
     chosen.n_ctx = std::max(options.tokens, options.prompt) + 256;
     chosen.n_threads = threads;
@@ -147,43 +105,8 @@ double read_gbps(const engine::Model& model, int threads) {
   return static_cast<double>(bytes) / seconds_since(begin) / 1e9;
 }
 
-// Tokens per second of prefill and decode, from one run of llama-bench.
-std::array<double, 2> peer_tps(const Options& options, const std::string& path, int threads) {
-  e2e::Process process;
-  if (!process.spawn({options.peer, "-m", path, "-t", std::to_string(threads), "-p",
-                      std::to_string(options.prompt), "-n", std::to_string(options.tokens), "-r", "1", "-o",
-                      "json"})) {
-    fail("cannot start " + options.peer);
-  }
-  std::optional<e2e::Result> ended;
-  while (!(ended = process.poll())) {
-    e2e::nap_ms(20);
-  }
-  if (ended->code != 0) {
-    fail(fmt::format("{} ended with {}: {}", options.peer, ended->code, ended->err));
-  }
-  const base::Json rows = must(base::parse_json(ended->out, "llama-bench"));
-  std::array<double, 2> tps{};
-  for (const base::Json& row : rows) {
-    tps[row["n_gen"].get<int>() > 0 ? 1 : 0] = row["avg_ts"].get<double>();
-  }
-  return tps;
-}
-
-// How far rounded activations move the logits: root mean square, in standard deviations of the exact ones.
-double moved(const std::vector<float>& rounded, const std::vector<float>& exact) {
-  double error = 0, sum = 0, squares = 0;
-  for (size_t i = 0; i < exact.size(); ++i) {
-    error += std::pow(double{rounded[i]} - double{exact[i]}, 2);
-    sum += exact[i];
-    squares += double{exact[i]} * exact[i];
-  }
-  const auto n = static_cast<double>(exact.size());
-  return std::sqrt(error / n) / std::sqrt(squares / n - (sum / n) * (sum / n));
-}
-
 void measure_type(const Options& options, const std::string& type, bench::Report& report) {
-  const File file(options, type);
+  const bench::DenseModel file(options.shape, type);
   const auto model = must(engine::load_model(file.path(), {}));
   const double bytes = static_cast<double>(engine::bytes_per_token(*model));
   for (const int threads : options.threads) {
@@ -204,7 +127,9 @@ void measure_type(const Options& options, const std::string& type, bench::Report
         prefill_exact.push_back(exact.prefill_tps());
       }
       if (!options.peer.empty()) {
-        const auto tps = peer_tps(options, file.path(), threads);
+        const auto tps = bench::llama_bench_tps(
+            options.peer, {"-m", file.path(), "-t", std::to_string(threads), "-p",
+                           std::to_string(options.prompt), "-n", std::to_string(options.tokens)});
         peer_prefill.push_back(tps[0]);
         peer_decode.push_back(tps[1]);
       }
@@ -228,8 +153,8 @@ int measure(const Options& options, int argc, char** argv) {
       "{}, interleaved, medians (exact prefill: once); 0: not measured. Before each, rounded and exact "
       "logits are "
       "compared.\n",
-      options.n_layer, options.n_embd, options.n_ff, options.n_vocab, kernels::dots_isa(), options.rounds,
-      options.tokens, options.prompt));
+      options.shape.n_layer, options.shape.n_embd, options.shape.n_ff, options.shape.n_vocab,
+      kernels::dots_isa(), options.rounds, options.tokens, options.prompt));
   report.line(
       "| type | threads | MB per token | reading GB/s | decode tok/s | GB/s | of reading | exact tok/s | "
       "llama-bench tok/s | ratio | prefill tok/s | exact | llama-bench | ratio |");
@@ -247,16 +172,16 @@ int main(int argc, char** argv) {
   CLI::App app{"decode and prefill by type of the weights"};
   app.add_option("--types", options.types, "types of the weights")->delimiter(',');
   app.add_option("--threads", options.threads, "threads")->delimiter(',')->check(CLI::Range(1, 1024));
-  app.add_option("--layers", options.n_layer, "layers")->check(CLI::Range(1, 1000));
-  app.add_option("--embd", options.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
-  app.add_option("--ff", options.n_ff, "width of the inner layer")->check(CLI::Range(256, 1 << 16));
-  app.add_option("--vocab", options.n_vocab, "vocabulary")->check(CLI::Range(256, 1 << 20));
+  app.add_option("--layers", options.shape.n_layer, "layers")->check(CLI::Range(1, 1000));
+  app.add_option("--embd", options.shape.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
+  app.add_option("--ff", options.shape.n_ff, "width of the inner layer")->check(CLI::Range(256, 1 << 16));
+  app.add_option("--vocab", options.shape.n_vocab, "vocabulary")->check(CLI::Range(256, 1 << 20));
   app.add_option("--rounds", options.rounds, "rounds")->check(CLI::Range(1, 10000));
   app.add_option("--tokens", options.tokens, "tokens of a round")->check(CLI::Range(1, 10000));
   app.add_option("--prompt", options.prompt, "tokens of a prompt")->check(CLI::Range(1, 10000));
   app.add_option("--dots", options.dots, "instruction set of the integer dots");
   app.add_option("--llama-bench", options.peer, "llama.cpp's llama-bench, to compare with");
-  app.add_option("--dir", options.dir, "where the models are written; they are removed again");
+  app.add_option("--dir", options.shape.dir, "where the models are written; they are removed again");
   app.add_option("--out", options.out, "write the results there, such as results/weights-bench.md");
   CLI11_PARSE(app, argc, argv);
   try {
