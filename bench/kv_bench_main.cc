@@ -24,6 +24,11 @@ using kernels::KvFormat;
 constexpr int kHeadDim = 128;
 constexpr double kTolerance = 1.05;
 
+// Value i of row `row` of [rows x kHeadDim].
+constexpr size_t value_at(int row, int i) {
+  return static_cast<size_t>(row) * kHeadDim + static_cast<size_t>(i);
+}
+
 struct Options {
   std::vector<int> depths = {4096, 16384};
   std::vector<int> groups = {4, 6};
@@ -77,9 +82,9 @@ class Pair {
   // out [group x kHeadDim]
   void attend(const float* query, int group, int depth, float* out) {
     layer_.group = group;
-    prepared_.resize(static_cast<size_t>(group * kHeadDim));
-    scores_.resize(static_cast<size_t>(group * engine::kChunkTokens));
-    sums_.resize(static_cast<size_t>(2 * group * (kHeadDim + 2)));
+    prepared_.resize(value_at(group, 0));
+    scores_.resize(static_cast<size_t>(group) * engine::kChunkTokens);
+    sums_.resize(2 * value_at(group, 0) + 4 * static_cast<size_t>(group));
     const std::vector<int> visible(static_cast<size_t>(group), depth);
     engine::prepare_queries(layer_, query, int64_t{group} * kHeadDim, 1, prepared_.data());
     const auto partial = [&](float* at) { return engine::Partial{at, at + group, at + 2 * group}; };
@@ -109,7 +114,7 @@ class Pair {
         kernels::unrotate_head(values.data() + t * kHeadDim, kHeadDim);
       }
     }
-    std::vector<float> got(static_cast<size_t>(group * kHeadDim));
+    std::vector<float> got(value_at(group, 0));
     attend(query, group, depth, got.data());
     double worst = 0;
     for (int q = 0; q < group; ++q) {
@@ -117,16 +122,16 @@ class Pair {
       for (int t = 0; t < kPageTokens; ++t) {
         double dot = 0;
         for (int i = 0; i < kHeadDim; ++i) {
-          dot += double{query[q * kHeadDim + i]} * keys[static_cast<size_t>(t * kHeadDim + i)];
+          dot += double{query[q * kHeadDim + i]} * keys[value_at(t, i)];
         }
         const double weight = std::exp(dot / std::sqrt(kHeadDim));
         sum += weight;
         for (int i = 0; i < kHeadDim; ++i) {
-          want[i] += weight * values[static_cast<size_t>(t * kHeadDim + i)];
+          want[i] += weight * values[value_at(t, i)];
         }
       }
       for (int i = 0; i < kHeadDim; ++i) {
-        const double difference = std::abs(got[static_cast<size_t>(q * kHeadDim + i)] - want[i] / sum);
+        const double difference = std::abs(got[value_at(q, i)] - want[i] / sum);
         worst = difference <= worst ? worst : difference;  // what is no number becomes the worst
       }
     }
@@ -161,7 +166,7 @@ int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, cons
             std::byte* memory, bench::Report& report) {
   std::mt19937 random(9);
   std::normal_distribution<float> normal;
-  std::vector<float> query(static_cast<size_t>(group * kHeadDim)), out(query.size());
+  std::vector<float> query(value_at(group, 0)), out(query.size());
   std::ranges::generate(query, [&] { return normal(random); });
   place(pairs, 0, memory);
   for (Pair& pair : pairs) {

@@ -58,7 +58,7 @@ class Files {
   Files(const Files&) = delete;
   Files& operator=(const Files&) = delete;
   std::string write(const SyntheticSpec& spec, const std::string& name) const {
-    const std::string path = dir_ / name;
+    std::string path = dir_ / name;
     if (!fixtures::write_model(spec, path)) {
       fail(fmt::format("cannot write {}; choose another --dir", path));
     }

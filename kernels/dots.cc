@@ -25,7 +25,8 @@ const DotIsa* const kIsas[] = {
 };
 
 const DotIsa* best() {
-  return *std::ranges::find_if(kIsas, [](const DotIsa* isa) { return isa->usable(); });
+  const auto found = std::ranges::find_if(kIsas, [](const DotIsa* isa) { return isa->usable(); });
+  return found == std::end(kIsas) ? &kScalar : *found;
 }
 
 std::atomic<const DotIsa*>& chosen() {

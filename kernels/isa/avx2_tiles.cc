@@ -290,8 +290,10 @@ DOTS_AVX2 void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const Dot
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): names of templates
 #define DOTS_TILE(tile, F) \
   template void tile<F>(const uint8_t*, size_t, int, const DotBlock*, int64_t, int, int64_t, float*, int64_t)
+// NOLINTEND(bugprone-macro-parentheses)
 DOTS_TILE(tile_32, Q40);
 DOTS_TILE(tile_32, Q41);
 DOTS_TILE(tile_32, Q50);

@@ -167,8 +167,8 @@ base::Result<void> Run::go(std::span<const int> tokens, const OnChunk& on_chunk)
 
 }  // namespace
 
-base::Result<Evaluation> evaluate(std::shared_ptr<const Model> model, std::span<const int> tokens, int bos,
-                                  const EvaluationOptions& options, const OnChunk& on_chunk) {
+base::Result<Evaluation> evaluate(const std::shared_ptr<const Model>& model, std::span<const int> tokens,
+                                  int bos, const EvaluationOptions& options, const OnChunk& on_chunk) {
   AR_CHECK(!options.pairs.empty() && options.n_ctx >= 4, "nothing to evaluate");
   Evaluation out;
   out.bos = bos;

@@ -59,7 +59,7 @@ using OnChunk = std::function<base::Result<void>(const Evaluation& so_far)>;
 
 // `bos`: Tokenizer::bos() where adds_bos(), else -1. Errors: a text shorter than a chunk, an unknown type, what does not
 // fit into memory, logits that are no numbers (with the pair and the chunk).
-base::Result<Evaluation> evaluate(std::shared_ptr<const Model> model, std::span<const int> tokens, int bos,
-                                  const EvaluationOptions& options, const OnChunk& on_chunk);
+base::Result<Evaluation> evaluate(const std::shared_ptr<const Model>& model, std::span<const int> tokens,
+                                  int bos, const EvaluationOptions& options, const OnChunk& on_chunk);
 
 }  // namespace engine

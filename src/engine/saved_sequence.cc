@@ -167,7 +167,9 @@ base::Result<void> SequenceReader::read_header() {
 
 base::Result<void> SequenceReader::check(const Model& model, const KvPlan& plan) const {
   const Json want = cache_shape(model, plan);
-  for (const auto& [key, value] : want.items()) {
+  for (const auto& item : want.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     const Json got = header_.is_object() && header_.contains(key) ? header_[key] : Json();
     if (got == value) {
       continue;
