@@ -86,6 +86,7 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.metrics = part(end, "metrics");
   row.change = change_from_default(axes, row.params);
   row.argv = strings(end, "argv");
+  row.env = strings(end, "env");
   row.violations = strings(end, "violations");
   row.ok = row.status == "ok";
   row.feasible = row.ok && base::json_get<bool>(end, "feasible", false);

@@ -26,7 +26,7 @@ struct Row {
   std::string change;     // what differs from the default: "cache_type_k=q8_0 n_batch=512", "default"
   std::vector<double> objective;
   std::vector<std::string> violations;
-  std::vector<std::string> argv;
+  std::vector<std::string> argv, env;  // env: "NAME=VALUE"
   bool ok = false, feasible = false;
   double rss_bytes = 0, t_total_s = 0, t_load_s = 0, t_measure_s = 0;
 

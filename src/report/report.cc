@@ -100,9 +100,13 @@ std::vector<std::string> serving_argv(const std::vector<std::string>& argv, int 
   return out;
 }
 
-// One flag and its value a line, ready to paste.
-std::string command_lines(const std::vector<std::string>& argv) {
-  std::string out;
+// One flag and its value a line, ready to paste; variables first.
+std::string command_lines(const std::vector<std::string>& env, const std::vector<std::string>& argv) {
+  std::string out = env.empty() ? "" : "  env";
+  for (const std::string& variable : env) {
+    out += " " + shell_word(variable);
+  }
+  out += env.empty() ? "" : " \\\n    ";
   for (size_t i = 0; i < argv.size(); ++i) {
     bool new_line = i > 0 && argv[i].starts_with("--") && argv[i].size() > 2;
     out += i == 0 ? "  " : new_line ? " \\\n      " : " ";
@@ -117,7 +121,7 @@ void serve_section(const Page& page, std::string& out) {
     return;
   }
   heading(page, out, best->change == "default" ? "Serve it (the default)" : "Serve it");
-  out += command_lines(serving_argv(best->argv, page.options.port));
+  out += command_lines(best->env, serving_argv(best->argv, page.options.port));
 }
 
 void failure_section(const Page& page, std::string& out) {

@@ -364,6 +364,19 @@ std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgra
   return problems;
 }
 
+std::vector<std::string> served_env(const Study& study, const LaunchPlan& plan) {
+  std::vector<std::string> shown;
+  for (const auto& [name, value] : plan.env) {
+    const bool wanted =
+        study.backend.env.contains(name) ||
+        std::ranges::any_of(study.bindings, [&](const auto& axis) { return axis.second.env == name; });
+    if (wanted) {
+      shown.push_back(name + "=" + (names_a_secret(name) ? "***" : value));
+    }
+  }
+  return shown;
+}
+
 std::vector<std::string> redacted(const std::vector<std::string>& argv) {
   std::vector<std::string> shown = argv;
   for (size_t i = 0; i < shown.size(); ++i) {

@@ -91,6 +91,8 @@ std::string_view to_string(BackendKind kind);
 std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgram& program);
 
 // argv for journals and reports: values that look like secrets replaced by "***".
+// "NAME=VALUE" of what the space has put into the environment, secrets as "***"; what the driver adds is left out.
+std::vector<std::string> served_env(const Study& study, const LaunchPlan& plan);
 std::vector<std::string> redacted(const std::vector<std::string>& argv);
 // True for the name of a flag or variable whose value is a secret ("--api-key", "HF_TOKEN").
 bool names_a_secret(std::string_view name);

@@ -56,6 +56,9 @@ base::Json trial_end(const std::string& study_id, const search::Space& space, co
   bool ok = record.status == Status::kOk;
   base::Json end = head("trial_end", study_id, space, request);
   end["argv"] = record.argv;
+  if (!record.env.empty()) {
+    end["env"] = record.env;
+  }
   end["effective"] = record.effective;
   end["status"] = to_string(record.status);
   end["reason"] = ok ? base::Json(nullptr) : base::Json(record.reason);

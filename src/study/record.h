@@ -31,6 +31,7 @@ struct TrialRecord {
   std::optional<os::ChildExit> exit;  // when the candidate ended by itself, or was killed
   std::string log_path, log_tail;     // the tail for failures only
   std::vector<std::string> argv;      // as launched, secrets redacted
+  std::vector<std::string> env;       // "NAME=VALUE" that the space asks for, secrets redacted
   base::Json effective;               // what the server says it runs with; null when it never did
   base::Json speed, speed_half_context, quality, needle, curve, perplexity;  // null when not measured
   base::Json memory, hw;

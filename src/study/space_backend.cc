@@ -90,6 +90,10 @@ class BackendReader {
     } else if (is_url && !options_.url.starts_with("http://") && !options_.url.starts_with("https://")) {
       reader_.fail(*url_, fmt::format("'{}' is not the address of a server", options_.url),
                    "write url: http://HOST:PORT");
+    } else if (is_url && options_.url.find_first_of("@?#") != std::string::npos) {
+      // It is shown, and in the journal; and paths are appended to it.
+      reader_.fail(*url_, "backend.url is an address alone, without a password, '?' or '#'",
+                   "write url: http://HOST:PORT; a key goes into api_key_env");
     }
     while (is_url && options_.url.ends_with("/")) {
       options_.url.pop_back();

@@ -161,6 +161,7 @@ std::optional<Failure> ServerTrialRunner::launch(const TrialRequest& request, co
   record.t_warmup_s = server.t_warmup_s;
   record.exit = server.exit;
   record.argv = redacted(plan.argv);
+  record.env = served_env(study_, plan);
   std::optional<Failure> failure = server.failure;
   const search::Config& wanted = request.proposal.config;
   const bool foreign = server.foreign;
@@ -311,8 +312,10 @@ TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan
   }
   if (failure) {
     record.argv = redacted(plan.argv);
+    record.env = served_env(study_, plan);
   } else if (change_in_place(request, record)) {
     record.argv = redacted(plan.argv);  // what launches this configuration; the process began as another
+    record.env = served_env(study_, plan);
     record.effective = instance_->server().effective;
     failure = other_settings(record);
   } else {

@@ -38,6 +38,7 @@ Json trial(int id, const char* k, int batch, double decode, bool feasible = true
           {"argv",
            {"/bin/tbq-server", "--model", "/m/my model.gguf", "--port", "40123", "--no-cache-prompt",
             "--cache-type-k", k}},
+          {"env", {"A=b c"}},
           {"status", "ok"},
           {"feasible", feasible},
           {"violations", feasible ? Json::array() : Json::array({"needle_recall is 0.33, not >= 1"})},
@@ -142,6 +143,7 @@ TEST_CASE("the headline says what the confirmation says") {
   says(text, "It ended because 20 trials were run.");
   CHECK(has(text, "    1 ★ default"));
   CHECK(has(text, "Serve it (the default)"));
+  CHECK(has(text, "  env 'A=b c' \\\n      /bin/tbq-server"));
   const Json fewer = {{"pairs", 3}, {"planned", 6}, {"ratio", 0.98}, {"ratio_low", 0.9}, {"ratio_high", 1.1}};
   says(with("unconfirmed", fewer), "too few of them to say that the default stands");
   // All that were planned, and another cause: the reason has it.

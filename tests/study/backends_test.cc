@@ -197,6 +197,12 @@ TEST_CASE("axes of their own go by flag or environment; the user's args come las
   std::string line = argv_text(plan->argv);
   CHECK(has(line, "--poll 50 --swa-full --fit on "));
   CHECK_FALSE(has(line, "very-secret"));
+  study.backend.env["HF_TOKEN"] = "hush";
+  const auto with_secret =
+      study::plan_launch(study, program_with(kRecentHelp), study.space.default_config(), site);
+  REQUIRE(with_secret.ok());
+  CHECK(study::served_env(study, *with_secret) ==
+        std::vector<std::string>{"CUDA_VISIBLE_DEVICES=0", "HF_TOKEN=***"});
   using Pair = std::pair<std::string, std::string>;
   for (const Pair& wanted : {Pair{"OMP_NUM_THREADS", "4"}, Pair{"CUDA_VISIBLE_DEVICES", "0"},
                              Pair{"XDG_CONFIG_HOME", "/empty"}, Pair{"LLAMA_API_KEY", "very-secret"}}) {

@@ -54,6 +54,9 @@ TEST_CASE("the four kinds and what belongs to them") {
   CHECK(has(bad(space("kind: url")), "has no url"));
   CHECK(has(bad(space("kind: url, url: '127.0.0.1:8080'")), "not the address"));
   CHECK(has(bad(space("kind: url, url: 'http://h:1/v1'")), "without /v1"));
+  CHECK(has(bad(space("kind: url, url: 'http://me:hush@h:1'")), "without a password"));
+  CHECK_FALSE(has(bad(space("kind: url, url: 'http://me:hush@h:1'")), "hush"));
+  CHECK(has(bad(space("kind: url, url: 'http://h:1?key=x'")), "'?'"));
   CHECK(has(bad(space("url: 'http://h:1'")), "has no url"));
   CHECK(has(bad(space("kind: url, url: 'http://h:1', binary: x")), "neither binary nor args"));
   CHECK(has(bad(space("kind: url, url: 'http://h:1', args: [x]")), "neither binary nor args"));
