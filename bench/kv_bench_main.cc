@@ -10,6 +10,7 @@
 #include <random>
 
 #include "bench/study_runs.h"
+#include "kernels/dots.h"
 #include "kernels/isa.h"
 #include "src/base/stats.h"
 #include "src/engine/arena.h"
@@ -34,8 +35,8 @@ struct Options {
   std::vector<int> groups = {4, 6};
   std::vector<std::string> types;
   int rounds = 31, placements = 3;
-  bool rotate = true;
-  std::string isa, out;
+  bool rotate = true, rounded = true;
+  std::string isa, dots, out;
 };
 
 // A cache of one head, filled by copies of a page of Gaussian rows, and room to attend over it.
@@ -49,7 +50,8 @@ class Pair {
                kHeadDim,
                1,
                options.rotate && k.better_rotated && !k.rotated,
-               options.rotate && v.better_rotated && !v.rotated} {
+               options.rotate && v.better_rotated && !v.rotated,
+               options.rounded} {
     plan_.n_pages = plan_.seq_pages = tokens / kPageTokens;
     plan_.layers = {layer_};
   }
@@ -73,6 +75,8 @@ class Pair {
     }
   }
 
+  // Exact scores, or those the options ask for.
+  void round_scores(bool rounded) { layer_.rounded_scores = rounded; }
   const KvFormat& k() const { return *layer_.k; }
   const KvFormat& v() const { return *layer_.v; }
   double bytes(int depth) const {
@@ -170,11 +174,14 @@ int measure(std::vector<Pair>& pairs, size_t n_types, int depth, int group, cons
   std::ranges::generate(query, [&] { return normal(random); });
   place(pairs, 0, memory);
   for (Pair& pair : pairs) {
-    const double error = pair.error(query.data(), group, depth);
-    if (!(error < 1e-4)) {
-      fmt::print(stderr, "kv-bench: {}/{} is {} off its own rows; nothing is timed\n", pair.k().name,
-                 pair.v().name, error);
-      return -1;
+    for (const bool rounded : {false, options.rounded}) {
+      pair.round_scores(rounded);
+      const double error = pair.error(query.data(), group, depth);
+      if (!(error < (rounded ? 5e-3 : 1e-4))) {
+        fmt::print(stderr, "kv-bench: {}/{} is {} off its own rows; nothing is timed\n", pair.k().name,
+                   pair.v().name, error);
+        return -1;
+      }
     }
   }
   std::vector<std::vector<double>> seconds(pairs.size());
@@ -246,7 +253,9 @@ int run(const Options& options, int argc, char** argv) {
   report.line(
       fmt::format("{}, one thread, one KV head of {}, {} rounds interleaved in each of {} placements in "
                   "memory, medians of the thread's own time.",
-                  kernels::float_isa(), kHeadDim, options.rounds, options.placements));
+                  options.rounded ? fmt::format("{}, scores {}", kernels::float_isa(), kernels::dots_isa())
+                                  : fmt::format("{}, exact scores", kernels::float_isa()),
+                  kHeadDim, options.rounds, options.placements));
   std::vector<Pair> pairs;
   uint64_t bytes = 0;
   for (const KvFormat* k : formats) {
@@ -298,6 +307,11 @@ int main(int argc, char** argv) {
   app.add_option("--isa", options.isa, "force an instruction set")->check([](const std::string& name) {
     return kernels::force_float_isa(name) ? "" : "this machine cannot run " + name;
   });
+  app.add_option("--dots", options.dots, "force an instruction set for rounded scores")
+      ->check([](const std::string& name) {
+        return kernels::force_dots_isa(name) ? "" : "this machine cannot run " + name;
+      });
+  app.add_flag("!--exact", options.rounded, "exact scores: what --activations f32 has");
   app.add_flag("!--no-rotate", options.rotate, "do not rotate rows of types that are better rotated");
   app.add_option("--out", options.out, "write the results there, such as results/kv-bench.md");
   CLI11_PARSE(app, argc, argv);

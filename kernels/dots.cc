@@ -35,12 +35,16 @@ std::atomic<const DotIsa*>& chosen() {
 }
 
 const DotKernel* find_kernel(uint32_t ggml_type) {
-  const auto kernels = chosen().load(std::memory_order_relaxed)->kernels;
+  const auto kernels = chosen_dot_isa().kernels;
   const auto found = std::ranges::find(kernels, ggml_type, &DotKernel::ggml_type);
   return found == kernels.end() ? nullptr : &*found;
 }
 
 }  // namespace
+
+const DotIsa& chosen_dot_isa() {
+  return *chosen().load(std::memory_order_relaxed);
+}
 
 int dot_group(const WeightFormat& format) {
   const ref::DotFormat* dots = ref::find_dot_format(format.ggml_type);
@@ -75,7 +79,7 @@ void matmul(const Matrix& w, int64_t row0, int64_t row1, const DotBlock* x, int6
 }
 
 const char* dots_isa() {
-  return chosen().load(std::memory_order_relaxed)->name;
+  return chosen_dot_isa().name;
 }
 
 std::vector<std::string> dots_isas() {

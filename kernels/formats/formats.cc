@@ -64,10 +64,10 @@ constexpr KvFormat kKvFormats[] = {
     {"q5_1",   false, true,  32,  q5_1::page_bytes, q5_1::write_row, q5_1::load_rows, q5_1::score, q5_1::accumulate},
     {"q5_0",   false, true,  32,  q5_0::page_bytes, q5_0::write_row, q5_0::load_rows, q5_0::score, q5_0::accumulate},
     {"q4_1",   false, true,  32,  q4_1::page_bytes, q4_1::write_row, q4_1::load_rows, q4_1::score, q4_1::accumulate},
-    {"q4_0",   false, true,  32,  q4_0::page_bytes, q4_0::write_row, q4_0::load_rows, q4_0::score, q4_0::accumulate},
-    {"iq4_nl", false, true,  32,  iq4_nl::page_bytes, iq4_nl::write_row, iq4_nl::load_rows, iq4_nl::score, iq4_nl::accumulate},
-    {"tbq4_0", true,  true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate},
-    {"tbq3_0", true,  true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate},
+    {"q4_0",   false, true,  32,  q4_0::page_bytes, q4_0::write_row, q4_0::load_rows, q4_0::score, q4_0::accumulate, q4_0::score_rounded},
+    {"iq4_nl", false, true,  32,  iq4_nl::page_bytes, iq4_nl::write_row, iq4_nl::load_rows, iq4_nl::score, iq4_nl::accumulate, iq4_nl::score_rounded},
+    {"tbq4_0", true,  true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate, tbq4_0::score_rounded},
+    {"tbq3_0", true,  true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate, tbq3_0::score_rounded},
 };
 // clang-format on
 

@@ -48,6 +48,7 @@ inline constexpr int kMaxHeadDim = 1024;   // head_dim everywhere: a multiple of
 // format's own basis: a rotated format (TBQ) stores H(sigma*x) in power-of-two tiles of the head, the others what they
 // are given, which the caller may have rotated. Where rows are rotated, a query is rotated once by rotate_head and
 // attention output is rotated back once by unrotate_head.
+inline constexpr float kNoWeight = 1e-6F;
 struct KvFormat {
   std::string_view name;  // "tbq4_0", as --cache-type-k spells it
   bool rotated;
@@ -67,9 +68,14 @@ struct KvFormat {
   // The value for one (q, t) does not depend on n, n_q or slot0.
   void (*score)(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
                 float* scores, int score_stride);
-  // acc[q x head_dim] += sum over t ascending of weights[q * weight_stride + t] * row slot0+t (stored basis).
+  // acc[q x head_dim] += sum over t ascending of weights[q * weight_stride + t] * row slot0+t (stored basis). Weights
+  // are of a softmax whose largest is 1: one under kNoWeight may count as none.
   void (*accumulate)(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                      int weight_stride, int n_q, float* acc);
+  // As score, but with the query rounded to int8 where that is faster (kernels/scores.h): the bits depend on no
+  // instruction set either. nullptr: the format has nothing faster than score.
+  void (*score_rounded)(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                        float* scores, int score_stride) = nullptr;
 };
 
 std::span<const KvFormat> kv_formats();

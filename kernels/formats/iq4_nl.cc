@@ -59,6 +59,12 @@ NibbleScales Code::quantize(const float* x, int n, uint8_t* codes) {
   return {scale, 0};
 }
 
+void score_rounded(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                   float* scores, int score_stride) {
+  (head_dim % kBlock == 0 ? score_nibbles<Code> : score)(page, head_dim, slot0, n, query, n_q, scores,
+                                                         score_stride);
+}
+
 }  // namespace kernels::iq4_nl
 
 #endif  // HWY_ONCE

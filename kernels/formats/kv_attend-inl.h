@@ -3,6 +3,7 @@
 //   unpack(slot, out) const      the row's values, as load_rows gives them; out is aligned
 // Each row is unpacked once for all queries. Float arithmetic throughout.
 
+#include "kernels/formats/kv_columns-inl.h"
 #include "kernels/formats/kv_page.h"
 #include "kernels/simd-inl.h"
 
@@ -176,6 +177,14 @@ HWY_INLINE void accumulate_page(const std::byte* page, int head_dim, int slot0, 
                                 int weight_stride, int n_q, float* acc) {
   check_head_dim(head_dim);
   const Reader reader(page, head_dim);
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (requires { Reader::kByColumns; }) {
+    if (head_dim % kBlock == 0) {
+      accumulate_columns(reader, head_dim, slot0, n, weights, static_cast<size_t>(weight_stride), n_q, acc);
+      return;
+    }
+  }
+#endif
   const FloatTag df;
   const hn::CappedTag<float, 8> d8;
   const size_t pitch = (static_cast<size_t>(head_dim) + 15) / 16 * 16;

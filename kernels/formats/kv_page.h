@@ -37,6 +37,14 @@ inline constexpr int tile_at(int begin, int head_dim) {
   const int left = head_dim - begin;
   return left >= kMaxTile ? kMaxTile : static_cast<int>(std::bit_floor(static_cast<unsigned>(left)));
 }
+// The tile that value `at` belongs to.
+inline constexpr int tile_of(int at, int head_dim) {
+  int tile = 0;
+  for (int end = tile_at(0, head_dim); end <= at; end += tile_at(end, head_dim)) {
+    ++tile;
+  }
+  return tile;
+}
 inline constexpr int tile_count(int head_dim) {
   return head_dim / kMaxTile + std::popcount(static_cast<unsigned>(head_dim % kMaxTile));
 }

@@ -18,6 +18,7 @@
 
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/parts.h"
+#include "kernels/scores.h"
 
 namespace kernels {
 
@@ -167,6 +168,20 @@ void load_nibbles(const uint8_t* page, int head_dim, int slot0, int n_rows, floa
       }
     }
   }
+}
+
+// Of the formats with four bits and no minimum, for head_dim a multiple of 32.
+template <class Code>
+void score_nibbles(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                   float* scores, int score_stride) {
+  static_assert(!Code::kMin && !kHasTop<Code>);
+  const auto row = NibblePage<Code>(head_dim).row(slot0);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(page);
+  ScoreRows rows{.stored = ScoreCodes::kNibbles, .tiles = false, .head_dim = head_dim};
+  rows.integers = Code::kIntegers.data();
+  rows.codes = bytes + row.nibbles;
+  rows.scales = bytes + row.scales;
+  score_rows(rows, n, query, n_q, scores, score_stride);
 }
 
 }  // namespace kernels

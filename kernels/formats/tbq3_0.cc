@@ -11,6 +11,7 @@
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/tbq.h"
 #include "kernels/formats/tbq_unpack-inl.h"
+#include "kernels/scores.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kernels::tbq3_0::HWY_NAMESPACE {
@@ -38,33 +39,58 @@ class Reader {
     }
   }
 
+#if HWY_TARGET == HWY_AVX3
+  static constexpr bool kByColumns = true;
+  const uint8_t* scales() const {
+    return scales_;
+  }
+  int group_of(int unit) const {
+    return tile_of(unit * kUnit, n_);
+  }
+  template <int U>
+  HWY_INLINE void unit(int slot, int first, VF* v) const {
+    const VF lower = float_centroids<kTbq3Table, 0, 4>(), upper = float_centroids<kTbq3Table, 4, 4>();
+    const uint8_t* low = low_ + static_cast<size_t>(n_ / 4) * slot + 8 * (first + U);
+    const uint8_t* high = high_ + static_cast<size_t>(n_ / 8) * slot + 4 * (first + U);
+    look_up(low, high, lower, upper, v[2 * U], v[2 * U + 1]);
+  }
+#endif
+
  private:
+#if HWY_TARGET == HWY_AVX3
+  // A unit: two bits are an index into four centroids, the third is a mask that chooses which four.
+  static HWY_INLINE void look_up(const uint8_t* low, const uint8_t* high, VF lower, VF upper, VF& v0,
+                                 VF& v1) {
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    alignas(64) static constexpr int32_t kShifts[16] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2};
+    uint64_t pairs;
+    uint32_t thirds;
+    std::memcpy(&pairs, low, 8);
+    std::memcpy(&thirds, high, 4);
+    // Value i < 8 of a half has its bits in byte i, value i + 8 two bits further up; the second half four.
+    const auto twice = hn::BitCast(d8, hn::Set(hn::Full128<uint64_t>(), pairs));
+    const auto first = hn::PromoteTo(di, twice) >> hn::Load(di, kShifts);
+    const auto second = hn::ShiftRight<4>(first);
+    const auto m0 = static_cast<__mmask16>(thirds), m1 = static_cast<__mmask16>(thirds >> 16);
+    v0 =
+        VF{_mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(first.raw, lower.raw), m0, first.raw, upper.raw)};
+    v1 = VF{
+        _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(second.raw, lower.raw), m1, second.raw, upper.raw)};
+  }
+#endif
+
   static HWY_INLINE void unpack_tile(const uint8_t* low, const uint8_t* high, float scale, int d,
                                      float* out) {
     int i = 0;
 #if HWY_TARGET == HWY_AVX3
-    // Two bits are an index into four centroids, the third is a mask that chooses which four.
-    const hn::Rebind<uint8_t, FloatTag> d8;
-    const hn::RebindToSigned<FloatTag> di;
-    alignas(64) static constexpr int32_t kShifts[16] = {0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2};
-    const auto shifts = hn::Load(di, kShifts);
     const VF lower = scaled_centroids<kTbq3Table, 0, 4>(scale),
              upper = scaled_centroids<kTbq3Table, 4, 4>(scale);
     for (; i + kUnit <= d; i += kUnit) {
-      uint64_t pairs;
-      uint32_t thirds;
-      std::memcpy(&pairs, low + i / 4, 8);
-      std::memcpy(&thirds, high + i / 8, 4);
-      // Value i < 8 of a half has its bits in byte i, value i + 8 two bits further up; the second half four.
-      const auto twice = hn::BitCast(d8, hn::Set(hn::Full128<uint64_t>(), pairs));
-      const auto first = hn::PromoteTo(di, twice) >> shifts;
-      const auto second = hn::ShiftRight<4>(first);
-      const auto m0 = static_cast<__mmask16>(thirds), m1 = static_cast<__mmask16>(thirds >> 16);
-      const auto v0 = _mm512_permutexvar_ps(first.raw, lower.raw),
-                 v1 = _mm512_permutexvar_ps(second.raw, lower.raw);
-      hn::Store(VF{_mm512_mask_permutexvar_ps(v0, m0, first.raw, upper.raw)}, FloatTag(), out + i);
-      hn::Store(VF{_mm512_mask_permutexvar_ps(v1, m1, second.raw, upper.raw)}, FloatTag(),
-                out + i + kUnit / 2);
+      VF v0, v1;
+      look_up(low + i / 4, high + i / 8, lower, upper, v0, v1);
+      hn::Store(v0, FloatTag(), out + i);
+      hn::Store(v1, FloatTag(), out + i + kUnit / 2);
     }
 #elif HWY_TARGET != HWY_SCALAR
     const VF scales = hn::Set(FloatTag(), scale);
@@ -185,6 +211,22 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
       begin += d;
     }
   }
+}
+
+void score_rounded(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                   float* scores, int score_stride) {
+  if (head_dim % kBlock != 0) {
+    score(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+    return;
+  }
+  ScoreRows rows{.stored = ScoreCodes::kThreeBits, .tiles = true, .head_dim = head_dim};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(page);
+  const auto slot = static_cast<size_t>(slot0);
+  rows.integers = kTbq3Table.data();
+  rows.codes = bytes + rows.codes_row() * slot;
+  rows.top = bytes + high_plane(head_dim) + rows.top_row() * slot;
+  rows.scales = bytes + scale_plane(head_dim) + rows.scales_row() * slot;
+  score_rows(rows, n, query, n_q, scores, score_stride);
 }
 
 }  // namespace kernels::tbq3_0

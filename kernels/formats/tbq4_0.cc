@@ -11,6 +11,7 @@
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/tbq.h"
 #include "kernels/formats/tbq_unpack-inl.h"
+#include "kernels/scores.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kernels::tbq4_0::HWY_NAMESPACE {
@@ -35,6 +36,26 @@ class Reader {
       begin += d;
     }
   }
+
+#if HWY_TARGET == HWY_AVX3
+  static constexpr bool kByColumns = true;
+  const uint8_t* scales() const {
+    return scales_;
+  }
+  int group_of(int unit) const {
+    return tile_of(unit * kUnit, n_);
+  }
+  template <int U>
+  HWY_INLINE void unit(int slot, int first, VF* v) const {
+    const hn::Rebind<uint8_t, FloatTag> d8;
+    const hn::RebindToSigned<FloatTag> di;
+    const VF values = float_centroids<kTbq4Table, 0, 16>();
+    const uint8_t* codes = codes_ + static_cast<size_t>(n_ / 2) * slot + 16 * (first + U);
+    const auto bytes = hn::PromoteTo(di, hn::LoadU(d8, codes));
+    v[2 * U] = VF{_mm512_permutexvar_ps(bytes.raw, values.raw)};
+    v[2 * U + 1] = VF{_mm512_permutexvar_ps(hn::ShiftRight<4>(bytes).raw, values.raw)};
+  }
+#endif
 
  private:
   static HWY_INLINE void unpack_tile(const uint8_t* codes, float scale, int d, float* out) {
@@ -127,6 +148,21 @@ void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out
       begin += d;
     }
   }
+}
+
+void score_rounded(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                   float* scores, int score_stride) {
+  if (head_dim % kBlock != 0) {
+    score(page, head_dim, slot0, n, query, n_q, scores, score_stride);
+    return;
+  }
+  ScoreRows rows{.stored = ScoreCodes::kNibbles, .tiles = true, .head_dim = head_dim};
+  const auto slot = static_cast<size_t>(slot0);
+  rows.integers = kTbq4Table.data();
+  rows.codes = reinterpret_cast<const uint8_t*>(page) + rows.codes_row() * slot;
+  rows.scales =
+      reinterpret_cast<const uint8_t*>(page) + plane_bytes(rows.codes_row()) + rows.scales_row() * slot;
+  score_rows(rows, n, query, n_q, scores, score_stride);
 }
 
 }  // namespace kernels::tbq4_0

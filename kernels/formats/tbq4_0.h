@@ -14,6 +14,8 @@ void write_row(const float* x, int head_dim, std::byte* page, int slot);
 void load_rows(const std::byte* page, int head_dim, int slot0, int n, float* out);
 void score(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q, float* scores,
            int score_stride);
+void score_rounded(const std::byte* page, int head_dim, int slot0, int n, const float* query, int n_q,
+                   float* scores, int score_stride);
 void accumulate(const std::byte* page, int head_dim, int slot0, int n, const float* weights,
                 int weight_stride, int n_q, float* acc);
 

@@ -14,10 +14,10 @@ HWY_BEFORE_NAMESPACE();
 namespace kernels::HWY_NAMESPACE {
 
 #if HWY_TARGET == HWY_AVX3
-// scale * centroids [kFirst, kFirst + kCount) of a table, again and again: what codes index by their low bits, whatever
-// stands above those. The floats are a constant: written and read again they would cost more than all else.
+// Centroids [kFirst, kFirst + kCount) of a table, again and again: what codes index by their low bits, whatever stands
+// above those. The floats are a constant: written and read again they would cost more than all else.
 template <const std::array<int8_t, 16>& kTable, size_t kFirst, size_t kCount>
-HWY_INLINE VF scaled_centroids(float scale) {
+HWY_INLINE VF float_centroids() {
   alignas(64) static constexpr std::array<float, 16> kFloats = [] {
     std::array<float, 16> floats{};
     for (size_t i = 0; i < 16; ++i) {
@@ -25,7 +25,11 @@ HWY_INLINE VF scaled_centroids(float scale) {
     }
     return floats;
   }();
-  return hn::Mul(hn::Set(FloatTag(), scale), hn::Load(FloatTag(), kFloats.data()));
+  return hn::Load(FloatTag(), kFloats.data());
+}
+template <const std::array<int8_t, 16>& kTable, size_t kFirst, size_t kCount>
+HWY_INLINE VF scaled_centroids(float scale) {
+  return hn::Mul(hn::Set(FloatTag(), scale), float_centroids<kTable, kFirst, kCount>());
 }
 #elif HWY_TARGET != HWY_SCALAR
 // out[0..16) = scale * the 16 int8 values; out is aligned to a vector.

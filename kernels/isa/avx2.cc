@@ -142,7 +142,7 @@ bool usable() {
 }  // namespace
 }  // namespace avx2
 
-const DotIsa kAvx2{"avx2", avx2::usable, avx2::kKernels};
+const DotIsa kAvx2{"avx2", avx2::usable, avx2::kKernels, avx2::score_rows};
 
 }  // namespace kernels
 

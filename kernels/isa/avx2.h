@@ -195,6 +195,11 @@ template <class F>
 DOTS_AVX2 void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t x_stride,
                        int n_tokens, int64_t n, float* out, int64_t out_stride);
 
+// ---- Scores (avx2_scores.cc) ----
+
+DOTS_AVX2 void score_rows(const ScoreRows& rows, int n, const RoundedQueries& query, float* scores,
+                          int score_stride);
+
 }  // namespace kernels::avx2
 
 #endif  // __x86_64__

@@ -9,13 +9,6 @@ namespace kernels {
 namespace avx512 {
 namespace {
 
-// Lane k of the result: in element r the sum of lane k of s_r, for 128-bit lanes of four integers.
-DOTS_VNNI_INLINE __m512i transposed_sums(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
-  const __m512i s01 = _mm512_add_epi32(_mm512_unpacklo_epi32(s0, s1), _mm512_unpackhi_epi32(s0, s1));
-  const __m512i s23 = _mm512_add_epi32(_mm512_unpacklo_epi32(s2, s3), _mm512_unpackhi_epi32(s2, s3));
-  return _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
-}
-
 // ---- Blocks of 256 values ----
 
 // For each register of codes: which multiplier belongs to a lane, of 16 bits or, for kWide, of 32.
@@ -243,7 +236,7 @@ bool usable() {
 }  // namespace
 }  // namespace avx512
 
-const DotIsa kAvx512Vnni{"avx512vnni", avx512::usable, avx512::kKernels};
+const DotIsa kAvx512Vnni{"avx512vnni", avx512::usable, avx512::kKernels, avx512::score_rows};
 
 }  // namespace kernels
 

@@ -42,6 +42,15 @@ DOTS_VNNI_INLINE __m512i high_nibbles(__m512i v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
 }
 
+// ---- Sums ----
+
+// Lane k of the result: in element r the sum of lane k of s_r, for 128-bit lanes of four integers.
+DOTS_VNNI_INLINE __m512i transposed_sums(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
+  const __m512i s01 = _mm512_add_epi32(_mm512_unpacklo_epi32(s0, s1), _mm512_unpackhi_epi32(s0, s1));
+  const __m512i s23 = _mm512_add_epi32(_mm512_unpacklo_epi32(s2, s3), _mm512_unpackhi_epi32(s2, s3));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
+}
+
 // ---- Blocks of 256 values ----
 //
 // A format's struct has
@@ -267,6 +276,11 @@ DOTS_VNNI void tile_256(const uint8_t* w, size_t row_bytes, int n_rows, const Do
 template <class F>
 DOTS_VNNI void tile_32(const uint8_t* w, size_t row_bytes, int n_rows, const DotBlock* x, int64_t x_stride,
                        int n_tokens, int64_t n, float* out, int64_t out_stride);
+
+// ---- Scores (avx512vnni_scores.cc) ----
+
+DOTS_VNNI void score_rows(const ScoreRows& rows, int n, const RoundedQueries& query, float* scores,
+                          int score_stride);
 
 }  // namespace kernels::avx512
 

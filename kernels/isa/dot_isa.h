@@ -1,6 +1,6 @@
 #pragma once
 // One instruction set's integer dots (kernels/dots.h): a table of the formats it is fast at. A format without a
-// row runs on the reference.
+// row runs on the reference. Its integer scores (kernels/scores.h) are one function.
 
 #include <algorithm>
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <span>
 
 #include "kernels/dots.h"
+#include "kernels/scores.h"
 
 namespace kernels {
 
@@ -55,7 +56,12 @@ struct DotIsa {
   const char* name;
   bool (*usable)();
   std::span<const DotKernel> kernels;
+  // As ref::score_rows, for n > 0 rows. nullptr: the reference.
+  void (*scores)(const ScoreRows& rows, int n, const RoundedQueries& query, float* scores,
+                 int score_stride) = nullptr;
 };
+// The one in use.
+const DotIsa& chosen_dot_isa();
 
 #if defined(__x86_64__)
 extern const DotIsa kAvx512Vnni, kAvx2;

@@ -34,6 +34,8 @@ struct KvLayer {
   int heads = 0, dim_k = 0, dim_v = 0, group = 1;  // KV heads; query heads per KV head
   // Rows are rotated (kernels::rotate_head) before they are written, for formats that do not do so themselves.
   bool rotate_k = false, rotate_v = false;
+  // Queries are rounded to int8 for formats with integer scores (KvFormat::score_rounded).
+  bool rounded_scores = false;
   // The basis rows are stored in is the rotated one.
   bool k_rotated() const { return k->rotated || rotate_k; }
   bool v_rotated() const { return v->rotated || rotate_v; }

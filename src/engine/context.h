@@ -29,7 +29,8 @@ struct ContextOptions {
   // rotate by themselves always are, floats never.
   std::string kv_rotate = "auto";
   // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
-  // does; "f32", exactly, and slower. Where the machine has no integer dots worth using, q8 comes to f32.
+  // does, and what keys are that have integer scores (KvFormat::score_rounded); "f32", exactly, and slower. Where the
+  // machine has no integer dots worth using, q8 comes to f32.
   std::string activations = "q8";
 };
 

@@ -127,7 +127,7 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.kv.seq_pages = static_cast<int>(n_ctx / kernels::kPageTokens);
   plan.kv.layers.assign(static_cast<size_t>(hp.n_layer),
                         KvLayer{*k, *v, hp.n_head_kv, hp.head_dim, hp.head_dim, hp.n_head / hp.n_head_kv,
-                                rotates(**k, options.kv_rotate), rotates(**v, options.kv_rotate)});
+                                rotates(**k, options.kv_rotate), rotates(**v, options.kv_rotate), quantized});
   plan.info.k_rotated = plan.kv.layers.front().k_rotated();
   plan.info.v_rotated = plan.kv.layers.front().v_rotated();
   if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {

@@ -39,9 +39,10 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
   const auto page_of = [&](int at) {
     return head.pages[static_cast<size_t>((begin + at) / kernels::kPageTokens)];
   };
+  const auto score = kv.rounded_scores && kv.k->score_rounded != nullptr ? kv.k->score_rounded : kv.k->score;
   for (int at = 0; at < tokens; at += kernels::kPageTokens) {
-    kv.k->score(head.arena->k(head.layer, page_of(at), head.head), kv.dim_k, 0,
-                std::min(kernels::kPageTokens, tokens - at), query, n, scores + at, kChunkTokens);
+    score(head.arena->k(head.layer, page_of(at), head.head), kv.dim_k, 0,
+          std::min(kernels::kPageTokens, tokens - at), query, n, scores + at, kChunkTokens);
   }
   for (int i = 0; i < n; ++i) {
     float* row = scores + static_cast<size_t>(i) * kChunkTokens;

@@ -169,7 +169,8 @@ constexpr Flag kSetupFlags[] = {
     {"-ctv --cache-type-v", "", "LLAMA_ARG_CACHE_TYPE_V", "TYPE", "f16", "type of the cache's values",
      [](Parse& p, std::string_view v) { return cache_type(v, p.options.context.cache_type_v); }},
     {"--activations", "", "", "TYPE", "q8",
-     "what quantized weights are multiplied with: q8, activations rounded to int8; f32, exact and slower",
+     "what quantized weights and keys are multiplied with: q8, activations rounded to int8; f32, exact and "
+     "slower",
      [](Parse& p, std::string_view v) {
        p.options.context.activations = v;
        return one_of(v, {"q8", "f32"});
