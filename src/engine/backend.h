@@ -16,6 +16,8 @@
 
 namespace engine {
 
+struct KvMeans;
+
 enum class Part { kEmbed, kAttn, kFfn, kHead };  // layer halves, so that experts on the CPU fit too
 struct PartId {
   Part part = Part::kEmbed;
@@ -34,6 +36,9 @@ struct KvLayer {
   int heads = 0, dim_k = 0, dim_v = 0, group = 1;  // KV heads; query heads per KV head
   // Rows are rotated (kernels::rotate_head) before they are written, for formats that do not do so themselves.
   bool rotate_k = false, rotate_v = false;
+  // (heads, dim_k) and (heads, dim_v), in the model's basis: taken from every row before it is stored (kv_means.h).
+  // nullptr: nothing is.
+  const float *k_mean = nullptr, *v_mean = nullptr;
   // The basis rows are stored in is the rotated one.
   bool k_rotated() const { return k->rotated || rotate_k; }
   bool v_rotated() const { return v->rotated || rotate_v; }
@@ -43,7 +48,8 @@ struct KvPlan {
   int n_pages = 0, n_seqs = 1;
   int seq_pages = 0;  // most pages of one sequence
   std::vector<KvLayer> layers;
-  uint64_t bytes() const;  // the arena: sum over layers of n_pages * heads * (K page + V page)
+  std::shared_ptr<const KvMeans> means;  // what the layers' means point into
+  uint64_t bytes() const;                // the arena: sum over layers of n_pages * heads * (K page + V page)
 };
 
 struct BackendOptions {
