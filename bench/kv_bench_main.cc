@@ -66,7 +66,7 @@ class Pair {
     for (int t = 0; t < kPageTokens; ++t) {
       std::ranges::generate(key, [&] { return normal(random); });
       std::ranges::generate(value, [&] { return normal(random); });
-      engine::store_row(layer_, key, value, arena_.k(0, 0, 0), arena_.v(0, 0, 0), t);
+      engine::store_row(layer_, 0, key, value, arena_.k(0, 0, 0), arena_.v(0, 0, 0), t);
     }
     pages_.clear();
     for (int page = 0; page < plan_.n_pages; ++page) {
@@ -101,7 +101,7 @@ class Pair {
       engine::merge(total, chunk, group, kHeadDim);
     }
     for (int i = 0; i < group; ++i) {
-      engine::finish(layer_, total, i, out + i * kHeadDim);
+      engine::finish(layer_, 0, total, i, out + i * kHeadDim);
     }
   }
 

@@ -6,7 +6,8 @@
 namespace search {
 namespace {
 
-enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits };
+// kUnordered: which value takes more depends on other axes.
+enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits, kUnordered };
 
 struct AxisFact {
   std::string_view name;
@@ -23,6 +24,8 @@ constexpr AxisFact kFacts[] = {
     {"n_ubatch", Memory::kGrowsWithNumber},
     {"n_threads", Memory::kNone},
     {"activations", Memory::kNone},
+    {"kv_center", Memory::kNone},
+    {"kv_first_last", Memory::kUnordered},
     {"kv_rotate", Memory::kNone},
     {"flash_attn", Memory::kNone},
     {"n_batch", Memory::kGrowsWithNumber},
@@ -59,7 +62,7 @@ bool takes_memory(std::string_view axis_name) {
 
 std::optional<double> memory_demand(std::string_view axis_name, const Value& value) {
   const AxisFact* fact = find_fact(axis_name);
-  if (fact == nullptr || fact->memory == Memory::kNone) {
+  if (fact == nullptr || fact->memory == Memory::kNone || fact->memory == Memory::kUnordered) {
     return std::nullopt;
   }
   if (fact->memory == Memory::kGrowsWithKvBits) {

@@ -16,6 +16,8 @@
 
 namespace engine {
 
+struct KvMeans;
+
 enum class Part { kEmbed, kAttn, kFfn, kHead };  // layer halves, so that experts on the CPU fit too
 struct PartId {
   Part part = Part::kEmbed;
@@ -36,6 +38,9 @@ struct KvLayer {
   bool rotate_k = false, rotate_v = false;
   // Queries are rounded to int8 for formats with integer scores (KvFormat::score_rounded).
   bool rounded_scores = false;
+  // (heads, dim_k) and (heads, dim_v), in the model's basis: taken from every row before it is stored (kv_means.h).
+  // nullptr: nothing is.
+  const float *k_mean = nullptr, *v_mean = nullptr;
   // The basis rows are stored in is the rotated one.
   bool k_rotated() const { return k->rotated || rotate_k; }
   bool v_rotated() const { return v->rotated || rotate_v; }
@@ -45,7 +50,8 @@ struct KvPlan {
   int n_pages = 0, n_seqs = 1;
   int seq_pages = 0;  // most pages of one sequence
   std::vector<KvLayer> layers;
-  uint64_t bytes() const;  // the arena: sum over layers of n_pages * heads * (K page + V page)
+  std::shared_ptr<const KvMeans> means;  // what the layers' means point into
+  uint64_t bytes() const;                // the arena: sum over layers of n_pages * heads * (K page + V page)
 };
 
 struct BackendOptions {

@@ -28,6 +28,12 @@ struct ContextOptions {
   // Whether rows of quantized types are stored rotated: "on", "off", "auto" = as each type is better. Those that
   // rotate by themselves always are, floats never.
   std::string kv_rotate = "auto";
+  // "TYPE,N": the first N and the last N layers store K and V as TYPE, N at most half of the layers. Or "off".
+  std::string kv_first_last = "off";
+  // Whether the means of K and V are taken from every row: "off", "on" or a file's path; open() wants kv_means then
+  // (KvMeansSource finds them), check() does not.
+  std::string kv_center = "off";
+  std::shared_ptr<const KvMeans> kv_means = nullptr;
   // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
   // does, and what keys are that have integer scores (KvFormat::score_rounded); "f32", exactly, and slower. Where the
   // machine has no integer dots worth using, q8 comes to f32.
@@ -40,11 +46,13 @@ struct ContextInfo {
   int n_seqs = 1;
   bool kv_unified = false;
   int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
-  std::string cache_type_k, cache_type_v, kv_rotate;
-  bool k_rotated = false, v_rotated = false;  // what kv_rotate came to
+  std::string cache_type_k, cache_type_v, kv_rotate, kv_first_last, kv_center;
+  int edge_layers = 0;                        // at either end that kv_first_last gives another type
+  std::string kv_center_id;                   // which means are taken from K and V; "": none
+  bool k_rotated = false, v_rotated = false;  // what kv_rotate came to, for the cache types
   std::string activations;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
-  double k_bits_per_value = 0, v_bits_per_value = 0;
+  double k_bits_per_value = 0, v_bits_per_value = 0;  // scales included; the mean of all layers
   std::string backend;
   std::vector<std::string> fallbacks;
 };
@@ -111,6 +119,9 @@ class Context {
   // (sequences keep the rows of the ubatches before; those of whole pages where a shared page could not be
   // copied).
   base::Result<void> step(std::span<const Piece> pieces, const StepHooks& hooks);
+
+  // The stored bytes of one layer's page `page` of a sequence: all heads' K, then V. For calibration and tests.
+  base::Result<void> read_page(int seq, int layer, int page, std::vector<std::byte>& bytes);
 
   // A step of one piece. Returns the logits [n_vocab] of its last token, valid until the next call.
   base::Result<std::span<const float>> eval(int seq, std::span<const int> tokens);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "src/engine/context_state.h"
+#include "src/engine/kv_means.h"
 #include "src/os/proc.h"
 
 namespace engine {
@@ -69,6 +70,9 @@ base::Result<Context::State::Planned> Context::State::make_plan(const Model& mod
     std::ranges::copy(part_need->fallbacks, std::back_inserter(info.fallbacks));
     out.shares.push_back(std::move(share));
   }
+  if (options.kv_center != "off") {
+    need.workspace += KvMeans::bytes(model.hp);
+  }
   uint64_t available = 0;
   if (__builtin_add_overflow(available_bytes(), reclaimable, &available)) {
     available = std::numeric_limits<uint64_t>::max();
@@ -102,6 +106,7 @@ base::Result<std::unique_ptr<Context>> Context::open_split(std::shared_ptr<const
     return planned.failure();
   }
   ContextPlan& plan = planned->plan;
+  AR_CHECK(options.kv_center == "off" || plan.kv.means != nullptr, "the means of K and V were not looked up");
   for (State::Share& share : planned->shares) {
     if (auto bound = share.backend->bind(model, share.parts); !bound) {
       return bound.failure();

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <limits>
 #include <string_view>
 #include <utility>
 
 #include "kernels/dots.h"
 #include "src/base/units.h"
+#include "src/engine/kv_means.h"
 #include "src/os/host.h"
 
 namespace engine {
@@ -42,11 +44,76 @@ int64_t round_up(int64_t tokens) {
   return (tokens + kContextStep - 1) / kContextStep * kContextStep;
 }
 
-double bits_per_value(const kernels::KvFormat& format, int head_dim) {
-  return static_cast<double>(format.page_bytes(head_dim)) * 8 / (kernels::kPageTokens * double(head_dim));
+// The mean of all layers.
+double bits_per_value(const KvPlan& plan, const kernels::KvFormat* KvLayer::*side) {
+  double bits = 0;
+  for (const KvLayer& layer : plan.layers) {
+    bits += static_cast<double>((layer.*side)->page_bytes(layer.dim_k)) * 8 /
+            (kernels::kPageTokens * double(layer.dim_k));
+  }
+  return bits / static_cast<double>(plan.layers.size());
+}
+
+// What kv_first_last and kv_center make of a plan whose layers are all alike.
+base::Result<void> apply_policy(const Model& model, const ContextOptions& options, ContextPlan& plan) {
+  std::vector<KvLayer>& layers = plan.kv.layers;
+  auto edges = parse_first_last(options.kv_first_last);
+  if (!edges) {
+    return edges.failure();
+  }
+  if (2 * static_cast<size_t>(edges->n) > layers.size()) {
+    return base::error("--kv-first-last",
+                       fmt::format("the model has {} layers, not {} first and {} last ones", layers.size(),
+                                   edges->n, edges->n),
+                       fmt::format("use {},{} or less", edges->type, layers.size() / 2));
+  }
+  for (size_t i = 0; i < static_cast<size_t>(edges->n); ++i) {
+    for (KvLayer* layer : {&layers[i], &layers[layers.size() - 1 - i]}) {
+      layer->k = layer->v = kernels::find_kv_format(edges->type);
+      layer->rotate_k = layer->rotate_v = rotates(*layer->k, options.kv_rotate);
+    }
+  }
+  plan.info.kv_first_last = options.kv_first_last;
+  plan.info.edge_layers = edges->n;
+  plan.info.kv_center = options.kv_center;
+  if (options.kv_center == "off" || options.kv_means == nullptr) {
+    return {};
+  }
+  if (auto fits = check_kv_means(*options.kv_means, model, "--kv-center"); !fits) {
+    return fits;
+  }
+  plan.kv.means = options.kv_means;
+  plan.info.kv_center_id = options.kv_means->id_text();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    layers[i].k_mean = options.kv_means->k(static_cast<int>(i));
+    layers[i].v_mean = options.kv_means->v(static_cast<int>(i));
+  }
+  return {};
 }
 
 }  // namespace
+
+base::Result<FirstLast> parse_first_last(std::string_view text) {
+  FirstLast out;
+  if (text == "off") {
+    return out;
+  }
+  const size_t comma = text.find(',');
+  const std::string_view type = text.substr(0, comma);
+  const std::string_view count = comma == std::string_view::npos ? "" : text.substr(comma + 1);
+  if (kernels::find_kv_format(type) == nullptr) {
+    return base::error(
+        "--kv-first-last", fmt::format("unknown cache type '{}'", type),
+        fmt::format("write TYPE,N, as q8_0,2, or off; TYPE is one of: {}", kernels::kv_format_names()));
+  }
+  const auto [end, failed] = std::from_chars(count.data(), count.data() + count.size(), out.n);
+  if (failed != std::errc() || end != count.data() + count.size() || out.n < 0) {
+    return base::error("--kv-first-last", fmt::format("'{}' is no number of layers", count),
+                       fmt::format("write {},2, or off", type));
+  }
+  out.type = type;
+  return out;
+}
 
 base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options) {
   constexpr int kAny = std::numeric_limits<int>::max();
@@ -102,8 +169,6 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   plan.info.cache_type_k = (*k)->name;
   plan.info.cache_type_v = (*v)->name;
   plan.info.kv_rotate = options.kv_rotate;
-  plan.info.k_bits_per_value = bits_per_value(**k, hp.head_dim);
-  plan.info.v_bits_per_value = bits_per_value(**v, hp.head_dim);
   plan.info.weight_bytes = model.weight_bytes;
   const int64_t of_one = options.kv_unified ? asked : asked / n_seqs;
   if (of_one > hp.n_ctx_train) {
@@ -130,6 +195,11 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
                                 rotates(**k, options.kv_rotate), rotates(**v, options.kv_rotate), quantized});
   plan.info.k_rotated = plan.kv.layers.front().k_rotated();
   plan.info.v_rotated = plan.kv.layers.front().v_rotated();
+  if (auto applied = apply_policy(model, options, plan); !applied) {
+    return applied.failure();
+  }
+  plan.info.k_bits_per_value = bits_per_value(plan.kv, &KvLayer::k);
+  plan.info.v_bits_per_value = bits_per_value(plan.kv, &KvLayer::v);
   if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
     return base::error("--ctx-size",
                        fmt::format("{} sequences of {} tokens need more KV cache than can be addressed",

@@ -2,6 +2,9 @@
 // What a context's options come to for a model: the KV plan and the backend's options, with every limit
 // checked. Pure, but for the defaults that ask the machine.
 
+#include <string>
+#include <string_view>
+
 #include "src/engine/context.h"
 
 namespace engine {
@@ -11,6 +14,13 @@ struct ContextPlan {
   BackendOptions backend;
   ContextInfo info;  // all but the byte counts and the backend's own words
 };
+
+struct FirstLast {
+  std::string type;  // of the first n and the last n layers
+  int n = 0;
+};
+// ContextOptions::kv_first_last: "TYPE,N" or "off". Errors: an unknown type, a number below 0 or none.
+base::Result<FirstLast> parse_first_last(std::string_view text);
 
 base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options);
 

@@ -3,9 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 namespace engine {
+namespace {
+
+const float* mean_of(const float* means, int head, int dim) {
+  return means == nullptr ? nullptr : means + static_cast<size_t>(head) * static_cast<size_t>(dim);
+}
+
+}  // namespace
 
 void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int n_rows, float* out) {
   const float factor = 1 / std::sqrt(static_cast<float>(kv.dim_k));
@@ -20,7 +28,14 @@ void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int 
   }
 }
 
-void store_row(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot) {
+void store_row(const KvLayer& kv, int head, float* key, float* value, std::byte* k_page, std::byte* v_page,
+               int slot) {
+  if (const float* mean = mean_of(kv.k_mean, head, kv.dim_k)) {
+    std::transform(key, key + kv.dim_k, mean, key, std::minus<>());
+  }
+  if (const float* mean = mean_of(kv.v_mean, head, kv.dim_v)) {
+    std::transform(value, value + kv.dim_v, mean, value, std::minus<>());
+  }
   if (kv.rotate_k) {
     kernels::rotate_head(key, kv.dim_k);
   }
@@ -77,12 +92,15 @@ void merge(const Partial& into, const Partial& from, int n, int dim_v) {
   }
 }
 
-void finish(const KvLayer& kv, const Partial& total, int i, float* out) {
+void finish(const KvLayer& kv, int head, const Partial& total, int i, float* out) {
   const float* acc = total.acc + static_cast<size_t>(i) * static_cast<size_t>(kv.dim_v);
   std::memcpy(out, acc, static_cast<size_t>(kv.dim_v) * sizeof(float));
   kernels::scale(out, 1 / total.sum[i], kv.dim_v);
   if (kv.v_rotated()) {
     kernels::unrotate_head(out, kv.dim_v);
+  }
+  if (const float* mean = mean_of(kv.v_mean, head, kv.dim_v)) {
+    std::transform(out, out + kv.dim_v, mean, out, std::plus<>());
   }
 }
 

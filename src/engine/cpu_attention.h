@@ -17,8 +17,10 @@ struct AttentionHead {
   std::span<const int> pages;
 };
 
-// Writes a token's key [dim_k] and value [dim_v] of one head into a slot of its pages. May overwrite both.
-void store_row(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot);
+// Writes a token's key [dim_k] and value [dim_v] of one KV head, less its means, into a slot of its pages. May overwrite
+// both.
+void store_row(const KvLayer& kv, int head, float* key, float* value, std::byte* k_page, std::byte* v_page,
+               int slot);
 
 // Copies queries into `out` [n x dim_k], scaled by 1/sqrt(dim_k) and in the basis K is stored in. q: the
 // first query of the head in its row; rows are row_stride apart.
@@ -31,7 +33,7 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
 // into = into and from, joined. `into` starts with max = -inf.
 void merge(const Partial& into, const Partial& from, int n, int dim_v);
 
-// out [dim_v] of query i: normalised and back in the model's basis.
-void finish(const KvLayer& kv, const Partial& total, int i, float* out);
+// out [dim_v] of query i, one of those of a KV head: normalised, back in the model's basis, with the mean of the values.
+void finish(const KvLayer& kv, int head, const Partial& total, int i, float* out);
 
 }  // namespace engine

@@ -250,7 +250,8 @@ void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const f
       const int token = seq->n_past + row - seq->row0;
       const int page = seq->pages[static_cast<size_t>(token / kernels::kPageTokens)];
       const int slot = token % kernels::kPageTokens;
-      store_row(kv, key, value, region_.arena.k(layer, page, head), region_.arena.v(layer, page, head), slot);
+      store_row(kv, head, key, value, region_.arena.k(layer, page, head), region_.arena.v(layer, page, head),
+                slot);
     }
   });
 }
@@ -296,7 +297,7 @@ void CpuOps::attend_block(int layer, int head, const Block& block, const float* 
   }
   for (int i = 0; i < n; ++i) {
     const int64_t row = row0 + i / kv.group, query_head = int64_t{head} * kv.group + i % kv.group;
-    finish(kv, scratch_.total, i, a + at(row, a_width) + at(query_head, kv.dim_v));
+    finish(kv, head, scratch_.total, i, a + at(row, a_width) + at(query_head, kv.dim_v));
   }
 }
 
@@ -342,7 +343,7 @@ void CpuOps::attend_split(int layer, const float* q, float* a, int max_chunks) {
       float* out =
           a + at(block.seq->row0 + block.first, a_width) + at(item % kv.heads, int64_t{kv.group} * kv.dim_v);
       for (int i = 0; i < kv.group; ++i) {
-        finish(kv, scratch_.total, i, out + at(i, kv.dim_v));
+        finish(kv, static_cast<int>(item % kv.heads), scratch_.total, i, out + at(i, kv.dim_v));
       }
     }
   });

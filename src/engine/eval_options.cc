@@ -8,6 +8,7 @@
 
 #include "kernels/formats/formats.h"
 #include "src/base/suggest.h"
+#include "src/engine/context_plan.h"
 
 namespace engine {
 namespace {
@@ -63,6 +64,23 @@ const std::vector<Flag>& flags() {
        "K/V,...",
        "pairs of cache types to compare with f16/f16, which comes first, or one name for both",
        [](EvalOptions& o, const std::string& v) { return o.kv = v, Why(); }},
+      {{"--kv-first-last"},
+       "TYPE,N",
+       "the first N and the last N layers as TYPE in every pair but the reference; off (default)",
+       [](EvalOptions& o, const std::string& v) {
+         o.evaluation.kv_first_last = v;
+         const auto edges = parse_first_last(v);
+         return edges ? Why() : edges.failure().what;
+       }},
+      {{"--kv-center"},
+       "off|on|FILE",
+       "means of K and V are taken from every pair's rows but the reference's: on = measured once and kept "
+       "in "
+       "MODEL.kv-means; FILE = those of that file; off (default)",
+       [](EvalOptions& o, const std::string& v) {
+         o.evaluation.kv_center = v;
+         return v.empty() ? Why("names nothing") : Why();
+       }},
       {{"--json"},
        "FILE",
        "write the results there too, after every few seconds' chunks",

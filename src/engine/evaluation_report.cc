@@ -57,6 +57,18 @@ std::string verdict(const Quality& quality, bool is_reference, const base::LossO
                     : std::string("UNDECIDED: the difference is the margin");
 }
 
+// Of a pair that is not the reference; "" where there is none.
+std::string policy_line(const PairEvaluation& pair) {
+  std::string out;
+  if (pair.kv_first_last != "off") {
+    out += fmt::format("first and last layers: {}; ", pair.kv_first_last);
+  }
+  if (!pair.kv_center_id.empty()) {
+    out += fmt::format("less the means of K and V {}; ", pair.kv_center_id);
+  }
+  return out.empty() ? "" : out + "all pairs but the reference\n";
+}
+
 std::string table_row(const Evaluation& evaluation, size_t at, const base::LossOptions& judge) {
   const PairEvaluation& pair = evaluation.pairs[at];
   const Quality quality = quality_of(evaluation, at, judge);
@@ -84,6 +96,8 @@ Json pair_json(const Evaluation& evaluation, size_t at, const base::LossOptions&
                {"v_bits_per_value", pair.v_bits},
                {"k_rotated", pair.k_rotated},
                {"v_rotated", pair.v_rotated},
+               {"kv_first_last", pair.kv_first_last},
+               {"kv_center_id", pair.kv_center_id.empty() ? Json(nullptr) : Json(pair.kv_center_id)},
                {"kv_bytes", pair.kv_bytes},
                {"kv_mib", static_cast<double>(pair.kv_bytes) / kMiB},
                {"ppl", quality.perplexity.value},
@@ -143,6 +157,9 @@ std::string evaluation_table(const Evaluation& evaluation, const EvaluationSubje
       "end of a chunk\n\n",
       subject.model_path, subject.architecture, subject.corpus_path, evaluation.n_chunks_done,
       evaluation.n_chunks, evaluation.n_ctx, evaluation.n_tokens, evaluation.backend, evaluation.n_threads);
+  if (!evaluation.pairs.empty()) {
+    out.insert(out.size() - 1, policy_line(evaluation.pairs.back()));
+  }
   out +=
       fmt::format(kRow, "kv", "bits/value", fmt::format("MiB@{}", evaluation.n_ctx_allocated), "PPL",
                   "change", fmt::format("{:g}% interval", judge.confidence * 100), "KLD mean", "+-", "median",

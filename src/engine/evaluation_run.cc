@@ -44,6 +44,11 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
     with.n_threads = options_.n_threads;
     with.cache_type_k = pair.k;
     with.cache_type_v = pair.v;
+    if (!contexts_.empty()) {
+      with.kv_first_last = options_.kv_first_last;
+      with.kv_center = options_.kv_center;
+      with.kv_means = options_.kv_means;
+    }
     auto opened = Context::open(model, with);
     if (!opened) {
       return base::error(
@@ -59,7 +64,9 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
                           .k_bits = info.k_bits_per_value,
                           .v_bits = info.v_bits_per_value,
                           .k_rotated = info.k_rotated,
-                          .v_rotated = info.v_rotated});
+                          .v_rotated = info.v_rotated,
+                          .kv_first_last = info.kv_first_last,
+                          .kv_center_id = info.kv_center_id});
     for (const std::string& warning : info.fallbacks) {
       if (std::ranges::find(out_.warnings, warning) == out_.warnings.end()) {
         out_.warnings.push_back(warning);

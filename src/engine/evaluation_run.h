@@ -31,6 +31,9 @@ struct EvaluationOptions {
   int n_chunks = 0;           // the first so many; 0 = all
   int n_ubatch = 512;
   int n_threads = 0;  // 0 = physical cores
+  // As ContextOptions has them, of every pair but the first; kv_means where kv_center is not "off".
+  std::string kv_first_last = "off", kv_center = "off";
+  std::shared_ptr<const KvMeans> kv_means = nullptr;
   // Tokens decoded one by one at the end of each chunk, to time them, and how often. 0 = none.
   int n_decode = 32, n_decode_repeats = 1;
 };
@@ -39,7 +42,8 @@ struct PairEvaluation {
   KvPair pair;
   uint64_t kv_bytes = 0;  // of a cache of Evaluation::n_ctx_allocated tokens
   double bits_per_value = 0, k_bits = 0, v_bits = 0;
-  bool k_rotated = false, v_rotated = false;  // whether its rows are stored rotated
+  bool k_rotated = false, v_rotated = false;             // whether its rows are stored rotated
+  std::string kv_first_last = "off", kv_center_id = {};  // as ContextInfo has them
   TokenLosses losses = {};
   std::vector<double> decode_s = {};  // of each token timed
 };

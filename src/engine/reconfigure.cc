@@ -14,12 +14,13 @@ struct Axis {
 };
 
 constexpr Axis kAxes[] = {
-    {"ctx_size", "--ctx-size"},         {"cache_type_k", "--cache-type-k"},
-    {"cache_type_v", "--cache-type-v"}, {"kv_rotate", "--kv-rotate"},
-    {"n_batch", "--batch-size"},        {"n_ubatch", "--ubatch-size"},
-    {"n_threads", "--threads"},         {"n_threads_batch", "--threads-batch"},
-    {"activations", "--activations"},   {"flash_attn", "--flash-attn"},
-    {"parallel", "--parallel"},         {"n_draft", ""},  // several flags: set_draft()
+    {"ctx_size", "--ctx-size"},           {"cache_type_k", "--cache-type-k"},
+    {"cache_type_v", "--cache-type-v"},   {"kv_rotate", "--kv-rotate"},
+    {"kv_first_last", "--kv-first-last"}, {"kv_center", "--kv-center"},
+    {"n_batch", "--batch-size"},          {"n_ubatch", "--ubatch-size"},
+    {"n_threads", "--threads"},           {"n_threads_batch", "--threads-batch"},
+    {"activations", "--activations"},     {"flash_attn", "--flash-attn"},
+    {"parallel", "--parallel"},           {"n_draft", ""},  // several flags: set_draft()
 };
 
 // 0: no speculation; else guesses of exactly that many tokens.
@@ -73,6 +74,11 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
                       key, value.type_name()));
     }
     const std::string text = value.is_string() ? value.get<std::string>() : base::dump_line(value);
+    // A request names no files of the server's.
+    const std::string& had = options.context.kv_center;
+    if (key == "kv_center" && text != "on" && text != "off" && text != had) {
+      return invalid_request(fmt::format("Field 'kv_center': '{}' is none of: on, off", text));
+    }
     const std::string why = axis->flag.empty() ? set_draft(changed, text, warnings)
                                                : set_server_option(changed, axis->flag, text, warnings);
     if (!why.empty()) {
@@ -88,11 +94,12 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
   const ReasoningOptions& reasoning = chat.reasoning;
-  const std::string text =
-      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
-                  info.cache_type_v, info.k_rotated, info.v_rotated, info.activations, info.backend,
-                  base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
-                  reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
+  const std::string text = fmt::format(
+      "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
+      info.cache_type_v, info.k_rotated, info.v_rotated, info.edge_layers > 0 ? info.kv_first_last : "",
+      info.kv_center_id, info.activations, info.backend, base::version(), base::commit(), reasoning.thinking,
+      reasoning.split, reasoning.budget, reasoning.budget_message,
+      chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));
 }
 

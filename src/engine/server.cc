@@ -5,6 +5,7 @@
 
 #include "src/base/log.h"
 #include "src/base/units.h"
+#include "src/engine/kv_calibration.h"
 #include "src/engine/routes.h"
 
 namespace engine {
@@ -43,7 +44,13 @@ void refuse(os::HttpReply& reply, int status, std::string_view message, bool clo
 
 // A context, logged and warmed up with a token (-1: not), so that a reconfigured one is as ready as a first one.
 base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const Model>& model,
-                                                    const ContextOptions& options, int warmup) {
+                                                    ContextOptions options, KvMeansSource& means,
+                                                    int warmup) {
+  auto centered = means.get(options);
+  if (!centered) {
+    return centered.failure();
+  }
+  options.kv_means = *std::move(centered);
   auto context = Context::open(model, options);
   if (!context) {
     return context.failure();
@@ -57,6 +64,13 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
                  static_cast<double>(info.weight_bytes) / (1 << 20),
                  static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
                  static_cast<double>(info.workspace_bytes) / (1 << 20));
+  base::log_info(
+      "KV cache: {:.4g} bits per value (K {:.4g}, V {:.4g}){}{}",
+      (info.k_bits_per_value + info.v_bits_per_value) / 2, info.k_bits_per_value, info.v_bits_per_value,
+      info.edge_layers == 0 ? ""
+                            : fmt::format(", the first and the last {} layers as {}", info.edge_layers,
+                                          info.kv_first_last.substr(0, info.kv_first_last.find(','))),
+      info.kv_center_id.empty() ? "" : ", less the means " + info.kv_center_id);
   for (const std::string& fallback : info.fallbacks) {
     base::log_warn("{}", fallback);
   }
@@ -128,8 +142,9 @@ base::Result<void> Server::load() {
       static_cast<double>(bytes_per_token(**model)) / (1 << 20),
       hp.n_expert == 0 ? "" : fmt::format(" ({} of {} experts per layer)", hp.n_expert_used, hp.n_expert));
   const int warmup = options_.warmup ? std::max(0, tokenizer->bos()) : -1;
-  Generator::Open open = [model = *model, warmup](const ContextOptions& wanted) {
-    return open_context(model, wanted, warmup);
+  Generator::Open open = [model = *model, means = std::make_shared<KvMeansSource>(*model, *tokenizer),
+                          warmup](const ContextOptions& wanted) {
+    return open_context(model, wanted, *means, warmup);
   };
   auto context = open(options_.context_options());
   if (!context) {

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "kernels/formats/formats.h"
+#include "src/engine/context_plan.h"
 #include "src/os/files.h"
 
 namespace engine {
@@ -181,6 +182,20 @@ constexpr Flag kSetupFlags[] = {
      [](Parse& p, std::string_view v) {
        p.options.context.kv_rotate = v;
        return one_of(v, {"on", "off", "auto"});
+     }},
+    {"--kv-first-last", "", "LLAMA_ARG_KV_FIRST_LAST", "TYPE,N", "off",
+     "the first N and the last N layers store K and V as TYPE; N at most half of the layers",
+     [](Parse& p, std::string_view v) {
+       p.options.context.kv_first_last = v;
+       const auto edges = parse_first_last(v);
+       return edges ? Why() : fmt::format("{}; {}", edges.failure().what, edges.failure().next);
+     }},
+    {"--kv-center", "", "LLAMA_ARG_KV_CENTER", "off|on|FILE", "off",
+     "take the model's mean key and value from every row before it is stored: on = measured once and kept in "
+     "MODEL.kv-means; FILE = that file of means",
+     [](Parse& p, std::string_view v) {
+       p.options.context.kv_center = v;
+       return v.empty() ? Why("write off, on or a file of means") : Why();
      }},
     {"-fa --flash-attn", "", "LLAMA_ARG_FLASH_ATTN", "on|off|auto", "auto",
      "attention here is always fused; off is refused with a quantized V cache, as in llama-server",

@@ -13,6 +13,7 @@
 #include "src/base/version.h"
 #include "src/engine/eval_options.h"
 #include "src/engine/evaluation_report.h"
+#include "src/engine/kv_calibration.h"
 #include "src/engine/tokenizer.h"
 #include "src/os/files.h"
 #include "src/os/host.h"
@@ -36,7 +37,7 @@ struct Inputs {
   engine::EvaluationSubject subject;
 };
 
-base::Result<Inputs> load(const engine::EvalOptions& options) {
+base::Result<Inputs> load(engine::EvalOptions& options) {
   auto text = os::read_file(options.corpus);
   if (!text) {
     return text.failure();
@@ -70,6 +71,16 @@ base::Result<Inputs> load(const engine::EvalOptions& options) {
         options.corpus, fmt::format("has {} tokens, a chunk takes {}", n, options.evaluation.n_ctx),
         n < 4 ? "use a longer text" : fmt::format("use a longer text or --n-ctx {} or less", n));
   }
+  engine::ContextOptions centered;
+  centered.n_threads = options.evaluation.n_threads;
+  centered.n_ctx = options.evaluation.n_ctx;
+  centered.n_ubatch = options.evaluation.n_ubatch;
+  centered.kv_center = options.evaluation.kv_center;
+  auto means = engine::KvMeansSource(out.model, *tokenizer).get(centered);
+  if (!means) {
+    return means.failure();
+  }
+  options.evaluation.kv_means = *std::move(means);
   return out;
 }
 
@@ -137,7 +148,7 @@ class Progress {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto options = engine::parse_eval_options({argv + 1, argv + argc});
+  auto options = engine::parse_eval_options({argv + 1, argv + argc});
   if (!options) {
     return failed(kUsage, options.failure());
   }

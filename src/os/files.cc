@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <utility>
@@ -113,6 +114,29 @@ base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes)
                        "check that it is the right file");
   }
   return content;
+}
+
+base::Result<void> replace_file(const std::string& path, std::string_view bytes) {
+  const std::string part = fmt::format("{}.{}.part", path, ::getpid());  // two writers may meet
+  Fd file{::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+  if (file.fd < 0) {
+    return base::sys_error(path, "cannot be written", errno, write_advice(errno));
+  }
+  int failed = write_all(file.fd, bytes);
+  if (failed == 0 && ::fsync(file.fd) != 0) {
+    failed = errno;
+  }
+  if (failed == 0 && ::rename(part.c_str(), path.c_str()) != 0) {
+    failed = errno;
+  }
+  if (failed != 0) {
+    ::unlink(part.c_str());
+    return base::sys_error(path, "cannot be written", failed, write_advice(failed));
+  }
+  if (failed = sync_directory(parent_of(path)); failed != 0) {
+    return base::sys_error(path, "is written, but its directory cannot be synced", failed);
+  }
+  return {};
 }
 
 base::Result<void> make_directories(const std::string& path) {

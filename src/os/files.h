@@ -13,6 +13,8 @@ namespace os {
 base::Result<std::string> read_file(const std::string& path, uint64_t max_bytes = 1ULL << 30);
 // Its first max_bytes at most, and no more memory than they take.
 base::Result<std::string> read_head(const std::string& path, uint64_t max_bytes);
+// The file has all of these bytes or is as it was before, whenever the machine stops. The Error leaves nothing behind.
+base::Result<void> replace_file(const std::string& path, std::string_view bytes);
 base::Result<void> make_directories(const std::string& path);
 bool file_exists(const std::string& path);
 // The last max_bytes of a file, "" when it cannot be read.

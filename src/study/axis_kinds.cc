@@ -38,6 +38,21 @@ double rounded(double point) {
   return std::stod(fmt::format("{:.3g}", point));
 }
 
+// "off", or "q8_0,2".
+base::Result<Value> parse_type_and_count(const AxisKind& kind, std::string_view text) {
+  const size_t comma = text.find(',');
+  const std::string_view type = text.substr(0, comma);
+  const auto count = comma == std::string_view::npos ? std::nullopt : parse_whole(text.substr(comma + 1));
+  const bool known = std::find(kind.words.begin(), kind.words.end(), type) != kind.words.end();
+  if (text == "off" || (known && count && *count >= kind.least && *count <= kind.most)) {
+    return Value(std::string(text));
+  }
+  return base::error("", fmt::format("'{}' is not a value of {}", text, kind.name),
+                     comma != std::string_view::npos && !known
+                         ? base::did_you_mean(type, strings(kind.words))
+                         : "write off, or a cache type and a number of layers, as \"q8_0,2\"");
+}
+
 }  // namespace
 
 std::span<const AxisKind> axis_kinds() {
@@ -47,6 +62,8 @@ std::span<const AxisKind> axis_kinds() {
       {"cache_type_k", ValueKind::kWord, 0, 0, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
       {"cache_type_v", ValueKind::kWord, 0, 0, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
       {"kv_rotate", ValueKind::kSwitch, 0, 0, {"on", "off", "auto"}},
+      {"kv_first_last", ValueKind::kTypeAndCount, 0, 1024, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
+      {"kv_center", ValueKind::kSwitch, 0, 0, {"off", "on"}},
       {"activations", ValueKind::kWord, 0, 0, {"q8", "f32"}},
       {"n_batch", ValueKind::kWhole, 1, kMaxTokens, {}},
       {"n_ubatch", ValueKind::kWhole, 1, kMaxTokens, {}},
@@ -113,6 +130,8 @@ base::Result<Value> parse_axis_value(const AxisKind& kind, std::string_view text
       }
       return base::error("", fmt::format("'{}' is not a value of {}", text, kind.name),
                          base::did_you_mean(text, strings(kind.words)));
+    case ValueKind::kTypeAndCount:
+      return parse_type_and_count(kind, text);
     case ValueKind::kBool:
       if (text == "true" || text == "on" || text == "yes") {
         return Value(true);

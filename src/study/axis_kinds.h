@@ -13,8 +13,8 @@
 
 namespace study {
 
-// kText: as written, whatever it looks like.
-enum class ValueKind { kWhole, kWholeOrWord, kWord, kSwitch, kBool, kText, kAny };
+// kText: as written, whatever it looks like. kTypeAndCount: one of the names, a comma and a whole number; or "off".
+enum class ValueKind { kWhole, kWholeOrWord, kWord, kSwitch, kTypeAndCount, kBool, kText, kAny };
 
 struct AxisKind {
   std::string_view name;

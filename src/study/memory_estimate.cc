@@ -98,7 +98,12 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
   const uint64_t split =
       n_threads == 1 ? 0 : times(times(2 * n_threads, chunks), times(group, plus(dim_k, 2)));
   const uint64_t logits = times(std::min(rows, kLogitRows), shape.n_vocab);
-  const uint64_t floats = plus(plus(times(rows, per_row), times(n_threads, per_thread)), plus(split, logits));
+  uint64_t floats = plus(plus(times(rows, per_row), times(n_threads, per_thread)), plus(split, logits));
+  if (settings.kv_center) {
+    for (const ModelShape::KvLayer& layer : shape.layers) {
+      floats = plus(floats, times(layer.heads, plus(layer.dim_k, layer.dim_v)));
+    }
+  }
   return plus(times(floats, sizeof(float)), rounded_activations(shape, rows, n_threads));
 }
 
@@ -149,13 +154,17 @@ std::optional<uint64_t> kv_row_bytes(std::string_view cache_type, uint64_t head_
   return std::nullopt;
 }
 
-std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v) const {
+std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,
+                                             std::string_view edge, uint64_t n_edge) const {
   if (layers.empty()) {
     return std::nullopt;
   }
   uint64_t per_token = 0;
-  for (const KvLayer& layer : layers) {
-    auto k_row = kv_row_bytes(k, layer.dim_k), v_row = kv_row_bytes(v, layer.dim_v);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const KvLayer& layer = layers[i];
+    const bool is_edge = std::min(i, layers.size() - 1 - i) < n_edge;
+    auto k_row = kv_row_bytes(is_edge ? edge : k, layer.dim_k);
+    auto v_row = kv_row_bytes(is_edge ? edge : v, layer.dim_v);
     if (!k_row || !v_row) {
       return std::nullopt;
     }
@@ -170,7 +179,10 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& se
   MemoryEstimate estimate;
   estimate.weights = shape.weight_bytes;
   const uint64_t n_ctx = settings.n_ctx.value_or(shape.n_ctx_train);
-  estimate.kv = shape.kv_bytes(n_ctx, settings.cache_type_k, settings.cache_type_v).value_or(0);
+  estimate.kv = shape
+                    .kv_bytes(n_ctx, settings.cache_type_k, settings.cache_type_v, settings.edge_type,
+                              settings.edge_layers)
+                    .value_or(0);
   estimate.workspace = workspace_of(shape, settings, kind);
   if (settings.moved) {
     return estimate;

@@ -38,9 +38,10 @@ struct ModelShape {
   // How many kinds of rounded activations tbq-server keeps for these weights: in groups of 32, and of 256.
   uint64_t n_dot_groups = 0;
 
-  // Exact for the formats' own blocks; contexts are padded to 256 tokens as both servers do. nullopt: unknown type
-  // or shape. Saturates.
-  std::optional<uint64_t> kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v) const;
+  // Exact for the formats' own blocks; contexts are padded to 256 tokens as both servers do. The first and the last
+  // n_edge layers store both sides as `edge`. nullopt: unknown type or shape. Saturates.
+  std::optional<uint64_t> kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,
+                                   std::string_view edge = "", uint64_t n_edge = 0) const;
 };
 
 // From the metadata of one file, or of all parts joined. Error: numbers that no model has.
@@ -52,6 +53,9 @@ base::Result<std::optional<ModelShape>> load_model_shape(const std::string& path
 struct MemorySettings {
   std::optional<uint64_t> n_ctx;  // absent: the server's own choice
   std::string cache_type_k = "f16", cache_type_v = "f16";
+  std::string edge_type;  // of the first and the last edge_layers layers, where they have another one
+  uint64_t edge_layers = 0;
+  bool kv_center = false;    // the means of K and V are kept beside the cache
   uint64_t n_ubatch = 512;   // no more than a batch
   uint64_t n_threads = 0;    // the larger of both counts; 0: the server's own choice
   bool own_threads = false;  // n_threads is of batches alone; the other count is the server's own choice

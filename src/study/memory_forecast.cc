@@ -61,6 +61,12 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   }
   settings.cache_type_k = given("cache_type_k", {"-ctk", "--cache-type-k"}).value_or("f16");
   settings.cache_type_v = given("cache_type_v", {"-ctv", "--cache-type-v"}).value_or("f16");
+  const std::string edges = given("kv_first_last", {"--kv-first-last"}).value_or("off");
+  if (const size_t comma = edges.find(','); comma != std::string::npos) {
+    settings.edge_type = edges.substr(0, comma);
+    settings.edge_layers = whole(std::string_view(edges).substr(comma + 1)).value_or(0);
+  }
+  settings.kv_center = given("kv_center", {"--kv-center"}).value_or("off") != "off";
   settings.n_ubatch = whole(given("n_ubatch", {"-ub", "--ubatch-size"}).value_or("512")).value_or(512);
   settings.n_ubatch = std::min(
       settings.n_ubatch, whole(given("n_batch", {"-b", "--batch-size"}).value_or("2048")).value_or(2048));

@@ -86,9 +86,11 @@ std::vector<double> attention_ref(const float* query, const std::vector<float>& 
   return out;
 }
 
-// One layer with one KV head, written through the engine.
+// One layer with one KV head, its means those of `head`, written through the engine.
 struct Cache {
-  Cache(const KvLayer& layer, const std::vector<float>& keys, const std::vector<float>& values) {
+  Cache(const KvLayer& layer, const std::vector<float>& keys, const std::vector<float>& values,
+        int of_head = 0)
+      : head(of_head) {
     plan.n_pages = plan.seq_pages = 2;
     plan.layers = {layer};
     memory = std::move(*engine::Arena::allocate(engine::KvArena(plan, 0, 0, nullptr).bytes(), "test"));
@@ -98,7 +100,7 @@ struct Cache {
       std::copy_n(keys.data() + static_cast<size_t>(t) * key.size(), key.size(), key.data());
       std::copy_n(values.data() + static_cast<size_t>(t) * value.size(), value.size(), value.data());
       const int page = kPages[t / kernels::kPageTokens];
-      engine::store_row(layer, key.data(), value.data(), arena.k(0, page, 0), arena.v(0, page, 0),
+      engine::store_row(layer, head, key.data(), value.data(), arena.k(0, page, 0), arena.v(0, page, 0),
                         t % kernels::kPageTokens);
     }
   }
@@ -122,6 +124,7 @@ struct Cache {
     return of_k ? arena.k(0, index, 0) : arena.v(0, index, 0);
   }
 
+  int head;
   engine::KvPlan plan;
   engine::Arena memory;
   engine::KvArena arena;
@@ -147,7 +150,7 @@ std::vector<float> attend(const Cache& cache, int group, const std::vector<float
                        scores.data(), chunk);
   engine::merge(total, chunk, n, dim_v);
   for (int i = 0; i < n; ++i) {
-    engine::finish(layer, total, i, out.data() + static_cast<size_t>(i) * dim_v);
+    engine::finish(layer, cache.head, total, i, out.data() + static_cast<size_t>(i) * dim_v);
   }
   return out;
 }
@@ -269,6 +272,51 @@ TEST_CASE("rotating keys, queries, values and output changes nothing but roundin
         CHECK((std::memcmp(row.data(), values.data() + static_cast<size_t>(9) * dim,
                            sizeof(float) * row.size()) != 0) == rotate_v);
       }
+    }
+  }
+}
+
+TEST_CASE(
+    "means taken from K and V change nothing but what rounding costs, and that is the less the larger they "
+    "are") {
+  constexpr int kHead = 1;  // the means of head 0 are others
+  for (const int dim : {64, 80, 256}) {
+    CAPTURE(dim);
+    const auto query = gaussian(static_cast<size_t>(2) * 4 * dim, 7);
+    auto k_means = gaussian(static_cast<size_t>(2) * dim, 8), v_means = gaussian(k_means.size(), 9);
+    auto keys = rows_of(dim, 5), values = rows_of(dim, 6);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const size_t channel = static_cast<size_t>(dim) * kHead + i % static_cast<size_t>(dim);
+      keys[i] += 8 * k_means[channel];
+      values[i] += 8 * v_means[channel];
+    }
+    std::ranges::for_each(k_means, [](float& mean) { mean *= 8; });
+    std::ranges::for_each(v_means, [](float& mean) { mean *= 8; });
+    const auto want = reference_of(query, 4, keys, values, dim);
+    const auto error = [&](const char* type, bool rotate, bool of_k, bool of_v) {
+      const KvFormat* format = kernels::find_kv_format(type);
+      KvLayer layer{format, format, 1, dim, dim, 1, rotate, rotate};
+      layer.k_mean = of_k ? k_means.data() : nullptr;
+      layer.v_mean = of_v ? v_means.data() : nullptr;
+      const Cache cache(layer, keys, values, kHead);
+      if (of_k && !layer.k_rotated()) {
+        CHECK(std::abs(cache.read(true)[0] - (keys[0] - k_means[static_cast<size_t>(dim)])) < 1e-3);
+      }
+      return relative_error(attend(cache, 4, query), want);
+    };
+    for (const bool rotate : {false, true}) {
+      for (const bool of_k : {false, true}) {
+        CHECK(error("f32", rotate, of_k, true) < 2e-5);
+        CHECK(error("f32", rotate, of_k, false) < 2e-5);
+      }
+    }
+    for (const char* type : {"q8_0", "tbq4_0"}) {  // both sides matter; together about a factor of seven
+      CAPTURE(type);
+      const bool rotate = type[0] == 'q';
+      const double plain = error(type, rotate, false, false), k_only = error(type, rotate, true, false),
+                   both = error(type, rotate, true, true);
+      CHECK(both * 4 < plain);
+      CHECK(both < k_only);
     }
   }
 }

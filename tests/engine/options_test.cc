@@ -176,6 +176,10 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(good({"-ctk", "iq4_nl", "-ctv", "bf16"}).options.context.kv_rotate == "auto");
   CHECK(good({"--kv-rotate", "off"}).options.context.kv_rotate == "off");
   CHECK(bad({"--kv-rotate", "maybe"}).find("'maybe' is none of: on, off, auto") != std::string::npos);
+  CHECK(good({"--kv-first-last", "q8_0,2", "--kv-center", "on"}).options.context.kv_first_last == "q8_0,2");
+  CHECK(bad({"--kv-first-last", "q9_0,2"}).find("unknown cache type 'q9_0'") != std::string::npos);
+  CHECK(bad({"--kv-first-last", "q8_0"}).find("'' is no number of layers") != std::string::npos);
+  CHECK(good({"--kv-center", "m.means"}).options.context.kv_center == "m.means");
   CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
   CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());
   auto none = parse({});

@@ -12,6 +12,7 @@
 #include "src/engine/generation.h"
 #include "tests/engine/fixtures.h"
 #include "tests/engine/server_rig.h"
+#include "tests/os/scratch.h"
 
 using base::Json;
 using engine::Reconfigured;
@@ -451,6 +452,36 @@ TEST_CASE("/health is 503 from the moment a reconfiguration is asked for until i
   CHECK(healthy());
   CHECK(rig.props()["n_ctx"] == 512);
   CHECK(rig.post("/completion", R"({"prompt":"b","n_predict":1})").status == 200);
+}
+
+TEST_CASE(
+    "POST /reconfigure: the policy of the KV cache, told by /props and part of what computes the same") {
+  const Scratch scratch;
+  const std::string path = scratch / "demo.gguf";
+  std::filesystem::create_symlink(kDemo, path);
+  HttpRig rig([&](engine::ServerOptions& o) { o.model = path; });
+  const Json before = rig.props();
+  CHECK(before["kv_center"] == "off");
+  CHECK(before["kv_center_id"] == nullptr);
+  CHECK(before["kv_first_last"] == "off");
+  REQUIRE(rig.change(R"({"kv_center":"on"})").status == 200);
+  const Json centered = rig.props();
+  CHECK(centered["kv_center"] == "on");
+  CHECK(centered["kv_center_id"].get<std::string>().size() == 16);
+  CHECK(centered["numerics_key"] != before["numerics_key"]);
+  CHECK(centered["kv_bytes"] == before["kv_bytes"]);
+  CHECK(std::filesystem::exists(path + ".kv-means"));
+  REQUIRE(rig.change(R"({"kv_center":"off","kv_first_last":"q8_0,1"})").status == 200);
+  const Json edged = rig.props();
+  CHECK(edged["kv_first_last"] == "q8_0,1");
+  CHECK(edged["numerics_key"] != before["numerics_key"]);
+  CHECK(edged["k_bits_per_value"].get<double>() ==
+        doctest::Approx((2 * 8.5 + 3 * 16) / 5));  // of five layers
+  CHECK(rig.change(R"({"kv_first_last":"f16,0"})").status == 200);
+  CHECK(rig.props()["numerics_key"] == before["numerics_key"]);
+  CHECK(rig.change(R"({"kv_first_last":"q8_0,3"})").status == 400);  // more than half of the layers
+  CHECK(rig.change(R"({"kv_center":"/etc/hostname"})").status == 400);
+  CHECK(rig.post("/completion", R"({"prompt":"a","n_predict":1})").status == 200);
 }
 
 TEST_CASE("POST /reconfigure: no more slots than there are HTTP threads for their clients") {

@@ -1,4 +1,5 @@
 // Any bytes as a GGUF file: parsed or refused; where it is a model, it loads, its vocabulary tokenizes and it computes.
+// And as a file of means of K and V.
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 
 #include "src/base/log.h"
 #include "src/engine/context.h"
+#include "src/engine/kv_means.h"
 #include "src/engine/tokenizer.h"
 #include "src/gguf/model_files.h"
 
@@ -105,5 +107,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
   }
   join_halves(bytes);
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  if (const auto means = engine::parse_kv_means(text, "fuzz")) {
+    AR_CHECK(engine::write_kv_means(*means) == text, "means that are written otherwise than they were read");
+  }
   return 0;
 }

@@ -160,6 +160,16 @@ def gguf_seeds(rng):
     yield "two-parts.gguf", parts[0] + parts[1]  # of one length: the target cuts it in the middle
     yield "qwen2.gguf", arch_model(rng, "qwen2")
     yield "minimax-m2.gguf", arch_model(rng, "minimax-m2", n_expert=4, n_used=2)
+    yield "kv-means", kv_means()
+
+
+def kv_means():
+    """The means of K and V of one layer of one head of eight values."""
+    values = struct.pack("<16f", *(i / 8 for i in range(16)))
+    fnv = 0xCBF29CE484222325
+    for byte in values:
+        fnv = (fnv ^ byte) * 0x100000001B3 % 2**64
+    return b"TBQMEANS" + struct.pack("<6I2Q", 1, 1, 1, 8, 100, 0, 7, fnv) + values
 
 
 def tokenizer_seeds():

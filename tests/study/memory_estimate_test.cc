@@ -131,6 +131,10 @@ TEST_CASE("MiniMax-M2.5: the design's own figures") {
   CHECK(kv_mib(shape, 100096, "tbq4_0", "tbq3_0") == doctest::Approx(5492.33).epsilon(1e-6));
   CHECK(kv_mib(shape, 100000, "tbq4_0", "tbq3_0") == kv_mib(shape, 100096, "tbq4_0", "tbq3_0"));
   CHECK_FALSE(shape.kv_bytes(4096, "f16", "what").has_value());
+  // The first and last two layers of 62 as q8_0; all of them at most.
+  CHECK(shape.kv_bytes(4096, "tbq4_0", "tbq3_0", "q8_0", 2) ==
+        uint64_t{4096} * 8 * (58 * (66 + 50) + 4 * (136 + 136)));
+  CHECK(shape.kv_bytes(4096, "f16", "f16", "q8_0", 31) == shape.kv_bytes(4096, "q8_0", "q8_0"));
   // An absurd context does not wrap around.
   CHECK(shape.kv_bytes(uint64_t{1} << 60, "f16", "f16") == std::numeric_limits<uint64_t>::max());
 }
@@ -264,6 +268,10 @@ TEST_CASE("the bundled server's workspace is what it says itself, the experts' p
   auto workspace = [](const ModelShape& shape, BackendKind kind) {
     return study::estimate_memory(shape, settings(4096), kind, false).workspace;
   };
+  MemorySettings centered = settings(4096);  // 62 layers of 8 heads of 128 floats, of K and of V
+  centered.kv_center = true;
+  CHECK(study::estimate_memory(moe, centered, BackendKind::kTbqServer, false).workspace ==
+        workspace(moe, BackendKind::kTbqServer) + 62 * 8 * 256 * 4);
   CHECK(workspace(moe, BackendKind::kLlamaServer) - workspace(without, BackendKind::kLlamaServer) ==
         96 << 20);
   const uint64_t ours = workspace(moe, BackendKind::kTbqServer);
@@ -337,6 +345,11 @@ TEST_CASE("settings come from the axes, else from backend.args, else they are un
   CHECK(study::memory_settings(study_of("m.gguf", "  args: [-tb, '2']\n"), config).own_threads);
   CHECK(study::memory_settings(study_of("m.gguf", "  args: [-np, '4']\n"), config).n_seqs == 4);
   CHECK(study::memory_settings(study_of("m.gguf", "  args: [-np, '4', -kvu]\n"), config).n_seqs == 1);
+  const MemorySettings policy = study::memory_settings(
+      study_of("m.gguf", "  args: [--kv-first-last, 'q8_0,3', --kv-center, 'on']\n"), config);
+  CHECK(policy.edge_type == "q8_0");
+  CHECK(policy.edge_layers == 3);
+  CHECK(policy.kv_center);
   CHECK(argued.n_ubatch == 256);  // never more than a batch
   config[study.space.index_of("mlock")] = std::string("true");
   CHECK(study::memory_settings(study, study_of("m.gguf").space.default_config()).n_ctx.has_value());

@@ -94,6 +94,10 @@ TEST_CASE("scalars are typed by their axis, quoted or plain alike") {
   CHECK_EQ(std::get<int64_t>(s.space.axes[0].values[0]), 2048);
   s = good(with_axis("n_gpu_layers: {values: [0, 31, all], default: all}"));
   CHECK_EQ(std::get<std::string>(s.space.axes[0].values[2]), "all");
+  s = good(with_axis("kv_first_last: {values: [off, 'q8_0,2'], default: off}"));
+  CHECK_EQ(std::get<std::string>(s.space.axes[0].values[1]), "q8_0,2");
+  s = good(with_axis("kv_center: {values: [off, on], default: off}"));
+  CHECK_EQ(std::get<std::string>(s.space.axes[0].values[1]), "on");
   // An axis of one's own: numbers, truth and names as they come.
   s = good(with_axis("top: {values: [1, 0.5, true, yes, 1e3], default: 1, flag: --top}"));
   CHECK_EQ(values_of(s.space.axes[0]), "1 0.5 true yes 1000");
