@@ -6,7 +6,7 @@
 namespace search {
 namespace {
 
-enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits };
+enum class Memory { kNone, kGrowsWithNumber, kGrowsFromZero, kGrowsWithKvBits };
 
 struct AxisFact {
   std::string_view name;
@@ -24,6 +24,8 @@ constexpr AxisFact kFacts[] = {
     {"n_threads", Memory::kNone},
     {"activations", Memory::kNone},
     {"kv_rotate", Memory::kNone},
+    {"kv_tail", Memory::kGrowsFromZero},
+    {"kv_sink", Memory::kGrowsFromZero},
     {"flash_attn", Memory::kNone},
     {"n_batch", Memory::kGrowsWithNumber},
     {"n_draft", Memory::kNone},
@@ -72,6 +74,9 @@ std::optional<double> memory_demand(std::string_view axis_name, const Value& val
     return std::nullopt;
   }
   if (const auto* whole = std::get_if<int64_t>(&value)) {
+    if (*whole == 0 && fact->memory == Memory::kGrowsFromZero) {
+      return 0;
+    }
     // 0 asks the server for its own choice (ctx_size: the model's whole context): not a small number.
     return *whole > 0 ? std::optional<double>(static_cast<double>(*whole)) : std::nullopt;
   }

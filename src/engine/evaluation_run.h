@@ -30,7 +30,8 @@ struct EvaluationOptions {
   int n_ctx = 512;            // tokens of a chunk, 4 or more
   int n_chunks = 0;           // the first so many; 0 = all
   int n_ubatch = 512;
-  int n_threads = 0;  // 0 = physical cores
+  int kv_sink = 0, kv_tail = 0;  // of quantized caches, as in ContextOptions
+  int n_threads = 0;             // 0 = physical cores
   // Tokens decoded one by one at the end of each chunk, to time them, and how often. 0 = none.
   int n_decode = 32, n_decode_repeats = 1;
 };
@@ -40,6 +41,7 @@ struct PairEvaluation {
   uint64_t kv_bytes = 0;  // of a cache of Evaluation::n_ctx_allocated tokens
   double bits_per_value = 0, k_bits = 0, v_bits = 0;
   bool k_rotated = false, v_rotated = false;  // whether its rows are stored rotated
+  uint64_t exact_bytes = 0;                   // of kv_bytes, copies of sink and tail in f16
   TokenLosses losses = {};
   std::vector<double> decode_s = {};  // of each token timed
 };
@@ -47,6 +49,7 @@ struct PairEvaluation {
 struct Evaluation {
   int n_ctx = 0, n_ctx_allocated = 0;  // of a chunk; of a cache, which is padded
   int n_ubatch = 0, n_threads = 0, bos = -1;
+  int kv_sink = 0, kv_tail = 0;  // of the options
   size_t n_chunks = 0, n_chunks_done = 0;
   size_t n_tokens = 0;               // scored so far
   std::string backend, activations;  // as ContextInfo has them

@@ -16,6 +16,7 @@ struct Axis {
 constexpr Axis kAxes[] = {
     {"ctx_size", "--ctx-size"},         {"cache_type_k", "--cache-type-k"},
     {"cache_type_v", "--cache-type-v"}, {"kv_rotate", "--kv-rotate"},
+    {"kv_sink", "--kv-sink"},           {"kv_tail", "--kv-tail"},
     {"n_batch", "--batch-size"},        {"n_ubatch", "--ubatch-size"},
     {"n_threads", "--threads"},         {"n_threads_batch", "--threads-batch"},
     {"activations", "--activations"},   {"flash_attn", "--flash-attn"},
@@ -88,11 +89,11 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
   const ReasoningOptions& reasoning = chat.reasoning;
-  const std::string text =
-      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
-                  info.cache_type_v, info.k_rotated, info.v_rotated, info.activations, info.backend,
-                  base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
-                  reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
+  const std::string text = fmt::format(
+      "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
+      info.cache_type_v, info.k_rotated, info.v_rotated, info.exact_sink, info.exact_tail, info.activations,
+      info.backend, base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
+      reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));
 }
 

@@ -53,10 +53,16 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
                  info.kv_unified && info.n_seqs > 1 ? ", in one cache" : "");
   base::log_info("context: n_ctx = {}, n_batch = {}, n_ubatch = {}, threads = {}/{}, backend = {}",
                  info.n_ctx, info.n_batch, info.n_ubatch, info.n_threads, info.n_threads_batch, info.backend);
-  base::log_info("memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}), workspace {:.2f} MiB",
-                 static_cast<double>(info.weight_bytes) / (1 << 20),
-                 static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
-                 static_cast<double>(info.workspace_bytes) / (1 << 20));
+  base::log_info(
+      "memory: weights {:.2f} MiB, KV cache {:.2f} MiB (K {}, V {}, {:.3f} bits per value), workspace {:.2f} "
+      "MiB",
+      static_cast<double>(info.weight_bytes) / (1 << 20), static_cast<double>(info.kv_bytes) / (1 << 20),
+      info.cache_type_k, info.cache_type_v, info.bits_per_value,
+      static_cast<double>(info.workspace_bytes) / (1 << 20));
+  if (info.exact_bytes > 0) {
+    base::log_info("of the KV cache {:.2f} MiB are copies in f16: the first {} tokens of a slot, the last {}",
+                   static_cast<double>(info.exact_bytes) / (1 << 20), info.exact_sink, info.exact_tail);
+  }
   for (const std::string& fallback : info.fallbacks) {
     base::log_warn("{}", fallback);
   }

@@ -47,6 +47,8 @@ std::span<const AxisKind> axis_kinds() {
       {"cache_type_k", ValueKind::kWord, 0, 0, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
       {"cache_type_v", ValueKind::kWord, 0, 0, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
       {"kv_rotate", ValueKind::kSwitch, 0, 0, {"on", "off", "auto"}},
+      {"kv_sink", ValueKind::kWhole, 0, kMaxTokens, {}},
+      {"kv_tail", ValueKind::kWhole, 0, kMaxTokens, {}},
       {"activations", ValueKind::kWord, 0, 0, {"q8", "f32"}},
       {"n_batch", ValueKind::kWhole, 1, kMaxTokens, {}},
       {"n_ubatch", ValueKind::kWhole, 1, kMaxTokens, {}},

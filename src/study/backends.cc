@@ -26,12 +26,14 @@ struct FlagRow {
 };
 
 // mmap, mlock and n_draft need several flags each: load_mode() and speculation() below.
-constexpr std::array<FlagRow, 13> kFlags = {{
+constexpr std::array<FlagRow, 15> kFlags = {{
     {"n_gpu_layers", Form::kLayers, {"--n-gpu-layers", "--gpu-layers"}},
     {"ctx_size", Form::kValue, {"--ctx-size", ""}},
     {"cache_type_k", Form::kValue, {"--cache-type-k", ""}},
     {"cache_type_v", Form::kValue, {"--cache-type-v", ""}},
     {"kv_rotate", Form::kValue, {"--kv-rotate", ""}},
+    {"kv_sink", Form::kValue, {"--kv-sink", ""}},
+    {"kv_tail", Form::kValue, {"--kv-tail", ""}},
     {"activations", Form::kValue, {"--activations", ""}},
     {"n_batch", Form::kValue, {"--batch-size", ""}},
     {"n_ubatch", Form::kValue, {"--ubatch-size", ""}},

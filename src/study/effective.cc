@@ -17,10 +17,12 @@ struct ToldField {
   const char* key;
   bool capped;  // larger values are cut down to what can be used
 };
-constexpr std::array<ToldField, 12> kTold = {{
+constexpr std::array<ToldField, 14> kTold = {{
     {"cache_type_k", "cache_type_k", false},
     {"cache_type_v", "cache_type_v", false},
     {"kv_rotate", "kv_rotate", false},
+    {"kv_sink", "kv_sink", false},
+    {"kv_tail", "kv_tail", false},
     {"activations", "activations", false},
     {"n_batch", "n_batch", true},
     {"n_ubatch", "n_ubatch", true},
@@ -39,7 +41,7 @@ struct StartSetting {
   std::array<std::string_view, 4> axes;
   bool own = true;  // in the server's own block
 };
-constexpr std::array<StartSetting, 19> kStartSettings = {{
+constexpr std::array<StartSetting, 21> kStartSettings = {{
     {"model", {}, false},  // of a server without /props
     {"model_path", {"model"}, false},
     {"n_ctx", {"ctx_size", "parallel"}, false},
@@ -47,6 +49,8 @@ constexpr std::array<StartSetting, 19> kStartSettings = {{
     {"cache_type_k", {"cache_type_k"}},
     {"cache_type_v", {"cache_type_v"}},
     {"kv_rotate", {"kv_rotate"}},
+    {"kv_sink", {"kv_sink"}},
+    {"kv_tail", {"kv_tail"}},
     {"activations", {"activations"}},
     {"n_batch", {"n_batch", "ctx_size", "parallel"}},
     {"n_ubatch", {"n_ubatch", "n_batch", "ctx_size", "parallel"}},

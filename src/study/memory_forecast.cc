@@ -61,6 +61,8 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   }
   settings.cache_type_k = given("cache_type_k", {"-ctk", "--cache-type-k"}).value_or("f16");
   settings.cache_type_v = given("cache_type_v", {"-ctv", "--cache-type-v"}).value_or("f16");
+  settings.kv_sink = whole(given("kv_sink", {"--kv-sink"}).value_or("0")).value_or(0);
+  settings.kv_tail = whole(given("kv_tail", {"--kv-tail"}).value_or("0")).value_or(0);
   settings.n_ubatch = whole(given("n_ubatch", {"-ub", "--ubatch-size"}).value_or("512")).value_or(512);
   settings.n_ubatch = std::min(
       settings.n_ubatch, whole(given("n_batch", {"-b", "--batch-size"}).value_or("2048")).value_or(2048));

@@ -176,6 +176,9 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(good({"-ctk", "iq4_nl", "-ctv", "bf16"}).options.context.kv_rotate == "auto");
   CHECK(good({"--kv-rotate", "off"}).options.context.kv_rotate == "off");
   CHECK(bad({"--kv-rotate", "maybe"}).find("'maybe' is none of: on, off, auto") != std::string::npos);
+  CHECK(good({"--kv-sink", "4"}).options.context.kv_sink == 4);
+  CHECK(good({"--kv-tail", "128"}).options.context.kv_tail == 128);
+  CHECK(bad({"--kv-tail", "-1"}).find("-1 is not between 0 and") != std::string::npos);
   CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
   CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());
   auto none = parse({});
