@@ -7,7 +7,7 @@ namespace search {
 namespace {
 
 // kUnordered: which value takes more depends on other axes.
-enum class Memory { kNone, kGrowsWithNumber, kGrowsWithKvBits, kUnordered };
+enum class Memory { kNone, kGrowsWithNumber, kGrowsFromZero, kGrowsWithKvBits, kUnordered };
 
 struct AxisFact {
   std::string_view name;
@@ -27,6 +27,8 @@ constexpr AxisFact kFacts[] = {
     {"kv_center", Memory::kNone},
     {"kv_first_last", Memory::kUnordered},
     {"kv_rotate", Memory::kNone},
+    {"kv_tail", Memory::kGrowsFromZero},
+    {"kv_sink", Memory::kGrowsFromZero},
     {"flash_attn", Memory::kNone},
     {"n_batch", Memory::kGrowsWithNumber},
     {"n_draft", Memory::kNone},
@@ -75,6 +77,9 @@ std::optional<double> memory_demand(std::string_view axis_name, const Value& val
     return std::nullopt;
   }
   if (const auto* whole = std::get_if<int64_t>(&value)) {
+    if (*whole == 0 && fact->memory == Memory::kGrowsFromZero) {
+      return 0;
+    }
     // 0 asks the server for its own choice (ctx_size: the model's whole context): not a small number.
     return *whole > 0 ? std::optional<double>(static_cast<double>(*whole)) : std::nullopt;
   }

@@ -30,15 +30,29 @@ PartId PartId::at(int order, int n_layer) {
 }
 
 uint64_t KvPlan::bytes() const {
-  uint64_t total = 0;
+  const auto page_bytes = [](const kernels::KvFormat* format, int dim) {
+    return format == nullptr ? 0 : uint64_t{format->page_bytes(dim)};
+  };
+  uint64_t total = exact.slots() > 0 ? copies().bytes() : 0;
   bool overflow = false;
   for (const KvLayer& layer : layers) {
-    uint64_t bytes = layer.k->page_bytes(layer.dim_k) + layer.v->page_bytes(layer.dim_v);
+    uint64_t bytes = page_bytes(layer.k, layer.dim_k) + page_bytes(layer.v, layer.dim_v);
     overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(layer.heads), &bytes) || overflow;
     overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(n_pages), &bytes) || overflow;
     overflow = __builtin_add_overflow(total, bytes, &total) || overflow;
   }
   return overflow ? std::numeric_limits<uint64_t>::max() : total;
+}
+
+KvPlan KvPlan::copies() const {
+  KvPlan plan = *this;
+  plan.exact = {};
+  plan.n_pages = n_seqs * exact.slots();
+  for (KvLayer& layer : plan.layers) {
+    layer.k = layer.exact_k;
+    layer.v = layer.exact_v;
+  }
+  return plan;
 }
 
 }  // namespace engine

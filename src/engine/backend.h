@@ -11,6 +11,7 @@
 
 #include "kernels/formats/formats.h"
 #include "src/base/error.h"
+#include "src/engine/exact_pages.h"
 #include "src/engine/kv_table.h"
 #include "src/engine/model.h"
 
@@ -41,6 +42,8 @@ struct KvLayer {
   // (heads, dim_k) and (heads, dim_v), in the model's basis: taken from every row before it is stored (kv_means.h).
   // nullptr: nothing is.
   const float *k_mean = nullptr, *v_mean = nullptr;
+  // What copies of sink and tail are stored as, in the basis of the others; nullptr: the side needs none.
+  const kernels::KvFormat *exact_k = nullptr, *exact_v = nullptr;
   // The basis rows are stored in is the rotated one.
   bool k_rotated() const { return k->rotated || rotate_k; }
   bool v_rotated() const { return v->rotated || rotate_v; }
@@ -51,7 +54,11 @@ struct KvPlan {
   int seq_pages = 0;  // most pages of one sequence
   std::vector<KvLayer> layers;
   std::shared_ptr<const KvMeans> means;  // what the layers' means point into
-  uint64_t bytes() const;                // the arena: sum over layers of n_pages * heads * (K page + V page)
+  ExactPlan exact;
+  // The arena: sum over layers of n_pages * heads * (K page + V page), and that of copies().
+  uint64_t bytes() const;
+  // The copies of sinks and tails as a cache of their own, page = ExactPlan::slot(); nothing in the step's own pages.
+  KvPlan copies() const;
 };
 
 struct BackendOptions {
@@ -66,6 +73,7 @@ struct SeqRows {
   int seq = 0, row0 = 0, n = 0,
       n_past = 0;              // rows row0..row0+n of the step continue a sequence of n_past rows
   std::span<const int> pages;  // its pages, room for n_past + n rows included
+  ExactRows exact = {};
 };
 struct Step {  // prefill, decode, verify and mixed alike
   std::span<const int> token, pos;
@@ -95,6 +103,8 @@ class Session {
   // positions.
   virtual base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) = 0;
   virtual base::Result<void> kv_copy(std::span<const PageCopy> copies) = 0;
+  // The same among the pages of KvPlan::copies().
+  virtual base::Result<void> exact_copy(std::span<const PageCopy> copies) = 0;
   // A page's raw bytes of one layer (all heads, K then V), for saved state and tests.
   virtual base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
                                      CopyDirection direction) = 0;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "src/base/log.h"
 #include "src/engine/context_state.h"
 
 namespace engine {
@@ -20,10 +21,26 @@ int Context::length(int seq) const {
   return state_->table.length(seq);
 }
 void Context::truncate(int seq, int n) {
-  state_->table.truncate(seq, n);
+  state_->truncate(seq, n);
 }
+
+// The copies of sink and tail are few pages, and not shared.
 void Context::fork(int from, int to, int n_prefix) {
   state_->table.fork(from, to, n_prefix);
+  const std::vector<PageCopy> slots = state_->exact.fork(from, to, n_prefix);
+  for (State::Share& share : state_->shares) {
+    if (auto copied = share.session->exact_copy(slots);
+        !copied) {  // the quantized rows are there all the same
+      base::log_warn("{}", copied.failure().to_string());
+      state_->exact.lose(to, n_prefix);
+      return;
+    }
+  }
+}
+
+void Context::State::truncate(int seq, int n) {
+  table.truncate(seq, n);
+  exact.truncate(seq, n);
 }
 
 int Context::pages_for(int seq, int n) const {
@@ -92,6 +109,7 @@ base::Result<void> Context::State::append_rows(std::span<const Piece> pieces) {
   logit_rows.clear();
   rows.clear();
   copies.clear();
+  int step_pages = 0;
   for (const Slice& slice : slices) {
     const Piece& piece = pieces[slice.piece];
     const int n_past = table.length(piece.seq), row0 = static_cast<int>(tokens.size());
@@ -106,7 +124,8 @@ base::Result<void> Context::State::append_rows(std::span<const Piece> pieces) {
         logit_rows.push_back(row0 + i);
       }
     }
-    rows.push_back({piece.seq, row0, slice.n, n_past, table.pages(piece.seq)});
+    rows.push_back({piece.seq, row0, slice.n, n_past, table.pages(piece.seq),
+                    exact.append(piece.seq, n_past, slice.n, step_pages)});
   }
   return {};
 }
@@ -117,7 +136,7 @@ base::Result<void> Context::State::copy_pages() {
   for (Share& share : shares) {
     if (auto copied = share.session->kv_copy(copies); !copied) {
       for (const SeqRows& of : rows) {
-        table.truncate(of.seq, of.n_past - of.n_past % plan.kv.page_tokens);
+        truncate(of.seq, of.n_past - of.n_past % plan.kv.page_tokens);
       }
       return copied;
     }
@@ -243,7 +262,7 @@ base::Result<void> Context::step(std::span<const Piece> pieces, const StepHooks&
     }
     if (ran = state_->run_shares(hooks); !ran) {
       for (const SeqRows& rows : state_->rows) {  // rows a failed ubatch may have left half written
-        state_->table.truncate(rows.seq, rows.n_past);
+        state_->truncate(rows.seq, rows.n_past);
       }
       return ran;
     }

@@ -34,6 +34,9 @@ struct ContextOptions {
   // (KvMeansSource finds them), check() does not.
   std::string kv_center = "off";
   std::shared_ptr<const KvMeans> kv_means = nullptr;
+  // Beside quantized rows the first kv_sink tokens and the last kv_tail before each query are kept, and read, in f16;
+  // the former in whole pages of 128, the latter in pages that contain them. Nothing for sides in floats.
+  int kv_sink = 0, kv_tail = 0;
   // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
   // does, and what keys are that have integer scores (KvFormat::score_rounded); "f32", exactly, and slower. Where the
   // machine has no integer dots worth using, q8 comes to f32.
@@ -50,9 +53,13 @@ struct ContextInfo {
   int edge_layers = 0;                        // at either end that kv_first_last gives another type
   std::string kv_center_id;                   // which means are taken from K and V; "": none
   bool k_rotated = false, v_rotated = false;  // what kv_rotate came to, for the cache types
+  int kv_sink = 0, kv_tail = 0;               // as asked for
+  int exact_sink = 0, exact_tail = 0;         // tokens, what they came to
   std::string activations;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
+  uint64_t exact_bytes = 0;                           // of kv_bytes, the copies of sink and tail
   double k_bits_per_value = 0, v_bits_per_value = 0;  // scales included; the mean of all layers
+  double bits_per_value = 0;                          // of all of kv_bytes, with the cache full
   std::string backend;
   std::vector<std::string> fallbacks;
 };
@@ -95,6 +102,9 @@ class Context {
   const ContextInfo& info() const;
 
   int length(int seq) const;
+  // Rows taken back by this and written again are what they were, with kv_tail too up to kExactRollback rows
+  // (exact_pages.h). Beyond, and in a fork that begins before the tail of `from`, what is left of the new tail is
+  // read from the quantized rows, until kv_tail tokens and a page have come after it.
   void truncate(int seq, int n);
   // `to` becomes the first n_prefix rows of `from`, without copying them. `to` must be empty.
   void fork(int from, int to, int n_prefix);

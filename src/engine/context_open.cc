@@ -18,6 +18,15 @@ uint64_t available_bytes() {
   return memory.total != 0 ? memory.available : std::numeric_limits<uint64_t>::max();
 }
 
+// Of a full cache.
+double bits_per_value(const KvPlan& kv, uint64_t bytes) {
+  double values = 0;
+  for (const KvLayer& layer : kv.layers) {
+    values += double(layer.heads) * (layer.dim_k + layer.dim_v);
+  }
+  return static_cast<double>(bytes) * 8 / (values * kv.n_pages * kv.page_tokens);
+}
+
 // Rows whose logits are computed together. A vocabulary of 200,000 makes that 25 MB.
 constexpr int kLogitRows = 32;
 
@@ -82,6 +91,8 @@ base::Result<Context::State::Planned> Context::State::make_plan(const Model& mod
     return fits.failure();
   }
   info.kv_bytes = need.kv;
+  info.exact_bytes = out.plan.kv.exact.slots() > 0 ? out.plan.kv.copies().bytes() : 0;
+  info.bits_per_value = bits_per_value(out.plan.kv, need.kv);
   info.workspace_bytes = need.workspace;
   info.backend = out.shares.front().backend->caps();
   return out;

@@ -115,6 +115,37 @@ base::Result<FirstLast> parse_first_last(std::string_view text) {
   return out;
 }
 
+namespace {
+
+// The copies of sink and tail, for sides that are quantized.
+void plan_copies(const ContextOptions& options, ContextPlan& plan) {
+  plan.info.kv_sink = options.kv_sink;
+  plan.info.kv_tail = options.kv_tail;
+  if (options.kv_sink == 0 && options.kv_tail == 0) {
+    return;
+  }
+  const kernels::KvFormat* f16 = kernels::find_kv_format("f16");
+  bool any = false;
+  for (KvLayer& layer : plan.kv.layers) {
+    layer.exact_k = layer.k->group_values > 0 ? f16 : nullptr;
+    layer.exact_v = layer.v->group_values > 0 ? f16 : nullptr;
+    any = any || layer.exact_k != nullptr || layer.exact_v != nullptr;
+  }
+  if (!any) {
+    plan.info.fallbacks.push_back(
+        fmt::format("--kv-sink and --kv-tail do nothing: a cache of {}/{} is not quantized",
+                    plan.info.cache_type_k, plan.info.cache_type_v));
+    return;
+  }
+  KvPlan& kv = plan.kv;
+  kv.exact = plan_exact(options.kv_sink, options.kv_tail, kv.page_tokens, kv.seq_pages, kv.n_seqs,
+                        plan.info.n_ubatch);
+  plan.info.exact_sink = kv.exact.sink_pages * kv.page_tokens;
+  plan.info.exact_tail = kv.exact.tail;
+}
+
+}  // namespace
+
 base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options) {
   constexpr int kAny = std::numeric_limits<int>::max();
   const std::pair<const char*, std::pair<int, std::pair<int, int>>> ranges[] = {
@@ -122,6 +153,8 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
       {"--parallel", {options.n_seqs, {1, 4096}}},
       {"--batch-size", {options.n_batch, {1, kAny}}},
       {"--ubatch-size", {options.n_ubatch, {1, kAny}}},
+      {"--kv-sink", {options.kv_sink, {0, kAny}}},
+      {"--kv-tail", {options.kv_tail, {0, kAny}}},
       {"--threads", {options.n_threads, {0, kMaxThreads}}},
       {"--threads-batch", {options.n_threads_batch, {0, kMaxThreads}}},
   };
@@ -157,6 +190,11 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
                        fmt::format("{} sequences of {} tokens are more than can be addressed", n_seqs, n_ctx),
                        fmt::format("use at most {} tokens", std::numeric_limits<int>::max() / n_seqs /
                                                                 kContextStep * n_seqs * kContextStep));
+  }
+  if (const int most = std::max(options.kv_sink, options.kv_tail); most > n_ctx) {
+    return base::error(options.kv_sink == most ? "--kv-sink" : "--kv-tail",
+                       fmt::format("{} is more than the {} tokens of a sequence", most, n_ctx),
+                       fmt::format("use {} or less, or raise --ctx-size", n_ctx));
   }
   ContextPlan plan;
   plan.info.n_ctx = static_cast<int>(n_ctx);
@@ -198,9 +236,11 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   if (auto applied = apply_policy(model, options, plan); !applied) {
     return applied.failure();
   }
+  plan_copies(options, plan);
   plan.info.k_bits_per_value = bits_per_value(plan.kv, &KvLayer::k);
   plan.info.v_bits_per_value = bits_per_value(plan.kv, &KvLayer::v);
-  if (plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
+  if (int64_t{plan.kv.exact.slots()} * options.n_seqs > kAny ||
+      plan.kv.bytes() == std::numeric_limits<uint64_t>::max()) {
     return base::error("--ctx-size",
                        fmt::format("{} sequences of {} tokens need more KV cache than can be addressed",
                                    options.n_seqs, n_ctx),
@@ -216,8 +256,13 @@ base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint6
   if (overflow || wanted > available) {
     constexpr double kMiB = 1 << 20;
     const int n_steps = plan.kv.n_pages / (kContextStep / kernels::kPageTokens);
-    const uint64_t per_step = need.kv / static_cast<uint64_t>(n_steps);
-    const uint64_t left = available > need.workspace ? available - need.workspace : 0;
+    // Copies of sinks and tails take the same of a context of any length, or less.
+    const uint64_t copies = std::min(plan.kv.copies().bytes(), need.kv);
+    const uint64_t per_step = (need.kv - copies) / static_cast<uint64_t>(n_steps);
+    const uint64_t fixed = need.workspace > std::numeric_limits<uint64_t>::max() - copies
+                               ? std::numeric_limits<uint64_t>::max()
+                               : need.workspace + copies;
+    const uint64_t left = available > fixed ? available - fixed : 0;
     // Every sequence has whole steps.
     const uint64_t parts = plan.info.kv_unified ? 1 : static_cast<uint64_t>(plan.kv.n_seqs);
     const uint64_t fits = left / std::max<uint64_t>(per_step, 1) / parts * parts * kContextStep;

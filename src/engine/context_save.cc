@@ -77,6 +77,7 @@ base::Result<void> Context::restore(int seq, SequenceReader& saved) {
   if (auto room = state_->table.append(seq, static_cast<int>(n), none); !room) {
     return room;
   }
+  state_->exact.lose(seq, static_cast<int>(n));  // copies of sink and tail are not in the file
   const auto read_pages = [&]() -> base::Result<void> {
     std::vector<std::byte> page;
     for (const int id : state_->table.pages(seq)) {
@@ -95,7 +96,7 @@ base::Result<void> Context::restore(int seq, SequenceReader& saved) {
   };
   auto done = read_pages();
   if (!done) {
-    state_->table.truncate(seq, 0);
+    state_->truncate(seq, 0);
   }
   return done;
 }

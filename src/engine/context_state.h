@@ -36,6 +36,7 @@ struct Context::State {
   ContextPlan plan;
   std::vector<Share> shares;
   KvTable table;
+  ExactPages exact;
   Arena hidden_memory, logits_memory;
   // Of the running ubatch; their memory is kept.
   std::vector<int> tokens, positions, logit_rows;
@@ -53,6 +54,7 @@ struct Context::State {
         plan(std::move(planned)),
         shares(std::move(opened)),
         table(plan.kv.n_pages, plan.kv.n_seqs, plan.kv.page_tokens),
+        exact(plan.kv.exact, plan.kv.page_tokens, plan.kv.n_seqs),
         hidden_memory(std::move(hidden)),
         logits_memory(std::move(logits)),
         bytes_read_by(static_cast<size_t>(plan.kv.n_seqs)) {}
@@ -61,6 +63,7 @@ struct Context::State {
                                          std::span<const PartId> cuts, uint64_t reclaimable);
   base::Result<void> check(std::span<const Piece> pieces) const;
   base::Result<void> check(const Piece& piece) const;
+  void truncate(int seq, int n);
   base::Result<void> append_rows(std::span<const Piece> pieces);
   base::Result<void> copy_pages();
   base::Result<void> run_shares(const StepHooks& hooks);

@@ -46,18 +46,60 @@ void store_row(const KvLayer& kv, int head, float* key, float* value, std::byte*
   kv.v->write_row(value, kv.dim_v, v_page, slot);
 }
 
+void store_copy(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot) {
+  if (kv.exact_k != nullptr) {
+    if (kv.k->rotated) {  // by itself, as it was written
+      kernels::rotate_head(key, kv.dim_k);
+    }
+    kv.exact_k->write_row(key, kv.dim_k, k_page, slot);
+  }
+  if (kv.exact_v != nullptr) {
+    if (kv.v->rotated) {
+      kernels::rotate_head(value, kv.dim_v);
+    }
+    kv.exact_v->write_row(value, kv.dim_v, v_page, slot);
+  }
+}
+
+namespace {
+
+// How many of n queries read a page from its copy: the first, whose tails begin earlier.
+int exact_queries(const AttentionHead& head, int page, int n, const int* visible) {
+  if (head.exact == nullptr) {
+    return 0;
+  }
+  const ExactRows& rows = head.seq->exact;
+  if (page < rows.sink) {
+    return n;
+  }
+  int i = 0;
+  while (page >= rows.from && i < n &&
+         head.exact->plan().tail_page(visible[i], kernels::kPageTokens) <= page) {
+    ++i;
+  }
+  return i;
+}
+
+}  // namespace
+
 void attend_chunk(const AttentionHead& head, int chunk, const float* query, int n, const int* visible,
                   float* scores, const Partial& out) {
   const KvLayer& kv = *head.kv;
   const int begin = chunk * kChunkTokens;
   const int tokens = std::clamp(*std::max_element(visible, visible + n) - begin, 0, kChunkTokens);
-  const auto page_of = [&](int at) {
-    return head.pages[static_cast<size_t>((begin + at) / kernels::kPageTokens)];
-  };
   const auto score = kv.rounded_scores && kv.k->score_rounded != nullptr ? kv.k->score_rounded : kv.k->score;
   for (int at = 0; at < tokens; at += kernels::kPageTokens) {
-    score(head.arena->k(head.layer, page_of(at), head.head), kv.dim_k, 0,
-          std::min(kernels::kPageTokens, tokens - at), query, n, scores + at, kChunkTokens);
+    const int page = (begin + at) / kernels::kPageTokens, count = std::min(kernels::kPageTokens, tokens - at);
+    const int n_exact = kv.exact_k == nullptr ? 0 : exact_queries(head, page, n, visible);
+    if (n_exact > 0) {
+      kv.exact_k->score(head.exact->k(head.layer, *head.seq, page, head.head), kv.dim_k, 0, count, query,
+                        n_exact, scores + at, kChunkTokens);
+    }
+    if (n_exact < n) {
+      score(head.arena->k(head.layer, head.pages[static_cast<size_t>(page)], head.head), kv.dim_k, 0, count,
+            query + static_cast<size_t>(n_exact) * static_cast<size_t>(kv.dim_k), n - n_exact,
+            scores + static_cast<size_t>(n_exact) * kChunkTokens + at, kChunkTokens);
+    }
   }
   for (int i = 0; i < n; ++i) {
     float* row = scores + static_cast<size_t>(i) * kChunkTokens;
@@ -69,8 +111,17 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
   }
   std::fill(out.acc, out.acc + static_cast<size_t>(n) * static_cast<size_t>(kv.dim_v), 0.0F);
   for (int at = 0; at < tokens; at += kernels::kPageTokens) {
-    kv.v->accumulate(head.arena->v(head.layer, page_of(at), head.head), kv.dim_v, 0,
-                     std::min(kernels::kPageTokens, tokens - at), scores + at, kChunkTokens, n, out.acc);
+    const int page = (begin + at) / kernels::kPageTokens, count = std::min(kernels::kPageTokens, tokens - at);
+    const int n_exact = kv.exact_v == nullptr ? 0 : exact_queries(head, page, n, visible);
+    if (n_exact > 0) {
+      kv.exact_v->accumulate(head.exact->v(head.layer, *head.seq, page, head.head), kv.dim_v, 0, count,
+                             scores + at, kChunkTokens, n_exact, out.acc);
+    }
+    if (n_exact < n) {
+      kv.v->accumulate(head.arena->v(head.layer, head.pages[static_cast<size_t>(page)], head.head), kv.dim_v,
+                       0, count, scores + static_cast<size_t>(n_exact) * kChunkTokens + at, kChunkTokens,
+                       n - n_exact, out.acc + static_cast<size_t>(n_exact) * static_cast<size_t>(kv.dim_v));
+    }
   }
 }
 

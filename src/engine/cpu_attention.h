@@ -15,18 +15,26 @@ struct AttentionHead {
   const KvLayer* kv = nullptr;
   int layer = 0, head = 0;
   std::span<const int> pages;
+  // Where some of the pages are exact too; nullptr: nowhere.
+  const ExactArena* exact = nullptr;
+  const SeqRows* seq = nullptr;
 };
 
-// Writes a token's key [dim_k] and value [dim_v] of one KV head, less its means, into a slot of its pages. May overwrite
-// both.
+// Writes a token's key [dim_k] and value [dim_v] of one KV head, less its means, into a slot of its pages. Both are
+// left as they were given to the formats.
 void store_row(const KvLayer& kv, int head, float* key, float* value, std::byte* k_page, std::byte* v_page,
                int slot);
+
+// The same row into its exact copies, for the sides that have them; `key` and `value` as store_row left them. May
+// overwrite both.
+void store_copy(const KvLayer& kv, float* key, float* value, std::byte* k_page, std::byte* v_page, int slot);
 
 // Copies queries into `out` [n x dim_k], scaled by 1/sqrt(dim_k) and in the basis K is stored in. q: the
 // first query of the head in its row; rows are row_stride apart.
 void prepare_queries(const KvLayer& kv, const float* q, int64_t row_stride, int n_rows, float* out);
 
-// The softmax of n queries over chunk `chunk`. visible[i]: tokens query i may see, at least 0.
+// The softmax of n queries over chunk `chunk`. visible[i], ascending: tokens query i may see, at least 0. Each query
+// reads the pages of the sink and of its own tail from their copies.
 void attend_chunk(const AttentionHead& head, int chunk, const float* query, int n, const int* visible,
                   float* scores, const Partial& out);
 

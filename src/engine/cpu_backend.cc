@@ -41,6 +41,7 @@ class CpuSession : public Session {
     uint64_t bytes = 0;
     space_ = Workspace::lay_out(*model_, plan_, options, work_memory_.data(), bytes);
     AR_CHECK(bytes <= work_memory_.size(), "the workspace grew between plan and open");
+    exact_ = ExactArena(plan_, layers.first, layers.last, kv_memory_.data() + arena_.bytes(), space_.exact);
   }
 
   base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) override {
@@ -52,7 +53,8 @@ class CpuSession : public Session {
     const LayerRange layers = attention_layers(segment, n_layer);
     AR_CHECK(layers.first > layers.last || (arena_.has(layers.first) && arena_.has(layers.last)),
              "a part this Session was not opened for");
-    CpuRegion region{*model_, plan_, arena_, space_, rope_, step, space_.act, nullptr, &experts_read_};
+    CpuRegion region{*model_, plan_, arena_,     exact_,  space_,
+                     rope_,   step,  space_.act, nullptr, &experts_read_};
     region.act.h = io.data;
     if (segment.last.part == Part::kHead) {
       AR_CHECK(step.logit_rows.empty() || (out != nullptr && out->data != nullptr),
@@ -73,14 +75,11 @@ class CpuSession : public Session {
   }
 
   base::Result<void> kv_copy(std::span<const PageCopy> copies) override {
-    for (const PageCopy& copy : copies) {
-      for (int layer = 0; layer < arena_.n_layers(); ++layer) {
-        if (arena_.has(layer)) {
-          const auto from = arena_.page(layer, copy.from), to = arena_.page(layer, copy.to);
-          std::memcpy(to.data(), from.data(), from.size());
-        }
-      }
-    }
+    copy_pages(arena_, copies);
+    return {};
+  }
+  base::Result<void> exact_copy(std::span<const PageCopy> copies) override {
+    copy_pages(exact_.kept(), copies);
     return {};
   }
 
@@ -106,11 +105,23 @@ class CpuSession : public Session {
   int64_t experts_read() const override { return experts_read_; }
 
  private:
+  static void copy_pages(const KvArena& arena, std::span<const PageCopy> copies) {
+    for (const PageCopy& copy : copies) {
+      for (int layer = 0; layer < arena.n_layers(); ++layer) {
+        if (arena.has(layer)) {
+          const auto from = arena.page(layer, copy.from), to = arena.page(layer, copy.to);
+          std::memcpy(to.data(), from.data(), from.size());
+        }
+      }
+    }
+  }
+
   std::shared_ptr<const Model> model_;
   KvPlan plan_;
   int n_ubatch_;
   Arena kv_memory_, work_memory_;
   KvArena arena_;
+  ExactArena exact_;
   RopeTable rope_;
   Workspace space_;
   int64_t experts_read_ = 0;
@@ -131,7 +142,8 @@ class CpuBackend : public Backend {
     const LayerRange layers = attention_layers(parts, model.hp.n_layer);
     Need need;
     need.weights = model.weight_bytes;
-    need.kv = KvArena(kv, layers.first, layers.last, nullptr).bytes();
+    need.kv = KvArena(kv, layers.first, layers.last, nullptr).bytes() +
+              ExactArena(kv, layers.first, layers.last, nullptr, nullptr).bytes();
     Workspace::lay_out(model, kv, options, nullptr, need.workspace);
     return need;
   }

@@ -51,6 +51,42 @@ class KvArena {
   uint64_t bytes_ = 0;
 };
 
+// The copies of sinks and tails in f16 (exact_pages.h): those that stay, and the running step's new pages, which all
+// layers use in turn.
+class ExactArena {
+ public:
+  ExactArena() = default;
+  // kept: bytes() of them, and step: Workspace::exact; nullptr as KvArena's.
+  ExactArena(const KvPlan& plan, int first_layer, int last_layer, std::byte* kept, std::byte* step);
+
+  uint64_t bytes() const { return kept_.bytes(); }
+  const KvArena& kept() const { return kept_; }
+  const ExactPlan& plan() const { return plan_; }
+  // A page of a sequence that has or gets a copy.
+  std::byte* k(int layer, const SeqRows& seq, int page, int head) const {
+    return stays(seq, page) ? kept_.k(layer, plan_.slot(seq.seq, page), head)
+                            : step_.k(0, step_page(seq, page), head);
+  }
+  std::byte* v(int layer, const SeqRows& seq, int page, int head) const {
+    return stays(seq, page) ? kept_.v(layer, plan_.slot(seq.seq, page), head)
+                            : step_.v(0, step_page(seq, page), head);
+  }
+  // Where a page of the step will stay.
+  std::byte* kept_k(int layer, const SeqRows& seq, int page, int head) const {
+    return kept_.k(layer, plan_.slot(seq.seq, page), head);
+  }
+  std::byte* kept_v(int layer, const SeqRows& seq, int page, int head) const {
+    return kept_.v(layer, plan_.slot(seq.seq, page), head);
+  }
+
+ private:
+  static bool stays(const SeqRows& seq, int page) { return page <= seq.exact.stays; }
+  static int step_page(const SeqRows& seq, int page) { return seq.exact.step0 + page - seq.exact.stays - 1; }
+
+  ExactPlan plan_;
+  KvArena kept_, step_;
+};
+
 // A softmax over part of the context, unnormalised: sum of exp(score - max) * V row. n queries.
 struct Partial {
   float *max = nullptr, *sum = nullptr;  // [n]
@@ -100,6 +136,7 @@ struct Workspace {
   // context.
   float* split = nullptr;
   int64_t split_slots = 0, split_stride = 0;  // stride in floats
+  std::byte* exact = nullptr;                 // for ExactArena
 
   // base may be nullptr, to know the size alone.
   static Workspace lay_out(const Model& model, const KvPlan& kv, const BackendOptions& options,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <utility>
@@ -252,8 +253,46 @@ void CpuOps::rotate_and_store(int layer, const float* q, const float* k, const f
       const int slot = token % kernels::kPageTokens;
       store_row(kv, head, key, value, region_.arena.k(layer, page, head), region_.arena.v(layer, page, head),
                 slot);
+      if (const int at_page = token / kernels::kPageTokens; region_.kv.exact.copies(at_page)) {
+        store_copy(kv, key, value, region_.exact.k(layer, *seq, at_page, head),
+                   region_.exact.v(layer, *seq, at_page, head), slot);
+      }
     }
   });
+}
+
+// The pages that the step has begun move to where they stay; the older ones there have been read for the last time.
+void CpuOps::keep_copies(int layer) {
+  const KvLayer& kv = region_.kv.layers[static_cast<size_t>(layer)];
+  const ExactPlan& plan = region_.kv.exact;
+  if (plan.tail == 0) {
+    return;
+  }
+  for (const SeqRows& seq : region_.step.seqs) {
+    const int last = (seq.n_past + seq.n - 1) / kernels::kPageTokens;
+    const int first = std::max(seq.exact.stays, last - plan.ring_pages) + 1;
+    if (first > last) {
+      continue;
+    }
+    worker_.for_chunks(int64_t{last - first + 1} * kv.heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int page = first + static_cast<int>(i / kv.heads), head = static_cast<int>(i % kv.heads);
+        if (kv.exact_k != nullptr) {
+          std::memcpy(region_.exact.kept_k(layer, seq, page, head), region_.exact.k(layer, seq, page, head),
+                      kv.exact_k->page_bytes(kv.dim_k));
+        }
+        if (kv.exact_v != nullptr) {
+          std::memcpy(region_.exact.kept_v(layer, seq, page, head), region_.exact.v(layer, seq, page, head),
+                      kv.exact_v->page_bytes(kv.dim_v));
+        }
+      }
+    });
+  }
+}
+
+AttentionHead CpuOps::source_of(int layer, int head, const SeqRows& seq) const {
+  return {&region_.arena, &region_.kv.layers[static_cast<size_t>(layer)],          layer, head,
+          seq.pages,      region_.kv.exact.slots() > 0 ? &region_.exact : nullptr, &seq};
 }
 
 int64_t CpuOps::count_blocks(int rows_per_block) const {
@@ -289,7 +328,7 @@ void CpuOps::attend_block(int layer, int head, const Block& block, const float* 
   std::fill_n(scratch_.total.max, n, -std::numeric_limits<float>::infinity());
   std::fill_n(scratch_.total.sum, n, 0.0F);
   std::fill_n(scratch_.total.acc, at(n, kv.dim_v), 0.0F);
-  const AttentionHead source{&region_.arena, &kv, layer, head, block.seq->pages};
+  const AttentionHead source = source_of(layer, head, *block.seq);
   const int chunks = chunks_of(scratch_.visible[n - 1]);
   for (int chunk = 0; chunk < chunks; ++chunk) {
     attend_chunk(source, chunk, scratch_.query, n, scratch_.visible, scratch_.scores, scratch_.chunk);
@@ -326,8 +365,8 @@ void CpuOps::attend_split(int layer, const float* q, float* a, int max_chunks) {
                       q + at(block.seq->row0 + block.first, q_width) + at(head, int64_t{kv.group} * kv.dim_k),
                       q_width, 1, scratch_.query);
       std::fill_n(scratch_.visible, kv.group, visible);
-      attend_chunk({&region_.arena, &kv, layer, head, block.seq->pages}, chunk, scratch_.query, kv.group,
-                   scratch_.visible, scratch_.scores, split_slot(i, kv));
+      attend_chunk(source_of(layer, head, *block.seq), chunk, scratch_.query, kv.group, scratch_.visible,
+                   scratch_.scores, split_slot(i, kv));
     }
   });
   worker_.for_chunks(items, 1, [&](int64_t begin, int64_t end) {
@@ -359,6 +398,7 @@ void CpuOps::attention(int layer, const float* q, float* a) {
   const int64_t items = int64_t{n_rows()} * kv.heads;
   if (max_chunks > 1 && items < 2 * worker_.count() && items * max_chunks <= region_.space.split_slots) {
     attend_split(layer, q, a, max_chunks);
+    keep_copies(layer);
     return;
   }
   const int rows = block_rows(kv.group);
@@ -369,6 +409,7 @@ void CpuOps::attention(int layer, const float* q, float* a) {
       attend_block(layer, static_cast<int>(item % kv.heads), block_at(item / kv.heads, rows), q, a);
     }
   });
+  keep_copies(layer);
 }
 
 }  // namespace engine

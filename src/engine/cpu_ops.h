@@ -19,6 +19,7 @@ struct CpuRegion {
   const Model& model;
   const KvPlan& kv;
   const KvArena& arena;
+  const ExactArena& exact;
   const Workspace& space;
   const RopeTable& rope;
   const Step& step;
@@ -91,6 +92,8 @@ class CpuOps {
   int64_t count_blocks(int rows_per_block) const;
   void attend_block(int layer, int head, const Block& block, const float* q, float* a);
   void attend_split(int layer, const float* q, float* a, int max_chunks);
+  void keep_copies(int layer);
+  AttentionHead source_of(int layer, int head, const SeqRows& seq) const;
   Partial split_slot(int64_t index, const KvLayer& kv) const;
   void experts_of_one(float* h, const LayerWeights& w, const kernels::Router& router, Normed& normed);
   void experts_of_many(float* h, const LayerWeights& w, const kernels::Router& router, const float* normed);

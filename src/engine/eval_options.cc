@@ -81,6 +81,16 @@ const std::vector<Flag>& flags() {
          o.evaluation.kv_center = v;
          return v.empty() ? Why("names nothing") : Why();
        }},
+      {{"--kv-sink"},
+       "N",
+       "first tokens of a chunk whose keys and values are read in f16 from a quantized cache, up to a "
+       "multiple "
+       "of 128 (default: 0)",
+       [](EvalOptions& o, const std::string& v) { return number(v, 0, kMax, o.evaluation.kv_sink); }},
+      {{"--kv-tail"},
+       "N",
+       "last tokens before each query that are (default: 0)",
+       [](EvalOptions& o, const std::string& v) { return number(v, 0, kMax, o.evaluation.kv_tail); }},
       {{"--json"},
        "FILE",
        "write the results there too, after every few seconds' chunks",

@@ -99,6 +99,7 @@ Json pair_json(const Evaluation& evaluation, size_t at, const base::LossOptions&
                {"kv_first_last", pair.kv_first_last},
                {"kv_center_id", pair.kv_center_id.empty() ? Json(nullptr) : Json(pair.kv_center_id)},
                {"kv_bytes", pair.kv_bytes},
+               {"kv_exact_bytes", pair.exact_bytes},
                {"kv_mib", static_cast<double>(pair.kv_bytes) / kMiB},
                {"ppl", quality.perplexity.value},
                {"ppl_error", quality.perplexity.error},
@@ -157,6 +158,12 @@ std::string evaluation_table(const Evaluation& evaluation, const EvaluationSubje
       "end of a chunk\n\n",
       subject.model_path, subject.architecture, subject.corpus_path, evaluation.n_chunks_done,
       evaluation.n_chunks, evaluation.n_ctx, evaluation.n_tokens, evaluation.backend, evaluation.n_threads);
+  if (evaluation.kv_sink > 0 || evaluation.kv_tail > 0) {
+    out += fmt::format(
+        "of quantized caches the first {} tokens and the last {} are read in f16; copies counted in bits and "
+        "MiB\n\n",
+        evaluation.kv_sink, evaluation.kv_tail);
+  }
   if (!evaluation.pairs.empty()) {
     out.insert(out.size() - 1, policy_line(evaluation.pairs.back()));
   }
@@ -189,6 +196,8 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
                {"activations", evaluation.activations},
                {"n_threads", evaluation.n_threads},
                {"n_ubatch", evaluation.n_ubatch},
+               {"kv_sink", evaluation.kv_sink},
+               {"kv_tail", evaluation.kv_tail},
                {"n_ctx", evaluation.n_ctx},
                {"n_ctx_allocated", evaluation.n_ctx_allocated},
                {"bos", evaluation.bos >= 0 ? Json(evaluation.bos) : Json(nullptr)},

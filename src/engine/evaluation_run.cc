@@ -14,6 +14,12 @@ namespace {
 // Decoded before those that are timed: the other pairs' caches have just passed through the processor's.
 constexpr int kDecodeWarmup = 4;
 
+// Floats need no copies in f16.
+bool is_quantized(const std::string& type) {
+  const kernels::KvFormat* format = kernels::find_kv_format(type);
+  return format != nullptr && format->group_values > 0;
+}
+
 class Run {
  public:
   Run(const EvaluationOptions& options, Evaluation& out) : options_(options), out_(out) {}
@@ -49,6 +55,10 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
       with.kv_center = options_.kv_center;
       with.kv_means = options_.kv_means;
     }
+    if (is_quantized(pair.k) || is_quantized(pair.v)) {
+      with.kv_sink = options_.kv_sink;
+      with.kv_tail = options_.kv_tail;
+    }
     auto opened = Context::open(model, with);
     if (!opened) {
       return base::error(
@@ -66,7 +76,8 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
                           .k_rotated = info.k_rotated,
                           .v_rotated = info.v_rotated,
                           .kv_first_last = info.kv_first_last,
-                          .kv_center_id = info.kv_center_id});
+                          .kv_center_id = info.kv_center_id,
+                          .exact_bytes = info.exact_bytes});
     for (const std::string& warning : info.fallbacks) {
       if (std::ranges::find(out_.warnings, warning) == out_.warnings.end()) {
         out_.warnings.push_back(warning);
@@ -81,6 +92,8 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
   out_.n_threads = info.n_threads;
   out_.backend = info.backend;
   out_.activations = info.activations;
+  out_.kv_sink = options_.kv_sink;
+  out_.kv_tail = options_.kv_tail;
   n_vocab_ = static_cast<size_t>(model->hp.n_vocab);
   n_group_ =
       std::clamp<size_t>(kReferenceBytes / (n_vocab_ * sizeof(float)), 1, static_cast<size_t>(info.n_ubatch));

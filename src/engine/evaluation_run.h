@@ -34,6 +34,7 @@ struct EvaluationOptions {
   // As ContextOptions has them, of every pair but the first; kv_means where kv_center is not "off".
   std::string kv_first_last = "off", kv_center = "off";
   std::shared_ptr<const KvMeans> kv_means = nullptr;
+  int kv_sink = 0, kv_tail = 0;  // of quantized caches, as in ContextOptions
   // Tokens decoded one by one at the end of each chunk, to time them, and how often. 0 = none.
   int n_decode = 32, n_decode_repeats = 1;
 };
@@ -44,6 +45,7 @@ struct PairEvaluation {
   double bits_per_value = 0, k_bits = 0, v_bits = 0;
   bool k_rotated = false, v_rotated = false;             // whether its rows are stored rotated
   std::string kv_first_last = "off", kv_center_id = {};  // as ContextInfo has them
+  uint64_t exact_bytes = 0;                              // of kv_bytes, copies of sink and tail in f16
   TokenLosses losses = {};
   std::vector<double> decode_s = {};  // of each token timed
 };
@@ -51,6 +53,7 @@ struct PairEvaluation {
 struct Evaluation {
   int n_ctx = 0, n_ctx_allocated = 0;  // of a chunk; of a cache, which is padded
   int n_ubatch = 0, n_threads = 0, bos = -1;
+  int kv_sink = 0, kv_tail = 0;  // of the options
   size_t n_chunks = 0, n_chunks_done = 0;
   size_t n_tokens = 0;               // scored so far
   std::string backend, activations;  // as ContextInfo has them

@@ -14,13 +14,22 @@ struct Axis {
 };
 
 constexpr Axis kAxes[] = {
-    {"ctx_size", "--ctx-size"},           {"cache_type_k", "--cache-type-k"},
-    {"cache_type_v", "--cache-type-v"},   {"kv_rotate", "--kv-rotate"},
-    {"kv_first_last", "--kv-first-last"}, {"kv_center", "--kv-center"},
-    {"n_batch", "--batch-size"},          {"n_ubatch", "--ubatch-size"},
-    {"n_threads", "--threads"},           {"n_threads_batch", "--threads-batch"},
-    {"activations", "--activations"},     {"flash_attn", "--flash-attn"},
-    {"parallel", "--parallel"},           {"n_draft", ""},  // several flags: set_draft()
+    {"ctx_size", "--ctx-size"},
+    {"cache_type_k", "--cache-type-k"},
+    {"cache_type_v", "--cache-type-v"},
+    {"kv_rotate", "--kv-rotate"},
+    {"kv_first_last", "--kv-first-last"},
+    {"kv_center", "--kv-center"},
+    {"kv_sink", "--kv-sink"},
+    {"kv_tail", "--kv-tail"},
+    {"n_batch", "--batch-size"},
+    {"n_ubatch", "--ubatch-size"},
+    {"n_threads", "--threads"},
+    {"n_threads_batch", "--threads-batch"},
+    {"activations", "--activations"},
+    {"flash_attn", "--flash-attn"},
+    {"parallel", "--parallel"},
+    {"n_draft", ""},  // several flags: set_draft()
 };
 
 // 0: no speculation; else guesses of exactly that many tokens.
@@ -97,8 +106,8 @@ std::string numerics_key(const Model& model, const ContextInfo& info, const Chat
   const std::string text = fmt::format(
       "{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint, info.cache_type_k,
       info.cache_type_v, info.k_rotated, info.v_rotated, info.edge_layers > 0 ? info.kv_first_last : "",
-      info.kv_center_id, info.activations, info.backend, base::version(), base::commit(), reasoning.thinking,
-      reasoning.split, reasoning.budget, reasoning.budget_message,
+      info.kv_center_id, info.exact_sink, info.exact_tail, info.activations, info.backend, base::version(),
+      base::commit(), reasoning.thinking, reasoning.split, reasoning.budget, reasoning.budget_message,
       chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));
 }

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "src/base/fnv.h"
+#include "src/engine/kv_means.h"
 
 namespace engine {
 namespace {
@@ -45,6 +46,7 @@ Json cache_shape(const Model& model, const KvPlan& plan) {
   }
   return {{"rows", kRowsVersion},
           {"model", fmt::format("{:016x}", model.fingerprint)},
+          {"means", plan.means ? Json(plan.means->id_text()) : Json(nullptr)},
           {"page_tokens", plan.page_tokens},
           {"layers", std::move(layers)}};
 }

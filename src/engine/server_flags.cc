@@ -197,6 +197,13 @@ constexpr Flag kSetupFlags[] = {
        p.options.context.kv_center = v;
        return v.empty() ? Why("write off, on or a file of means") : Why();
      }},
+    {"--kv-sink", "", "LLAMA_ARG_KV_SINK", "N", "0",
+     "keys and values of the first N tokens, up to a multiple of 128, are kept in f16 too and read from "
+     "there",
+     [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.kv_sink); }},
+    {"--kv-tail", "", "LLAMA_ARG_KV_TAIL", "N", "0",
+     "so are those of the last N tokens before each query; for quantized caches",
+     [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.kv_tail); }},
     {"-fa --flash-attn", "", "LLAMA_ARG_FLASH_ATTN", "on|off|auto", "auto",
      "attention here is always fused; off is refused with a quantized V cache, as in llama-server",
      [](Parse& p, std::string_view v) {

@@ -270,6 +270,9 @@ std::span<const int> Slot::guess() {
   if (task_->params_.n_predict >= 0) {
     room = std::min(room, task_->params_.n_predict - static_cast<int>(result_.tokens.size()) - 1);
   }
+  if (info.exact_tail > 0) {  // so that wrong guesses leave nothing behind
+    room = std::min(room, kExactRollback);
+  }
   return drafts_->draft(room);
 }
 

@@ -64,6 +64,8 @@ std::span<const AxisKind> axis_kinds() {
       {"kv_rotate", ValueKind::kSwitch, 0, 0, {"on", "off", "auto"}},
       {"kv_first_last", ValueKind::kTypeAndCount, 0, 1024, {std::begin(kCacheTypes), std::end(kCacheTypes)}},
       {"kv_center", ValueKind::kSwitch, 0, 0, {"off", "on"}},
+      {"kv_sink", ValueKind::kWhole, 0, kMaxTokens, {}},
+      {"kv_tail", ValueKind::kWhole, 0, kMaxTokens, {}},
       {"activations", ValueKind::kWord, 0, 0, {"q8", "f32"}},
       {"n_batch", ValueKind::kWhole, 1, kMaxTokens, {}},
       {"n_ubatch", ValueKind::kWhole, 1, kMaxTokens, {}},

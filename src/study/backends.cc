@@ -26,7 +26,7 @@ struct FlagRow {
 };
 
 // mmap, mlock and n_draft need several flags each: load_mode() and speculation() below.
-constexpr std::array<FlagRow, 15> kFlags = {{
+constexpr std::array<FlagRow, 17> kFlags = {{
     {"n_gpu_layers", Form::kLayers, {"--n-gpu-layers", "--gpu-layers"}},
     {"ctx_size", Form::kValue, {"--ctx-size", ""}},
     {"cache_type_k", Form::kValue, {"--cache-type-k", ""}},
@@ -34,6 +34,8 @@ constexpr std::array<FlagRow, 15> kFlags = {{
     {"kv_rotate", Form::kValue, {"--kv-rotate", ""}},
     {"kv_first_last", Form::kValue, {"--kv-first-last", ""}},
     {"kv_center", Form::kValue, {"--kv-center", ""}},
+    {"kv_sink", Form::kValue, {"--kv-sink", ""}},
+    {"kv_tail", Form::kValue, {"--kv-tail", ""}},
     {"activations", Form::kValue, {"--activations", ""}},
     {"n_batch", Form::kValue, {"--batch-size", ""}},
     {"n_ubatch", Form::kValue, {"--ubatch-size", ""}},

@@ -17,12 +17,14 @@ struct ToldField {
   const char* key;
   bool capped;  // larger values are cut down to what can be used
 };
-constexpr std::array<ToldField, 14> kTold = {{
+constexpr std::array<ToldField, 16> kTold = {{
     {"cache_type_k", "cache_type_k", false},
     {"cache_type_v", "cache_type_v", false},
     {"kv_rotate", "kv_rotate", false},
     {"kv_first_last", "kv_first_last", false},
     {"kv_center", "kv_center", false},
+    {"kv_sink", "kv_sink", false},
+    {"kv_tail", "kv_tail", false},
     {"activations", "activations", false},
     {"n_batch", "n_batch", true},
     {"n_ubatch", "n_ubatch", true},
@@ -41,7 +43,7 @@ struct StartSetting {
   std::array<std::string_view, 4> axes;
   bool own = true;  // in the server's own block
 };
-constexpr std::array<StartSetting, 22> kStartSettings = {{
+constexpr std::array<StartSetting, 24> kStartSettings = {{
     {"model", {}, false},  // of a server without /props
     {"model_path", {"model"}, false},
     {"n_ctx", {"ctx_size", "parallel"}, false},
@@ -52,6 +54,8 @@ constexpr std::array<StartSetting, 22> kStartSettings = {{
     {"kv_first_last", {"kv_first_last"}},
     {"kv_center", {"kv_center"}},
     {"kv_center_id", {"kv_center"}},
+    {"kv_sink", {"kv_sink"}},
+    {"kv_tail", {"kv_tail"}},
     {"activations", {"activations"}},
     {"n_batch", {"n_batch", "ctx_size", "parallel"}},
     {"n_ubatch", {"n_ubatch", "n_batch", "ctx_size", "parallel"}},

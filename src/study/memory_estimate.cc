@@ -54,6 +54,18 @@ uint64_t tiles_of(uint64_t head_dim) {
   return tiles;
 }
 
+// Tokens of every sequence that the bundled server keeps in f16 beside a quantized cache: the sink's pages and a ring of
+// pages for the tail and rows that may be taken back, no more than there are.
+uint64_t copied_tokens(const MemorySettings& settings, uint64_t n_ctx) {
+  constexpr uint64_t kPage = 128, kRollback = 128;
+  const auto pages = [](uint64_t tokens) { return plus(tokens, kPage - 1) / kPage; };
+  const uint64_t n_seqs = std::max<uint64_t>(1, settings.n_seqs);
+  const uint64_t of_one = pages(plus(n_ctx / n_seqs, kContextStep - 1) / kContextStep * kContextStep);
+  const uint64_t sink = std::min(pages(settings.kv_sink), of_one);
+  const uint64_t ring = settings.kv_tail == 0 ? 0 : plus(pages(plus(settings.kv_tail, kRollback - 2)), 1);
+  return times(times(sink + std::min(ring, of_one - sink), kPage), n_seqs);
+}
+
 uint64_t q_width_of(const ModelShape& shape) {
   return shape.layers.empty() ? shape.n_embd : times(shape.n_head, shape.layers[0].dim_k);
 }
@@ -104,7 +116,13 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
       floats = plus(floats, times(layer.heads, plus(layer.dim_k, layer.dim_v)));
     }
   }
-  return plus(times(floats, sizeof(float)), rounded_activations(shape, rows, n_threads));
+  // Pages that a step begins, kept apart until their layer's attention is done.
+  const uint64_t begun = settings.kv_tail == 0 || shape.layers.empty()
+                             ? 0
+                             : shape.copied_bytes(plus(rows, times(126, std::min(n_seqs, rows))) / 128 * 128,
+                                                  settings.cache_type_k, settings.cache_type_v) /
+                                   shape.layers.size();
+  return plus(begun, plus(times(floats, sizeof(float)), rounded_activations(shape, rows, n_threads)));
 }
 
 uint64_t workspace_of(const ModelShape& shape, const MemorySettings& settings, BackendKind kind) {
@@ -174,6 +192,17 @@ std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k,
   return times(per_token, padded);
 }
 
+uint64_t ModelShape::copied_bytes(uint64_t tokens, std::string_view k, std::string_view v) const {
+  const auto row = [](std::string_view type, uint64_t dim) {
+    return type == "f32" || type == "f16" || type == "bf16" ? 0 : times(2, dim);
+  };
+  uint64_t per_token = 0;
+  for (const KvLayer& layer : layers) {
+    per_token = plus(per_token, times(layer.heads, plus(row(k, layer.dim_k), row(v, layer.dim_v))));
+  }
+  return times(per_token, tokens);
+}
+
 MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
                                bool has_gpu) {
   MemoryEstimate estimate;
@@ -183,6 +212,10 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& se
                     .kv_bytes(n_ctx, settings.cache_type_k, settings.cache_type_v, settings.edge_type,
                               settings.edge_layers)
                     .value_or(0);
+  if (kind == BackendKind::kTbqServer && n_ctx > 0) {
+    estimate.kv = plus(estimate.kv, shape.copied_bytes(copied_tokens(settings, n_ctx), settings.cache_type_k,
+                                                       settings.cache_type_v));
+  }
   estimate.workspace = workspace_of(shape, settings, kind);
   if (settings.moved) {
     return estimate;

@@ -42,6 +42,8 @@ struct ModelShape {
   // n_edge layers store both sides as `edge`. nullopt: unknown type or shape. Saturates.
   std::optional<uint64_t> kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,
                                    std::string_view edge = "", uint64_t n_edge = 0) const;
+  // f16 rows of `tokens` tokens for the sides that are quantized, not padded. Saturates.
+  uint64_t copied_bytes(uint64_t tokens, std::string_view k, std::string_view v) const;
 };
 
 // From the metadata of one file, or of all parts joined. Error: numbers that no model has.
@@ -55,9 +57,10 @@ struct MemorySettings {
   std::string cache_type_k = "f16", cache_type_v = "f16";
   std::string edge_type;  // of the first and the last edge_layers layers, where they have another one
   uint64_t edge_layers = 0;
-  bool kv_center = false;    // the means of K and V are kept beside the cache
-  uint64_t n_ubatch = 512;   // no more than a batch
-  uint64_t n_threads = 0;    // the larger of both counts; 0: the server's own choice
+  bool kv_center = false;             // the means of K and V are kept beside the cache
+  uint64_t kv_sink = 0, kv_tail = 0;  // tokens of each sequence whose rows tbq-server keeps in f16, too
+  uint64_t n_ubatch = 512;            // no more than a batch
+  uint64_t n_threads = 0;             // the larger of both counts; 0: the server's own choice
   bool own_threads = false;  // n_threads is of batches alone; the other count is the server's own choice
   uint64_t n_seqs = 1;       // that share the context in equal parts; 1: unknown, or each may have all of it
   bool flash_attn = true, mmap = true, mlock = false;

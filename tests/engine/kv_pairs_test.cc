@@ -89,12 +89,15 @@ std::vector<double> attention_ref(const float* query, const std::vector<float>& 
 // One layer with one KV head, its means those of `head`, written through the engine.
 struct Cache {
   Cache(const KvLayer& layer, const std::vector<float>& keys, const std::vector<float>& values,
-        int of_head = 0)
+        int of_head = 0, const engine::ExactPlan& copies = {})
       : head(of_head) {
     plan.n_pages = plan.seq_pages = 2;
     plan.layers = {layer};
-    memory = std::move(*engine::Arena::allocate(engine::KvArena(plan, 0, 0, nullptr).bytes(), "test"));
+    plan.exact = copies;
+    memory = std::move(*engine::Arena::allocate(plan.bytes(), "test"));
     arena = engine::KvArena(plan, 0, 0, memory.data());
+    exact = engine::ExactArena(plan, 0, 0, memory.data() + arena.bytes(), nullptr);
+    seq.exact = {copies.sink_pages, 0, 1, 0};
     std::vector<float> key(static_cast<size_t>(layer.dim_k)), value(static_cast<size_t>(layer.dim_v));
     for (int t = 0; t < kTokens; ++t) {
       std::copy_n(keys.data() + static_cast<size_t>(t) * key.size(), key.size(), key.data());
@@ -102,7 +105,26 @@ struct Cache {
       const int page = kPages[t / kernels::kPageTokens];
       engine::store_row(layer, head, key.data(), value.data(), arena.k(0, page, 0), arena.v(0, page, 0),
                         t % kernels::kPageTokens);
+      if (const int at = t / kernels::kPageTokens; copies.copies(at)) {
+        engine::store_copy(layer, key.data(), value.data(), exact.k(0, seq, at, 0), exact.v(0, seq, at, 0),
+                           t % kernels::kPageTokens);
+      }
     }
+  }
+  // The copy's row of a side, in the model's basis; zeros where there is none.
+  std::vector<float> read_copy(bool of_k, int t) const {
+    const KvLayer& layer = plan.layers[0];
+    const KvFormat* format = of_k ? layer.exact_k : layer.exact_v;
+    const int dim = of_k ? layer.dim_k : layer.dim_v, at = t / kernels::kPageTokens;
+    std::vector<float> row(static_cast<size_t>(dim));
+    if (format != nullptr && plan.exact.copies(at)) {
+      format->load_rows(of_k ? exact.k(0, seq, at, 0) : exact.v(0, seq, at, 0), dim, t % kernels::kPageTokens,
+                        1, row.data());
+      if (of_k ? layer.k_rotated() : layer.v_rotated()) {
+        kernels::unrotate_head(row.data(), dim);
+      }
+    }
+    return row;
   }
   // All rows of a side in the model's basis, by the specification.
   std::vector<float> read(bool of_k) const {
@@ -128,6 +150,8 @@ struct Cache {
   engine::KvPlan plan;
   engine::Arena memory;
   engine::KvArena arena;
+  engine::ExactArena exact;
+  engine::SeqRows seq;
 };
 
 // Attention of two rows of `group` queries over the cache, as CpuOps has it.
@@ -146,8 +170,8 @@ std::vector<float> attend(const Cache& cache, int group, const std::vector<float
   const engine::Partial chunk{numbers.data(), numbers.data() + n, acc.data()},
       total{numbers.data() + 2 * n, numbers.data() + 3 * n, acc.data() + static_cast<size_t>(n) * dim_v};
   std::fill_n(total.max, n, -std::numeric_limits<float>::infinity());
-  engine::attend_chunk({&cache.arena, &layer, 0, 0, kPages}, 0, prepared.data(), n, visible.data(),
-                       scores.data(), chunk);
+  engine::attend_chunk({&cache.arena, &layer, 0, 0, kPages, &cache.exact, &cache.seq}, 0, prepared.data(), n,
+                       visible.data(), scores.data(), chunk);
   engine::merge(total, chunk, n, dim_v);
   for (int i = 0; i < n; ++i) {
     engine::finish(layer, cache.head, total, i, out.data() + static_cast<size_t>(i) * dim_v);
@@ -317,6 +341,70 @@ TEST_CASE(
                    both = error(type, rotate, true, true);
       CHECK(both * 4 < plain);
       CHECK(both < k_only);
+    }
+  }
+}
+
+TEST_CASE("sink and tail are read from their copies, each query's by its own position, the rest quantized") {
+  const KvFormat* f16 = kernels::find_kv_format("f16");
+  constexpr int kGroup = 4;
+  const std::pair<const char*, const char*> pairs[] = {
+      {"tbq4_0", "tbq3_0"}, {"q4_0", "q4_0"}, {"f16", "tbq3_0"}, {"tbq3_0", "f32"}};
+  for (const int dim : {64, 80, 128}) {
+    const auto keys = rows_of(dim, 11), values = rows_of(dim, 12);
+    const auto query = gaussian(static_cast<size_t>(2) * kGroup * dim, 13);
+    for (const auto& names : pairs) {
+      const KvFormat &k = *kernels::find_kv_format(names.first), &v = *kernels::find_kv_format(names.second);
+      for (const auto& [sink, tail] : {std::pair{0, 0}, {1, 0}, {0, 10}, {0, 40}, {4, 10}}) {
+        const KvLayer layer{&k,
+                            &v,
+                            1,
+                            dim,
+                            dim,
+                            1,
+                            may_rotate(k),
+                            may_rotate(v),
+                            false,
+                            nullptr,
+                            nullptr,
+                            k.group_values > 0 ? f16 : nullptr,
+                            v.group_values > 0 ? f16 : nullptr};
+        const engine::ExactPlan plan = engine::plan_exact(sink, tail, kernels::kPageTokens, 2, 1, 512);
+        const Cache cache(layer, keys, values, 0, plan);
+        const auto got = attend(cache, kGroup, query);
+        // Row by row what each query is to read: with a tail of 10 the first reads page 0 from its copy (tokens 103 to
+        // 112 are there), the second page 1 (140 to 149).
+        std::vector<double> want;
+        for (int i = 0; i < 2 * kGroup; ++i) {
+          auto mixed_keys = cache.read(true), mixed_values = cache.read(false);
+          const int visible = kVisible[i / kGroup];
+          for (int t = 0; t < visible; ++t) {
+            const int tail_begin = tail == 0 ? visible : std::max(0, visible - tail);
+            if (t / kernels::kPageTokens < (sink > 0 ? 1 : 0) ||
+                (tail > 0 && t >= tail_begin / kernels::kPageTokens * kernels::kPageTokens)) {
+              const size_t at = static_cast<size_t>(t) * dim;
+              if (layer.exact_k != nullptr) {
+                std::ranges::copy(cache.read_copy(true, t), mixed_keys.begin() + static_cast<int64_t>(at));
+              }
+              if (layer.exact_v != nullptr) {
+                std::ranges::copy(cache.read_copy(false, t), mixed_values.begin() + static_cast<int64_t>(at));
+              }
+            }
+          }
+          const auto one = attention_ref(query.data() + static_cast<size_t>(i) * dim, mixed_keys,
+                                         mixed_values, dim, visible);
+          want.insert(want.end(), one.begin(), one.end());
+        }
+        CAPTURE(k.name);
+        CAPTURE(dim);
+        const int sink_tokens = sink, tail_tokens = tail;
+        CAPTURE(sink_tokens);
+        CAPTURE(tail_tokens);
+        CHECK(relative_error(got, want) < 2e-6);
+        if (tail == 40 && k.group_values > 0 && v.group_values > 0) {  // all that both see
+          CHECK(relative_error(got, reference_of(query, kGroup, keys, values, dim)) < 2e-3);
+        }
+      }
     }
   }
 }

@@ -180,6 +180,9 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(bad({"--kv-first-last", "q9_0,2"}).find("unknown cache type 'q9_0'") != std::string::npos);
   CHECK(bad({"--kv-first-last", "q8_0"}).find("'' is no number of layers") != std::string::npos);
   CHECK(good({"--kv-center", "m.means"}).options.context.kv_center == "m.means");
+  CHECK(good({"--kv-sink", "4"}).options.context.kv_sink == 4);
+  CHECK(good({"--kv-tail", "128"}).options.context.kv_tail == 128);
+  CHECK(bad({"--kv-tail", "-1"}).find("-1 is not between 0 and") != std::string::npos);
   CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
   CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());
   auto none = parse({});

@@ -222,6 +222,16 @@ TEST_CASE("numerics_key: the same for what computes the same") {
   CHECK(rotated("q4_0", "on") == rotated("q4_0", "auto"));
   CHECK(rotated("tbq4_0", "on") == rotated("tbq4_0", "off"));
   CHECK(rotated("f16", "on") == base);
+  const auto with_copies = [&](const char* k, int sink, int tail) {
+    auto o = options(512, k, "f16");
+    o.kv_sink = sink;
+    o.kv_tail = tail;
+    return key(o);
+  };
+  CHECK(with_copies("q4_0", 4, 0) != with_copies("q4_0", 0, 0));
+  CHECK(with_copies("q4_0", 4, 0) == with_copies("q4_0", 128, 0));
+  CHECK(with_copies("q4_0", 0, 64) != with_copies("q4_0", 0, 65));
+  CHECK(with_copies("f16", 4, 64) == base);
   const auto other = fixtures::load(AR_SOURCE_DIR "/tests/data/tiny.gguf");
   const engine::ContextInfo info = fixtures::open(model, options(512, "f16", "f16"))->info();
   engine::ChatOptions chat;

@@ -31,6 +31,7 @@ struct Setup {
   int n_threads, n_threads_batch, n_ubatch;
   const char *k, *v;
   bool unified;
+  int kv_sink = 0, kv_tail = 0;
 };
 
 engine::ContextOptions options(const Setup& setup, int n_seqs) {
@@ -43,6 +44,8 @@ engine::ContextOptions options(const Setup& setup, int n_seqs) {
   chosen.n_ubatch = setup.n_ubatch;
   chosen.cache_type_k = setup.k;
   chosen.cache_type_v = setup.v;
+  chosen.kv_sink = setup.kv_sink;
+  chosen.kv_tail = setup.kv_tail;
   return chosen;
 }
 
@@ -64,11 +67,12 @@ TEST_CASE("a sequence's logits are the same alone and in any company, to the bit
   const Rows all = sequences(model->hp.n_vocab);
   for (const Setup& setup :
        {Setup{1, 1, 512, "f32", "f32", false}, Setup{3, 2, 64, "f16", "f16", true},
-        Setup{2, 2, 7, "q8_0", "tbq3_0", false}, Setup{2, 3, 512, "tbq4_0", "q4_0", true},
+        Setup{2, 2, 7, "q8_0", "tbq3_0", false, 0, 200}, Setup{2, 3, 512, "tbq4_0", "q4_0", true, 4, 64},
         Setup{1, 2, 33, "q4_1", "q5_0", true}}) {
     CAPTURE(setup.k);
     CAPTURE(setup.n_ubatch);
-    const auto expected = alone(model, {1, 1, 512, setup.k, setup.v, false}, all);
+    const auto expected =
+        alone(model, {1, 1, 512, setup.k, setup.v, false, setup.kv_sink, setup.kv_tail}, all);
     auto context = fixtures::open(model, options(setup, 4));
     std::mt19937 random(5);
     std::vector<size_t> done(all.size(), 0);

@@ -110,4 +110,5 @@ TEST_CASE("memory grows with context and cache bits, and with nothing that is un
   CHECK_FALSE(search::needs_at_least(space, traded, small));
   // 0 = the server's own choice.
   CHECK_FALSE(search::memory_demand("ctx_size", Value(int64_t{0})).has_value());
+  CHECK(search::memory_demand("kv_tail", Value(int64_t{0})) == 0.0);  // none
 }

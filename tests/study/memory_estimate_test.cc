@@ -262,6 +262,30 @@ TEST_CASE("the bundled server's workspace is what it says itself, the experts' p
     const MemoryEstimate ours = study::estimate_memory(row.shape, asked, BackendKind::kTbqServer, false);
     CHECK(static_cast<double>(ours.workspace) == doctest::Approx(row.bytes).epsilon(1e-2));
   }
+  // Copies of sink and tail in f16: as tbq-server says (kv_bytes), 4 slots and 1, both sides quantized and one.
+  struct Copies {
+    uint64_t n_ctx, n_seqs, sink, tail;
+    const char *k, *v;
+    uint64_t pages;  // of 128 tokens in f16
+  };
+  for (const Copies& row : {Copies{4096, 1, 0, 0, "q4_0", "q4_0", 0},
+                            {4096, 1, 4, 128, "q4_0", "tbq3_0", 4},
+                            {4096, 4, 4, 128, "q4_0", "q4_0", 16},
+                            {256, 1, 0, 256, "q4_0", "q4_0", 2},
+                            {4096, 1, 129, 0, "q4_0", "q4_0", 2},
+                            {4096, 1, 4, 128, "f16", "bf16", 0}}) {
+    MemorySettings asked = settings(row.n_ctx);
+    asked.n_seqs = row.n_seqs;
+    asked.cache_type_k = row.k;
+    asked.cache_type_v = row.v;
+    const MemoryEstimate without = study::estimate_memory(**demo, asked, BackendKind::kTbqServer, false);
+    asked.kv_sink = row.sink;
+    asked.kv_tail = row.tail;
+    const MemoryEstimate with = study::estimate_memory(**demo, asked, BackendKind::kTbqServer, false);
+    CHECK(with.kv - without.kv == *(*demo)->kv_bytes(256, "f16", "f16") / 2 * row.pages);
+    CHECK(with.least - without.least == with.kv - without.kv);
+    CHECK(study::estimate_memory(**demo, asked, BackendKind::kLlamaServer, false).kv == without.kv);
+  }
   // 8 experts' answers of 3072 values for 512 tokens are 48 MiB; llama.cpp has them twice, weighted too.
   ModelShape without = moe;
   without.n_expert_used = 0;
