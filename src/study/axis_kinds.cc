@@ -42,9 +42,10 @@ double rounded(double point) {
 base::Result<Value> parse_type_and_count(const AxisKind& kind, std::string_view text) {
   const size_t comma = text.find(',');
   const std::string_view type = text.substr(0, comma);
-  const auto count = comma == std::string_view::npos ? std::nullopt : parse_whole(text.substr(comma + 1));
+  const int64_t count =
+      comma == std::string_view::npos ? -1 : parse_whole(text.substr(comma + 1)).value_or(-1);
   const bool known = std::find(kind.words.begin(), kind.words.end(), type) != kind.words.end();
-  if (text == "off" || (known && count && *count >= kind.least && *count <= kind.most)) {
+  if (text == "off" || (known && count >= 0 && count >= kind.least && count <= kind.most)) {
     return Value(std::string(text));
   }
   return base::error("", fmt::format("'{}' is not a value of {}", text, kind.name),

@@ -8,7 +8,7 @@ namespace study {
 namespace {
 
 // What the bundled server's /reconfigure takes; a running one tells its own list.
-constexpr std::array<std::string_view, 14> kBundledAxes = {
+constexpr std::array<std::string_view, 16> kBundledAxes = {
     "ctx_size",        "cache_type_k", "cache_type_v", "kv_rotate", "kv_first_last", "kv_center",
     "kv_sink",         "kv_tail",      "activations",  "n_batch",   "n_ubatch",      "n_threads",
     "n_threads_batch", "flash_attn",   "parallel",     "n_draft"};

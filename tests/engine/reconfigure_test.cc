@@ -336,7 +336,7 @@ TEST_CASE("stop() ends a reconfiguration that waits") {
 TEST_CASE("POST /reconfigure: what /props says, what is refused, and answers like a cold server's") {
   HttpRig rig;
   const Json before = rig.props();
-  CHECK(before["reconfigure"].size() == 12);
+  CHECK(before["reconfigure"].size() == 16);
   CHECK(before["numerics_key"].get<std::string>().size() == 16);
   const auto changed = rig.change(R"({"ctx_size":2048,"n_threads":2})");
   REQUIRE(changed.status == 200);
