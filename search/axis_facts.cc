@@ -93,9 +93,22 @@ std::string_view partner_of(std::string_view axis_name) {
 }
 
 bool needs_at_least(const Space& space, const Config& config, const Config& smaller) {
+  // Sinks and tails are kept beside quantized types alone: with them a smaller type may take more than a larger one.
+  bool copies = false;
+  for (size_t i = 0; i < space.axes.size(); ++i) {
+    const AxisFact* fact = find_fact(space.axes[i].name);
+    if (fact != nullptr && fact->memory == Memory::kGrowsFromZero) {
+      copies = copies || memory_demand(space.axes[i].name, config[i]) != 0.0 ||
+               memory_demand(space.axes[i].name, smaller[i]) != 0.0;
+    }
+  }
   for (size_t i = 0; i < space.axes.size(); ++i) {
     if (equal(config[i], smaller[i])) {
       continue;
+    }
+    const AxisFact* fact = find_fact(space.axes[i].name);
+    if (copies && fact != nullptr && fact->memory == Memory::kGrowsWithKvBits) {
+      return false;
     }
     auto mine = memory_demand(space.axes[i].name, config[i]);
     auto theirs = memory_demand(space.axes[i].name, smaller[i]);

@@ -14,9 +14,12 @@ double excess(const Space& space, const Config& config, const Config& failure) {
   for (size_t i = 0; i < space.axes.size(); ++i) {
     auto mine = memory_demand(space.axes[i].name, config[i]);
     auto theirs = memory_demand(space.axes[i].name, failure[i]);
-    if (mine && theirs) {
-      sum += std::log(*mine / *theirs);
+    if (!mine || !theirs || equal(config[i], failure[i])) {
+      continue;
     }
+    // A tail or a sink of 0 tokens takes nothing.
+    const bool from_zero = *mine == 0 || *theirs == 0;
+    sum += from_zero ? std::log1p(*mine) - std::log1p(*theirs) : std::log(*mine / *theirs);
   }
   return sum;
 }

@@ -1,6 +1,9 @@
 #include "search/space.h"
+#include "search/frontier.h"
 
 #include <doctest/doctest.h>
+
+#include <cmath>
 
 #include "search/axis_facts.h"
 #include "tests/search/spaces.h"
@@ -111,4 +114,21 @@ TEST_CASE("memory grows with context and cache bits, and with nothing that is un
   // 0 = the server's own choice.
   CHECK_FALSE(search::memory_demand("ctx_size", Value(int64_t{0})).has_value());
   CHECK(search::memory_demand("kv_tail", Value(int64_t{0})) == 0.0);  // none
+}
+
+TEST_CASE("a tail of no tokens takes nothing, and with one the types of a cache cannot be compared") {
+  Space space;
+  space.axes = {spaces::axis("ctx_size", {2048, 4096}, 0), spaces::axis("kv_tail", {0, 128}, 0),
+                spaces::names("cache_type_k", spaces::kTypes, 0)};
+  const auto at = [](int64_t ctx, int64_t tail, const char* type) {
+    return Config{Value(ctx), Value(tail), Value(std::string(type))};
+  };
+  search::Frontier frontier;
+  frontier.failed(space, at(4096, 0, "q4_0"));
+  CHECK(frontier.dooms(space, at(4096, 128, "q4_0")));
+  CHECK(std::isfinite(frontier.distance(space, at(4096, 128, "q4_0"))));
+  CHECK_FALSE(frontier.why(space, at(4096, 128, "q4_0")).empty());
+  CHECK_FALSE(frontier.why(space, at(4096, 0, "f16")).empty());
+  CHECK_FALSE(frontier.dooms(space, at(2048, 128, "q4_0")));
+  CHECK_FALSE(search::needs_at_least(space, at(4096, 128, "f16"), at(4096, 128, "q4_0")));
 }
