@@ -53,7 +53,7 @@ constexpr std::array<StartSetting, 24> kStartSettings = {{
     {"kv_rotate", {"kv_rotate"}},
     {"kv_first_last", {"kv_first_last"}},
     {"kv_center", {"kv_center"}},
-    {"kv_center_id", {"kv_center"}},
+    {"kv_center_id", {"kv_center", "ctx_size", "parallel"}},
     {"kv_sink", {"kv_sink"}},
     {"kv_tail", {"kv_tail"}},
     {"activations", {"activations"}},

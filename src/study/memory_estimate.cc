@@ -63,7 +63,7 @@ uint64_t copied_tokens(const MemorySettings& settings, uint64_t n_ctx) {
   const uint64_t of_one = pages(plus(n_ctx / n_seqs, kContextStep - 1) / kContextStep * kContextStep);
   const uint64_t sink = std::min(pages(settings.kv_sink), of_one);
   const uint64_t ring = settings.kv_tail == 0 ? 0 : plus(pages(plus(settings.kv_tail, kRollback - 2)), 1);
-  return times(times(sink + std::min(ring, of_one - sink), kPage), n_seqs);
+  return times(times(sink + std::min(ring, of_one - sink), kPage), std::max(n_seqs, settings.n_slots));
 }
 
 uint64_t q_width_of(const ModelShape& shape) {
@@ -192,13 +192,17 @@ std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k,
   return times(per_token, padded);
 }
 
-uint64_t ModelShape::copied_bytes(uint64_t tokens, std::string_view k, std::string_view v) const {
+uint64_t ModelShape::copied_bytes(uint64_t tokens, std::string_view k, std::string_view v,
+                                  std::string_view edge, uint64_t n_edge) const {
   const auto row = [](std::string_view type, uint64_t dim) {
     return type == "f32" || type == "f16" || type == "bf16" ? 0 : times(2, dim);
   };
   uint64_t per_token = 0;
-  for (const KvLayer& layer : layers) {
-    per_token = plus(per_token, times(layer.heads, plus(row(k, layer.dim_k), row(v, layer.dim_v))));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const KvLayer& layer = layers[i];
+    const bool is_edge = std::min(i, layers.size() - 1 - i) < n_edge;
+    per_token = plus(per_token, times(layer.heads, plus(row(is_edge ? edge : k, layer.dim_k),
+                                                        row(is_edge ? edge : v, layer.dim_v))));
   }
   return times(per_token, tokens);
 }
@@ -213,8 +217,9 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& se
                               settings.edge_layers)
                     .value_or(0);
   if (kind == BackendKind::kTbqServer && n_ctx > 0) {
-    estimate.kv = plus(estimate.kv, shape.copied_bytes(copied_tokens(settings, n_ctx), settings.cache_type_k,
-                                                       settings.cache_type_v));
+    estimate.kv = plus(estimate.kv,
+                       shape.copied_bytes(copied_tokens(settings, n_ctx), settings.cache_type_k,
+                                          settings.cache_type_v, settings.edge_type, settings.edge_layers));
   }
   estimate.workspace = workspace_of(shape, settings, kind);
   if (settings.moved) {

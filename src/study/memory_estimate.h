@@ -43,7 +43,8 @@ struct ModelShape {
   std::optional<uint64_t> kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,
                                    std::string_view edge = "", uint64_t n_edge = 0) const;
   // f16 rows of `tokens` tokens for the sides that are quantized, not padded. Saturates.
-  uint64_t copied_bytes(uint64_t tokens, std::string_view k, std::string_view v) const;
+  uint64_t copied_bytes(uint64_t tokens, std::string_view k, std::string_view v, std::string_view edge = "",
+                        uint64_t n_edge = 0) const;
 };
 
 // From the metadata of one file, or of all parts joined. Error: numbers that no model has.
@@ -63,6 +64,7 @@ struct MemorySettings {
   uint64_t n_threads = 0;             // the larger of both counts; 0: the server's own choice
   bool own_threads = false;  // n_threads is of batches alone; the other count is the server's own choice
   uint64_t n_seqs = 1;       // that share the context in equal parts; 1: unknown, or each may have all of it
+  uint64_t n_slots = 1;      // however they share it
   bool flash_attn = true, mmap = true, mlock = false;
   std::optional<uint64_t> n_gpu_layers;  // absent: the server's own choice; "all" is a large number
   bool moved = false;                    // tensors or KV are put elsewhere by hand (-ot, --cpu-moe, --rpc...)

@@ -77,8 +77,9 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   settings.n_threads =
       std::max(settings.n_threads,
                whole(given("n_threads_batch", {"-tb", "--threads-batch"}).value_or("0")).value_or(0));
+  settings.n_slots = whole(given("parallel", {"-np", "--parallel"}).value_or("1")).value_or(1);
   if (!has_argument(study, {"-kvu", "--kv-unified"})) {
-    settings.n_seqs = whole(given("parallel", {"-np", "--parallel"}).value_or("1")).value_or(1);
+    settings.n_seqs = settings.n_slots;
   }
   settings.flash_attn = given("flash_attn", {"-fa", "--flash-attn"}).value_or("on") != "off";
   settings.mmap = truthy(given("mmap", {}).value_or("true")) && !has_argument(study, {"--no-mmap"});
