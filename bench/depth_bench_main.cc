@@ -82,7 +82,7 @@ class Cache {
   Cache(std::shared_ptr<const engine::Model> model, const std::string& pair, const Options& options)
       : depth_(std::ranges::max(options.depths)), n_vocab_(options.shape.n_vocab) {
     engine::ContextOptions chosen;
-    chosen.n_ctx = depth_ + 256;
+    chosen.n_ctx = depth_ + std::max(256, options.tokens);
     chosen.n_ubatch = 64;
     chosen.n_threads = options.threads;
     std::tie(chosen.cache_type_k, chosen.cache_type_v) = sides(pair);

@@ -43,12 +43,14 @@ inline constexpr int kPageTokens = 128;
 inline constexpr size_t kPlaneAlign = 64;  // planes inside a page and pages themselves start on this
 inline constexpr int kMaxHeadDim = 1024;   // head_dim everywhere: a multiple of 8, from 8 to this
 
+// What accumulate() may leave out: weights below that, of a softmax whose largest is 1.
+inline constexpr float kNoWeight = 1e-6F;
+
 // A page holds one or two code planes, then (where the format has scales) a plane of fp16 scales; each plane
 // holds the rows of slots 0..127 one after the other and is kPlaneAlign-aligned. Values are stored in the
 // format's own basis: a rotated format (TBQ) stores H(sigma*x) in power-of-two tiles of the head, the others what they
 // are given, which the caller may have rotated. Where rows are rotated, a query is rotated once by rotate_head and
 // attention output is rotated back once by unrotate_head.
-inline constexpr float kNoWeight = 1e-6F;
 struct KvFormat {
   std::string_view name;  // "tbq4_0", as --cache-type-k spells it
   bool rotated;

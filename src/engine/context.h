@@ -50,6 +50,7 @@ struct ContextInfo {
   bool kv_unified = false;
   int n_batch = 0, n_ubatch = 0, n_threads = 0, n_threads_batch = 0;
   std::string cache_type_k, cache_type_v, kv_rotate, kv_first_last, kv_center;
+  bool edge_rotated = false;                  // what kv_rotate came to for that type
   int edge_layers = 0;                        // at either end that kv_first_last gives another type
   std::string kv_center_id;                   // which means are taken from K and V; "": none
   bool k_rotated = false, v_rotated = false;  // what kv_rotate came to, for the cache types
@@ -111,7 +112,10 @@ class Context {
   // Writes a sequence's rows, and the tokens they are of, to a file (saved_sequence.h); the file's size. Rows come back
   // to the bit, whatever the cache's types.
   base::Result<uint64_t> save(int seq, std::span<const int> tokens, const std::string& path) const;
-  // The empty sequence `seq` becomes the one of the file; it stays empty where that is refused or damaged.
+  // Whether restore() would take a file, but for what only reading it all can tell.
+  base::Result<void> check_saved(const SequenceReader& saved) const;
+  // The empty sequence `seq` becomes the one of the file; it stays empty where that is refused or damaged. Copies of
+  // sink and tail are not in files: their rows are read quantized, until rows are written anew.
   base::Result<void> restore(int seq, SequenceReader& saved);
   // Pages of the cache that n more rows of a sequence would take, and those nobody has.
   int pages_for(int seq, int n) const;

@@ -40,10 +40,6 @@ bool rotates(const kernels::KvFormat& format, const std::string& wish) {
   return may && (wish == "on" || (wish == "auto" && format.better_rotated));
 }
 
-int64_t round_up(int64_t tokens) {
-  return (tokens + kContextStep - 1) / kContextStep * kContextStep;
-}
-
 // The mean of all layers.
 double bits_per_value(const KvPlan& plan, const kernels::KvFormat* KvLayer::*side) {
   double bits = 0;
@@ -92,6 +88,10 @@ base::Result<void> apply_policy(const Model& model, const ContextOptions& option
 }
 
 }  // namespace
+
+int64_t padded_context(int64_t tokens) {
+  return (tokens + kContextStep - 1) / kContextStep * kContextStep;
+}
 
 base::Result<FirstLast> parse_first_last(std::string_view text) {
   FirstLast out;
@@ -181,9 +181,9 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   }
   const HParams& hp = model.hp;
   const int64_t asked = options.n_ctx == 0 ? hp.n_ctx_train : options.n_ctx;
-  const int64_t padded = round_up(asked), n_seqs = options.n_seqs;
+  const int64_t padded = padded_context(asked), n_seqs = options.n_seqs;
   // As llama-server shares it out: N sequences may come to a little more than was asked for.
-  const int64_t n_ctx = options.kv_unified ? padded : round_up(std::max<int64_t>(1, padded / n_seqs));
+  const int64_t n_ctx = options.kv_unified ? padded : padded_context(std::max<int64_t>(1, padded / n_seqs));
   const int64_t total = options.kv_unified ? padded : n_ctx * n_seqs;
   if (total > std::numeric_limits<int>::max()) {
     return base::error("--ctx-size",
@@ -236,6 +236,7 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
   if (auto applied = apply_policy(model, options, plan); !applied) {
     return applied.failure();
   }
+  plan.info.edge_rotated = plan.info.edge_layers > 0 && plan.kv.layers.front().k_rotated();
   plan_copies(options, plan);
   plan.info.k_bits_per_value = bits_per_value(plan.kv, &KvLayer::k);
   plan.info.v_bits_per_value = bits_per_value(plan.kv, &KvLayer::v);

@@ -22,6 +22,9 @@ struct FirstLast {
 // ContextOptions::kv_first_last: "TYPE,N" or "off". Errors: an unknown type, a number below 0 or none.
 base::Result<FirstLast> parse_first_last(std::string_view text);
 
+// Tokens of a context as it is opened: whole steps of 256, as llama-server pads.
+int64_t padded_context(int64_t tokens);
+
 base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions& options);
 
 // An Error with what would fit when kv and workspace exceed the memory available. mapped_weights: bytes of

@@ -60,10 +60,8 @@ base::Result<uint64_t> Context::save(int seq, std::span<const int> tokens, const
   return writer->commit();
 }
 
-base::Result<void> Context::restore(int seq, SequenceReader& saved) {
-  const KvPlan& kv = state_->plan.kv;
-  AR_CHECK(state_->table.length(seq) == 0, "restoring into a sequence that is not empty");
-  if (auto fits = saved.check(*state_->model, kv); !fits) {
+base::Result<void> Context::check_saved(const SequenceReader& saved) const {
+  if (auto fits = saved.check(*state_->model, state_->plan.kv); !fits) {
     return fits;
   }
   const auto n = static_cast<int64_t>(saved.tokens().size());
@@ -73,6 +71,16 @@ base::Result<void> Context::restore(int seq, SequenceReader& saved) {
         fmt::format("the saved sequence has {} tokens, the context {}", n, state_->plan.info.n_ctx),
         "raise --ctx-size");
   }
+  return {};
+}
+
+base::Result<void> Context::restore(int seq, SequenceReader& saved) {
+  const KvPlan& kv = state_->plan.kv;
+  AR_CHECK(state_->table.length(seq) == 0, "restoring into a sequence that is not empty");
+  if (auto fits = check_saved(saved); !fits) {
+    return fits;
+  }
+  const size_t n = saved.tokens().size();
   std::vector<PageCopy> none;
   if (auto room = state_->table.append(seq, static_cast<int>(n), none); !room) {
     return room;

@@ -55,7 +55,8 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
       with.kv_center = options_.kv_center;
       with.kv_means = options_.kv_means;
     }
-    if (is_quantized(pair.k) || is_quantized(pair.v)) {
+    const std::string edge = with.kv_first_last.substr(0, with.kv_first_last.find(','));
+    if (is_quantized(pair.k) || is_quantized(pair.v) || (edge != "off" && is_quantized(edge))) {
       with.kv_sink = options_.kv_sink;
       with.kv_tail = options_.kv_tail;
     }

@@ -160,28 +160,32 @@ SlotOutcome Generator::with_slot(int slot, std::function<void(Slot&, SlotOutcome
   return work->outcome;
 }
 
-// Those whose slots are idle, in the order they came; without the lock, for a file takes its time.
-void Generator::run_slot_works(std::unique_lock<std::mutex>& lock) {
+// The first whose slot is idle; tasks are placed before the next. Without the lock, for a file takes its time, and every
+// slot waits.
+void Generator::run_slot_work(std::unique_lock<std::mutex>& lock) {
   const auto is_due = [this](const std::shared_ptr<SlotWork>& work) {
     return !slots_[static_cast<size_t>(work->slot)].busy();
   };
-  for (auto due = std::ranges::find_if(slot_works_, is_due); due != slot_works_.end() && !stopping_;
-       due = std::ranges::find_if(slot_works_, is_due)) {
-    const std::shared_ptr<SlotWork> work = *due;
-    slot_works_.erase(due);
-    work->state = SlotWork::State::kRunning;
-    idle_ = false;
-    lock.unlock();
-    try {
-      work->run(slots_[static_cast<size_t>(work->slot)], work->outcome);
-    } catch (const std::exception& problem) {  // memory has run out
-      work->outcome.kind = SlotOutcome::Kind::kFailed;
-      work->outcome.why = problem.what();
-    }
-    lock.lock();
-    work->state = SlotWork::State::kEnded;
-    changed_.notify_all();
+  const auto due = std::ranges::find_if(slot_works_, is_due);
+  if (due == slot_works_.end() || stopping_) {
+    return;
   }
+  const std::shared_ptr<SlotWork> work = *due;
+  slot_works_.erase(due);
+  work->state = SlotWork::State::kRunning;
+  idle_ = false;
+  lock.unlock();
+  Slot& slot = slots_[static_cast<size_t>(work->slot)];
+  try {
+    work->run(slot, work->outcome);
+  } catch (const std::exception& problem) {  // memory has run out
+    slot.forget();
+    work->outcome.kind = SlotOutcome::Kind::kFailed;
+    work->outcome.why = problem.what();
+  }
+  lock.lock();
+  work->state = SlotWork::State::kEnded;
+  changed_.notify_all();
 }
 
 SlotOutcome Generator::save_slot(int slot, const std::string& path, const std::function<bool()>& give_up) {
@@ -201,8 +205,9 @@ SlotOutcome Generator::restore_slot(int slot, const std::string& path, const std
       [&](Slot& to, SlotOutcome& outcome) {
         outcome.kind = SlotOutcome::Kind::kFailed;
         auto saved = SequenceReader::open(path);
-        if (!saved) {  // what the slot has is kept
-          outcome.why = saved.failure().to_string();
+        auto fits = saved ? context_->check_saved(*saved) : saved.failure();
+        if (!fits) {  // what this slot and others have is kept
+          outcome.why = fits.failure().to_string();
           return;
         }
         to.forget();
@@ -376,6 +381,8 @@ void Generator::abandon(std::string_view why) {
       if (slot.busy()) {
         slot.fail(500, std::string(kThrownMessage).append(why));
         slot.forget();
+      } else {
+        slot.align();  // one that ended in that step
       }
     } catch (const std::exception&) {
       // Nothing left even for that: a slot that is still busy ends at its next step.
@@ -436,6 +443,7 @@ void Generator::run() {
     return std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.busy(); });
   };
   for (bool going = true; going;) {
+    bool busy = false;
     {
       std::unique_lock lock(mutex_);
       if (!idle_) {
@@ -446,12 +454,16 @@ void Generator::run() {
       if (stopping_ && idle_) {
         break;  // the slots may be reconfigure's now
       }
-      run_slot_works(lock);
+      run_slot_work(lock);
       if (!stopping_) {
         place_waiting();
       }
       going = !stopping_;
-      idle_ = !any_busy();
+      busy = any_busy();
+      idle_ = !busy;
+    }
+    if (!busy) {
+      continue;  // the slots may be reconfigure's already
     }
     try {
       advance();

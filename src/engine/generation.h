@@ -95,7 +95,7 @@ class Generator {
   };
   SlotOutcome with_slot(int slot, std::function<void(Slot&, SlotOutcome&)> run,
                         const std::function<bool()>& give_up);
-  void run_slot_works(std::unique_lock<std::mutex>& lock);
+  void run_slot_work(std::unique_lock<std::mutex>& lock);
 
   const Open open_;
   const Tokenizer& tokenizer_;

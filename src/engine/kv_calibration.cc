@@ -6,10 +6,12 @@
 #include <chrono>
 #include <cmath>
 #include <complex>
+#include <limits>
 #include <utility>
 
 #include "src/base/log.h"
 #include "src/base/units.h"
+#include "src/engine/context_plan.h"
 #include "src/engine/rope.h"
 #include "src/os/files.h"
 
@@ -253,8 +255,11 @@ base::Result<KvMeansSource::Means> KvMeansSource::get(const ContextOptions& opti
     means = *std::move(named);
   }
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : std::max(1, model_->hp.n_ctx_train);
-  const int of_one = options.kv_unified ? n_ctx : n_ctx / std::max(1, options.n_seqs);
-  return Means(std::make_shared<const KvMeans>(turn_kv_means(*means, *model_, std::max(1, of_one))));
+  // As long as plan_context makes a sequence.
+  const int64_t all = padded_context(n_ctx), of_one = std::max<int64_t>(1, all / std::max(1, options.n_seqs));
+  const int64_t longest = options.kv_unified ? all : padded_context(of_one);
+  const auto n_positions = static_cast<int>(std::min<int64_t>(longest, std::numeric_limits<int>::max()));
+  return Means(std::make_shared<const KvMeans>(turn_kv_means(*means, *model_, n_positions)));
 }
 
 base::Result<KvMeansSource::Means> KvMeansSource::get_own(const ContextOptions& options) {

@@ -26,6 +26,23 @@ std::string side(const kernels::KvFormat& format, bool rotated) {
   return rotated && !format.rotated ? fmt::format("{} rotated", format.name) : std::string(format.name);
 }
 
+// Hidden, and this process's own: no name that anybody may ask for.
+std::string part_of(const std::string& path) {
+  const std::filesystem::path whole = path;
+  return (whole.parent_path() / fmt::format(".{}.{}.part", whole.filename().string(), ::getpid())).string();
+}
+
+// Takes the descriptor over.
+FileHandle open_stream(int fd, const char* mode) {
+  FileHandle file(fd < 0 ? nullptr : ::fdopen(fd, mode));
+  if (fd >= 0 && !file) {
+    const int why = errno;
+    ::close(fd);
+    errno = why;
+  }
+  return file;
+}
+
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
@@ -52,7 +69,7 @@ Json cache_shape(const Model& model, const KvPlan& plan) {
 }
 
 SequenceWriter::SequenceWriter(std::string path, FileHandle file)
-    : path_(std::move(path)), part_(path_ + ".part"), file_(std::move(file)), hash_(base::kFnvOffset) {}
+    : path_(std::move(path)), part_(part_of(path_)), file_(std::move(file)), hash_(base::kFnvOffset) {}
 
 SequenceWriter::~SequenceWriter() {
   if (file_) {  // not committed
@@ -67,9 +84,9 @@ base::Error SequenceWriter::failed(int errno_value) const {
 
 base::Result<SequenceWriter> SequenceWriter::create(const std::string& path, const Json& shape,
                                                     std::span<const int> tokens) {
-  const std::string part = path + ".part";
+  const std::string part = part_of(path);
   const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  SequenceWriter writer(path, FileHandle(fd < 0 ? nullptr : ::fdopen(fd, "wb")));
+  SequenceWriter writer(path, open_stream(fd, "wb"));
   if (!writer.file_) {
     return writer.failed(errno);
   }
@@ -125,7 +142,7 @@ base::Result<SequenceReader> SequenceReader::open(const std::string& path) {
     }
     return base::sys_error(path, "cannot read the sequence", why, "save one under that name first");
   }
-  SequenceReader reader(path, FileHandle(::fdopen(fd, "rb")), static_cast<uint64_t>(status.st_size));
+  SequenceReader reader(path, open_stream(fd, "rb"), static_cast<uint64_t>(status.st_size));
   if (!S_ISREG(status.st_mode) || !reader.file_) {
     return reader.damaged("is no file that can be read");
   }
@@ -164,6 +181,7 @@ base::Result<void> SequenceReader::read_header() {
     return damaged(fmt::format("its header tells of {} tokens, in {} bytes", n_tokens, size_));
   }
   tokens_.resize(static_cast<size_t>(n_tokens));
+  pages_at_ = kMagic.size() + sizeof length + length + tokens_.size() * sizeof(int);
   return read(std::as_writable_bytes(std::span(tokens_)));
 }
 
@@ -180,6 +198,11 @@ base::Result<void> SequenceReader::check(const Model& model, const KvPlan& plan)
       return base::error(path_, "was saved with another model",
                          "load that model, or save the sequence again");
     }
+    if (key == "means") {
+      return base::error(path_, "holds rows less other means (--kv-center) than this cache has",
+                         "start the server with the same --kv-center, --ctx-size and --parallel, or save the "
+                         "sequence again");
+    }
     size_t layer = 0;
     while (key == "layers" && got.is_array() && layer + 1 < std::min(got.size(), value.size()) &&
            got[layer] == value[layer]) {
@@ -192,6 +215,17 @@ base::Result<void> SequenceReader::check(const Model& model, const KvPlan& plan)
     };
     return base::error(path_, fmt::format("holds {}, this cache {}", of_layer(got), of_layer(value)),
                        "start the server with the same cache types and rotation, or save the sequence again");
+  }
+  uint64_t page = 0;
+  for (const KvLayer& layer : plan.layers) {
+    page += page_bytes(layer);
+  }
+  const uint64_t n_pages = (tokens_.size() + static_cast<uint64_t>(plan.page_tokens) - 1) /
+                           static_cast<uint64_t>(plan.page_tokens);
+  uint64_t want_size = 0;
+  if (__builtin_mul_overflow(n_pages, page, &want_size) ||
+      __builtin_add_overflow(want_size, pages_at_ + sizeof hash_, &want_size) || want_size != size_) {
+    return damaged(fmt::format("has {} bytes, {} tokens take {}", size_, tokens_.size(), want_size));
   }
   for (const int token : tokens_) {
     if (token < 0 || token >= model.hp.n_vocab) {

@@ -53,11 +53,11 @@ class SequenceWriter {
 // Reads one: everything is checked, the checksum last.
 class SequenceReader {
  public:
-  // Errors: no such file, not one of these, damaged, of another length than its header says.
+  // Errors: no such file, not one of these, damaged. Nothing of the pages is read yet.
   static base::Result<SequenceReader> open(const std::string& path);
 
   const std::vector<int>& tokens() const { return tokens_; }
-  // An Error that tells what differs where the file does not fit the cache.
+  // An Error that tells what differs where the file does not fit the cache, or has another length than it must have.
   base::Result<void> check(const Model& model, const KvPlan& plan) const;
   // The next of the pages' bytes; after the last, end() tells whether all were as they had been written.
   base::Result<void> read(std::span<std::byte> bytes);
@@ -71,7 +71,7 @@ class SequenceReader {
 
   std::string path_;
   FileHandle file_;
-  uint64_t size_, hash_;
+  uint64_t size_, hash_, pages_at_ = 0;
   base::Json header_;
   std::vector<int> tokens_;
 };

@@ -115,6 +115,11 @@ void Slot::forget() {
   board_.update([&](ServingBoard::View& view) { view.slots.at(static_cast<size_t>(seq_)).n_tokens = 0; });
 }
 
+void Slot::align() {
+  cached_.resize(std::min(cached_.size(), static_cast<size_t>(context_.length(seq_))));
+  context_.truncate(seq_, rows());
+}
+
 base::Result<void> Slot::restore(SequenceReader& saved) {
   if (auto done = context_.restore(seq_, saved); !done) {
     return done;

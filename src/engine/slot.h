@@ -93,6 +93,8 @@ class Slot {
   void fail(int status, std::string message);
   // Gives the rows of an idle slot back.
   void forget();
+  // Gives up rows of an idle slot that it does not know the tokens of, after a step that was left in the middle.
+  void align();
   // An idle slot's tokens and rows into a file; its size.
   base::Result<uint64_t> save(const std::string& path) const { return context_.save(seq_, cached_, path); }
   // And back, for a slot that has no rows.

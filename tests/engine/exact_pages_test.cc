@@ -53,7 +53,8 @@ struct Simulation {
       }
     }
     const int last = (n_past + n - 1) / kPage;
-    for (int page = std::max(at.stays, last - plan.ring_pages) + 1; page <= last && plan.tail > 0; ++page) {
+    for (int page = plan.tail == 0 ? last + 1 : std::max(at.stays, last - plan.ring_pages) + 1; page <= last;
+         ++page) {
       for (int slot = 0; slot < kPage; ++slot) {
         kept[{plan.slot(seq, page), slot}] = held(seq, at, page * kPage + slot);
       }

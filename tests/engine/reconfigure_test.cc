@@ -219,6 +219,13 @@ TEST_CASE("numerics_key: the same for what computes the same") {
     return key(o);
   };
   CHECK(rotated("q4_0", "on") != rotated("q4_0", "off"));
+  const auto with_edges = [&](const char* rotate) {
+    auto o = options(512, "f16", "f16");
+    o.kv_rotate = rotate;
+    o.kv_first_last = "q8_0,1";
+    return key(o);
+  };
+  CHECK(with_edges("on") != with_edges("off"));
   CHECK(rotated("q4_0", "on") == rotated("q4_0", "auto"));
   CHECK(rotated("tbq4_0", "on") == rotated("tbq4_0", "off"));
   CHECK(rotated("f16", "on") == base);
