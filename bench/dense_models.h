@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -25,6 +26,14 @@ struct DenseShape {
   int n_ctx = 2048;  // as trained
   std::string dir;   // where it is written; "": the directory of temporary files
 };
+
+inline void add_options(CLI::App& app, DenseShape& shape) {
+  app.add_option("--layers", shape.n_layer, "layers")->check(CLI::Range(1, 1000));
+  app.add_option("--embd", shape.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
+  app.add_option("--ff", shape.n_ff, "width of the inner layer")->check(CLI::Range(256, 1 << 16));
+  app.add_option("--vocab", shape.n_vocab, "vocabulary")->check(CLI::Range(256, 1 << 20));
+  app.add_option("--dir", shape.dir, "where models and caches are written; they are removed again");
+}
 
 // A model in a file that is gone with it: heads of 128, four query heads to a KV head.
 class DenseModel {

@@ -216,10 +216,7 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--threads", options.threads, "threads")->check(CLI::Range(1, 1024));
-  app.add_option("--layers", options.shape.n_layer, "layers")->check(CLI::Range(1, 1000));
-  app.add_option("--embd", options.shape.n_embd, "width, a multiple of 256")->check(CLI::Range(256, 1 << 16));
-  app.add_option("--ff", options.shape.n_ff, "width of the inner layer")->check(CLI::Range(256, 1 << 16));
-  app.add_option("--vocab", options.shape.n_vocab, "vocabulary")->check(CLI::Range(256, 1 << 20));
+  bench::add_options(app, options.shape);
   app.add_option("--rounds", options.rounds, "rounds")->check(CLI::Range(1, 10000));
   app.add_option("--tokens", options.tokens, "tokens of a round")->check(CLI::Range(1, 10000));
   app.add_option("--llama-bench", options.peer, "llama.cpp's llama-bench, to compare with");

@@ -29,16 +29,19 @@ PartId PartId::at(int order, int n_layer) {
   return {order % 2 == 1 ? Part::kAttn : Part::kFfn, (order - 1) / 2};
 }
 
-uint64_t KvPlan::bytes() const {
-  const auto page_bytes = [](const kernels::KvFormat* format, int dim) {
+uint64_t KvLayer::page_bytes() const {
+  const auto of_head = [](const kernels::KvFormat* format, int dim) {
     return format == nullptr ? 0 : uint64_t{format->page_bytes(dim)};
   };
+  return static_cast<uint64_t>(heads) * (of_head(k, dim_k) + of_head(v, dim_v));
+}
+
+uint64_t KvPlan::bytes() const {
   uint64_t total = exact.slots() > 0 ? copies().bytes() : 0;
   bool overflow = false;
   for (const KvLayer& layer : layers) {
-    uint64_t bytes = page_bytes(layer.k, layer.dim_k) + page_bytes(layer.v, layer.dim_v);
-    overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(layer.heads), &bytes) || overflow;
-    overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(n_pages), &bytes) || overflow;
+    uint64_t bytes = 0;
+    overflow = __builtin_mul_overflow(layer.page_bytes(), static_cast<uint64_t>(n_pages), &bytes) || overflow;
     overflow = __builtin_add_overflow(total, bytes, &total) || overflow;
   }
   return overflow ? std::numeric_limits<uint64_t>::max() : total;

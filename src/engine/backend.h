@@ -44,6 +44,8 @@ struct KvLayer {
   const float *k_mean = nullptr, *v_mean = nullptr;
   // What copies of sink and tail are stored as, in the basis of the others; nullptr: the side needs none.
   const kernels::KvFormat *exact_k = nullptr, *exact_v = nullptr;
+  // Of one page, all heads, K and V; a side without a format has none.
+  uint64_t page_bytes() const;
   // The basis rows are stored in is the rotated one.
   bool k_rotated() const { return k->rotated || rotate_k; }
   bool v_rotated() const { return v->rotated || rotate_v; }

@@ -277,12 +277,9 @@ base::Result<void> Context::read_page(int seq, int layer, int page, std::vector<
   AR_CHECK(layer >= 0 && layer < state_->model->hp.n_layer && page >= 0 &&
                static_cast<size_t>(page) < pages.size(),
            "no such page of the sequence");
-  const KvLayer& kv = state_->plan.kv.layers[static_cast<size_t>(layer)];
-  bytes.resize(static_cast<size_t>(kv.heads) * (kv.k->page_bytes(kv.dim_k) + kv.v->page_bytes(kv.dim_v)));
-  const int n_layer = state_->model->hp.n_layer, part = PartId{Part::kAttn, layer}.order(n_layer);
-  const auto share = std::ranges::find_if(
-      state_->shares, [&](const State::Share& of) { return part <= of.parts.last.order(n_layer); });
-  return share->session->kv_rows(layer, pages[static_cast<size_t>(page)], bytes, CopyDirection::kToHost);
+  bytes.resize(state_->plan.kv.layers[static_cast<size_t>(layer)].page_bytes());
+  return state_->session_of(layer).kv_rows(layer, pages[static_cast<size_t>(page)], bytes,
+                                           CopyDirection::kToHost);
 }
 
 base::Result<std::span<const float>> Context::eval(int seq, std::span<const int> tokens) {

@@ -45,7 +45,7 @@ base::Result<uint64_t> Context::save(int seq, std::span<const int> tokens, const
   int left = n;
   for (const int id : state_->table.pages(seq)) {
     for (size_t layer = 0; layer < kv.layers.size(); ++layer) {
-      page.resize(page_bytes(kv.layers[layer]));
+      page.resize(kv.layers[layer].page_bytes());
       const int at = static_cast<int>(layer);
       if (auto got = state_->session_of(at).kv_rows(at, id, page, CopyDirection::kToHost); !got) {
         return got.failure();
@@ -90,7 +90,7 @@ base::Result<void> Context::restore(int seq, SequenceReader& saved) {
     std::vector<std::byte> page;
     for (const int id : state_->table.pages(seq)) {
       for (size_t layer = 0; layer < kv.layers.size(); ++layer) {
-        page.resize(page_bytes(kv.layers[layer]));
+        page.resize(kv.layers[layer].page_bytes());
         if (auto got = saved.read(page); !got) {
           return got;
         }

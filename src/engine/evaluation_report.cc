@@ -13,6 +13,7 @@
 #include "src/base/stats.h"
 #include "src/base/units.h"
 #include "src/base/version.h"
+#include "src/os/files.h"
 
 namespace engine {
 namespace {
@@ -239,16 +240,7 @@ base::Result<void> write_report(const std::string& path, const std::string& text
   if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored)) {
     return write_to(path, text);
   }
-  const std::string part = path + ".part";
-  if (auto written = write_to(part, text); !written) {
-    return written;
-  }
-  std::error_code failed;
-  std::filesystem::rename(part, path, failed);
-  if (failed) {
-    return cannot_write(path, failed.value());
-  }
-  return {};
+  return os::replace_file(path, text);
 }
 
 }  // namespace engine

@@ -50,11 +50,6 @@ std::span<const std::byte> bytes_of(const T& value) {
 
 }  // namespace
 
-uint64_t page_bytes(const KvLayer& layer) {
-  return static_cast<uint64_t>(layer.heads) *
-         (layer.k->page_bytes(layer.dim_k) + layer.v->page_bytes(layer.dim_v));
-}
-
 Json cache_shape(const Model& model, const KvPlan& plan) {
   Json layers = Json::array();
   for (const KvLayer& layer : plan.layers) {
@@ -218,7 +213,7 @@ base::Result<void> SequenceReader::check(const Model& model, const KvPlan& plan)
   }
   uint64_t page = 0;
   for (const KvLayer& layer : plan.layers) {
-    page += page_bytes(layer);
+    page += layer.page_bytes();
   }
   const uint64_t n_pages = (tokens_.size() + static_cast<uint64_t>(plan.page_tokens) - 1) /
                            static_cast<uint64_t>(plan.page_tokens);

@@ -18,8 +18,6 @@
 
 namespace engine {
 
-// Of one page of a layer, all heads, K and V.
-uint64_t page_bytes(const KvLayer& layer);
 // What a file and a cache must have in common.
 base::Json cache_shape(const Model& model, const KvPlan& plan);
 

@@ -72,8 +72,11 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
                                           info.kv_first_last.substr(0, info.kv_first_last.find(','))),
       info.kv_center_id.empty() ? "" : ", less the means " + info.kv_center_id);
   if (info.exact_bytes > 0) {
-    base::log_info("of the KV cache {:.2f} MiB are copies in f16: the first {} tokens of a slot, the last {}",
-                   static_cast<double>(info.exact_bytes) / (1 << 20), info.exact_sink, info.exact_tail);
+    base::log_info(
+        "of the KV cache {:.2f} MiB are copies in f16: the first {} tokens of a slot, the last {}; "
+        "{:.4g} bits per value with them",
+        static_cast<double>(info.exact_bytes) / (1 << 20), info.exact_sink, info.exact_tail,
+        info.bits_per_value);
   }
   for (const std::string& fallback : info.fallbacks) {
     base::log_warn("{}", fallback);
