@@ -222,7 +222,6 @@ int main(int argc, char** argv) {
   app.add_option("--llama-bench", options.peer, "llama.cpp's llama-bench, to compare with");
   app.add_option("--llama-bench-kv", options.peer_kv, "pairs of KV types for it")->delimiter(',');
   app.add_option("--llama-bench-most", options.peer_most, "the largest depth for it");
-  app.add_option("--dir", options.shape.dir, "where model and caches are written; they are removed again");
   app.add_option("--out", options.out, "write the results there, such as results/depth-bench.md");
   CLI11_PARSE(app, argc, argv);
   try {

@@ -178,7 +178,6 @@ int main(int argc, char** argv) {
   app.add_option("--prompt", options.prompt, "tokens of a prompt")->check(CLI::Range(1, 10000));
   app.add_option("--dots", options.dots, "instruction set of the integer dots");
   app.add_option("--llama-bench", options.peer, "llama.cpp's llama-bench, to compare with");
-  app.add_option("--dir", options.shape.dir, "where the models are written; they are removed again");
   app.add_option("--out", options.out, "write the results there, such as results/weights-bench.md");
   CLI11_PARSE(app, argc, argv);
   try {
