@@ -26,8 +26,8 @@ constexpr double kMostMoved = 0.5;
 struct Options {
   bench::DenseShape shape;
   std::string type = "q4_0";
-  std::vector<std::string> kv = {"f16/f16",       "q8_0/q8_0",     "q4_0/q4_0",
-                                 "tbq4_0/tbq4_0", "tbq4_0/tbq3_0", "tbq3_0/tbq3_0"};
+  std::vector<std::string> kv = {"f16/f16",       "q8_0/q8_0",     "q4_0/q4_0",    "tbq4_0/tbq4_0",
+                                 "tbq4_0/tbq3_0", "tbq3_0/tbq3_0", "tcq4_0/tcq3_0"};
   std::vector<std::string> peer_kv = {"f16/f16", "q8_0/q8_0", "q4_0/q4_0"};
   std::vector<int> depths = {0, 1024, 8192, 16384, 32768};
   int peer_most = 8192;  // deeper takes llama-bench minutes a round

@@ -20,6 +20,8 @@ namespace kernels {
 enum class ScoreCodes {
   kNibbles,  // 16 bytes a unit: value i < 16 low in byte i, value i + 16 high
   kThreeBits,  // TBQ3_0's two planes: 8 bytes a unit, two bits each of values b, b + 8, b + 16, b + 24; and 4 bytes
+  kStream4,  // TCQ4_0's stream (formats/tcq.h): 16 bytes a unit
+  kStream3,  // TCQ3_0's: 12
 };
 
 // Rows of a page that follow one another. head_dim is a multiple of 32.
@@ -27,7 +29,8 @@ struct ScoreRows {
   ScoreCodes stored = ScoreCodes::kNibbles;
   bool tiles = false;
   int head_dim = 0;
-  const int8_t* integers = nullptr;  // [16], aligned to 16; three bits use the first 8
+  // [16], aligned to 16; three bits use the first 8. Of a trellis [64], aligned to 64.
+  const int8_t* integers = nullptr;
   const uint8_t *codes = nullptr, *top = nullptr,
                 *scales = nullptr;  // of the first row; top: kThreeBits only
 
@@ -37,7 +40,8 @@ struct ScoreRows {
   int units_from(int unit) const { return tiles ? tile_at(unit * kBlock, head_dim) / kBlock : 1; }
   // Bytes from a row to the next in each plane.
   size_t codes_row() const {
-    return static_cast<size_t>(head_dim) / (stored == ScoreCodes::kNibbles ? 2 : 4);
+    constexpr int kBits[] = {4, 2, 4, 3};
+    return static_cast<size_t>(head_dim * kBits[static_cast<int>(stored)] / 8);
   }
   size_t top_row() const { return static_cast<size_t>(head_dim) / 8; }
   size_t scales_row() const { return 2 * static_cast<size_t>(groups()); }

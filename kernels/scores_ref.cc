@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/formats/tcq.h"
 #include "kernels/scores.h"
 
 namespace kernels::ref {
@@ -11,6 +12,14 @@ int integer_at(const ScoreRows& rows, int row, int unit, int i) {
   if (rows.stored == ScoreCodes::kNibbles) {
     const int byte = codes[16 * unit + i % 16];
     return rows.integers[i < 16 ? byte & 15 : byte >> 4];
+  }
+  if (rows.stored != ScoreCodes::kThreeBits) {
+    const int bits = rows.stored == ScoreCodes::kStream4 ? 4 : 3;
+    int begin = 0;  // of the tile
+    for (int end = tile_at(0, rows.head_dim); end <= kBlock * unit; end += tile_at(end, rows.head_dim)) {
+      begin = end;
+    }
+    return rows.integers[trellis_window(codes + begin * bits / 8, bits, kBlock * unit + i - begin)];
   }
   const uint8_t* top = rows.top + rows.top_row() * static_cast<size_t>(row);
   const int pair = codes[8 * unit + i % 8] >> (i / 8 * 2) & 3, third = top[4 * unit + i / 8] >> (i % 8) & 1;

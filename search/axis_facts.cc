@@ -37,8 +37,9 @@ constexpr AxisFact kFacts[] = {
 
 // Bits per stored value, block scales included.
 constexpr std::pair<std::string_view, double> kKvBits[] = {
-    {"f32", 32}, {"f16", 16},   {"bf16", 16},    {"q8_0", 8.5},     {"q5_1", 6},       {"q5_0", 5.5},
-    {"q4_1", 5}, {"q4_0", 4.5}, {"iq4_nl", 4.5}, {"tbq4_0", 4.125}, {"tbq3_0", 3.125},
+    {"f32", 32},       {"f16", 16},       {"bf16", 16},      {"q8_0", 8.5},   {"q5_1", 6},
+    {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},     {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
+    {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125},
 };
 
 const AxisFact* find_fact(std::string_view name) {

@@ -25,6 +25,8 @@
 #include "kernels/formats/q8_0.h"
 #include "kernels/formats/tbq3_0.h"
 #include "kernels/formats/tbq4_0.h"
+#include "kernels/formats/tcq3_0.h"
+#include "kernels/formats/tcq4_0.h"
 
 namespace kernels {
 namespace {
@@ -68,6 +70,8 @@ constexpr KvFormat kKvFormats[] = {
     {"iq4_nl", false, true,  32,  iq4_nl::page_bytes, iq4_nl::write_row, iq4_nl::load_rows, iq4_nl::score, iq4_nl::accumulate, iq4_nl::score_rounded},
     {"tbq4_0", true,  true,  128, tbq4_0::page_bytes, tbq4_0::write_row, tbq4_0::load_rows, tbq4_0::score, tbq4_0::accumulate, tbq4_0::score_rounded},
     {"tbq3_0", true,  true,  128, tbq3_0::page_bytes, tbq3_0::write_row, tbq3_0::load_rows, tbq3_0::score, tbq3_0::accumulate, tbq3_0::score_rounded},
+    {"tcq4_0", true,  true,  128, tcq4_0::page_bytes, tcq4_0::write_row, tcq4_0::load_rows, tcq4_0::score, tcq4_0::accumulate, tcq4_0::score_rounded},
+    {"tcq3_0", true,  true,  128, tcq3_0::page_bytes, tcq3_0::write_row, tcq3_0::load_rows, tcq3_0::score, tcq3_0::accumulate, tcq3_0::score_rounded},
 };
 // clang-format on
 

@@ -3,6 +3,8 @@
 
 #include "kernels/isa/avx2.h"
 
+#include "kernels/formats/tcq.h"
+
 #if defined(__x86_64__)
 
 namespace kernels::avx2 {
@@ -10,12 +12,57 @@ namespace {
 
 constexpr int kRows = 4;
 
+// The integers of a trellis' windows, one window a byte.
+DOTS_AVX2_INLINE __m256i trellis_integers(__m256i windows, const int8_t* integers) {
+  const __m256i low = _mm256_and_si256(windows, _mm256_set1_epi8(15));
+  const auto quarter = [&](int i) DOTS_AVX2 {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(integers + 16 * i)), low);
+  };
+  const __m256i odd = _mm256_slli_epi16(windows, 3),
+                upper = _mm256_slli_epi16(windows, 2);  // bits 4, 5 to the top
+  return _mm256_blendv_epi8(_mm256_blendv_epi8(quarter(0), quarter(1), odd),
+                            _mm256_blendv_epi8(quarter(2), quarter(3), odd), upper);
+}
+
+// 16 windows of a trellis' stream, one in 16 bits: each from the two bytes it lies in, moved to their top and down.
+template <int kBits>
+DOTS_AVX2_INLINE __m256i windows_of(const uint8_t* block, bool begins) {
+  struct Spread {
+    alignas(32) int8_t next[32] = {}, first[32] = {};
+    alignas(32) int16_t factors[16] = {};
+    constexpr Spread() {
+      for (int j = 0; j < 16; ++j) {
+        const int at = 8 + kBits * (j + 1) - kTrellisWindow;  // from the byte before the block
+        for (int i = 0; i < 2; ++i) {
+          next[2 * j + i] = static_cast<int8_t>(at / 8 + i);
+          first[2 * j + i] = static_cast<int8_t>(at / 8 + i - 1);  // -1 is a zero
+        }
+        factors[j] = static_cast<int16_t>(1 << (16 - kTrellisWindow - at % 8));
+      }
+    }
+  };
+  static constexpr Spread kSpread;
+  const __m256i bytes = _mm256_broadcastsi128_si256(load128(begins ? block : block - 1));
+  const __m256i pairs = _mm256_shuffle_epi8(bytes, load256(begins ? kSpread.first : kSpread.next));
+  return _mm256_srli_epi16(_mm256_mullo_epi16(pairs, load256(kSpread.factors)), 16 - kTrellisWindow);
+}
+template <int kBits>
+DOTS_AVX2_INLINE __m256i unit_of_stream(const ScoreRows& rows, const uint8_t* codes, size_t unit) {
+  const uint8_t* block = codes + 4 * kBits * unit;
+  const bool begins = tile_begins(kBlock * static_cast<int>(unit), rows.head_dim);
+  const __m256i both =
+      _mm256_packus_epi16(windows_of<kBits>(block, begins), windows_of<kBits>(block + 2 * kBits, false));
+  return trellis_integers(_mm256_permute4x64_epi64(both, 0xd8), rows.integers);
+}
+
 // A unit's values as the row's codes say.
 DOTS_AVX2_INLINE __m256i unit_of(const ScoreRows& rows, size_t row, size_t unit, __m256i integers) {
   const uint8_t* codes = rows.codes + row * rows.codes_row();
   if (rows.stored == ScoreCodes::kNibbles) {
     return _mm256_shuffle_epi8(integers, both_nibbles(codes + 16 * unit));
   }
+  if (rows.stored == ScoreCodes::kStream4) return unit_of_stream<4>(rows, codes, unit);
+  if (rows.stored == ScoreCodes::kStream3) return unit_of_stream<3>(rows, codes, unit);
   int64_t pairs;
   std::memcpy(&pairs, codes + 8 * unit, sizeof pairs);
   const __m256i apart = _mm256_srlv_epi64(_mm256_set1_epi64x(pairs), _mm256_set_epi64x(6, 4, 2, 0));

@@ -11,6 +11,8 @@
 #include "kernels/formats/iq4_nl.h"
 
 #define DOTS_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
+#define DOTS_VBMI \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")))
 #define DOTS_VNNI_INLINE DOTS_VNNI inline __attribute__((always_inline))
 
 namespace kernels::avx512 {

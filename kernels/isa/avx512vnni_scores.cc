@@ -3,6 +3,9 @@
 
 #include "kernels/isa/avx512vnni.h"
 
+#include "kernels/formats/tcq.h"
+#include "kernels/isa/avx2.h"
+
 #if defined(__x86_64__)
 
 namespace kernels::avx512 {
@@ -94,6 +97,37 @@ DOTS_VNNI void unpack_three_bits(const ScoreRows& rows, int r, int n_rows, __m51
   }
 }
 
+// A trellis' streams: 16 values at a time, eight windows in each 64 bits, their integers in one register of bytes.
+template <int kBits>
+DOTS_VBMI void unpack_stream(const ScoreRows& rows, int r, int n_rows, uint8_t* out) {
+  constexpr int kStep = 2 * kBits;  // bytes of 16 values
+  const EightRows codes(rows.codes, rows.codes_row(), r, n_rows);
+  const __m512i integers =
+      _mm512_xor_si512(load512(rows.integers), _mm512_set1_epi8(static_cast<char>(0x80)));
+  // From the byte before the first value's on: at a tile's beginning that is a zero.
+  const __m512i next =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, kBits, kBits + 1, kBits + 2, kBits + 3,
+                                           kBits + 4, kBits + 5, kBits + 6, kBits + 7));
+  const __m512i first = _mm512_sub_epi8(next, _mm512_set1_epi8(1));
+  constexpr int kAt = 8 + kBits - kTrellisWindow;
+  const __m512i shifts = _mm512_set1_epi64(_mm_cvtsi128_si64(
+      _mm_setr_epi8(kAt, kAt + kBits, kAt + 2 * kBits, kAt + 3 * kBits, kAt + 4 * kBits, kAt + 5 * kBits,
+                    kAt + 6 * kBits, kAt + 7 * kBits, 0, 0, 0, 0, 0, 0, 0, 0)));
+  for (int unit = 0; unit < rows.units(); ++unit, out += kUnitBytes) {
+    const bool begins = tile_begins(kBlock * unit, rows.head_dim);
+    for (int half = 0; half < 2; ++half) {
+      const bool at_first = begins && half == 0;
+      const size_t at = kStep * static_cast<size_t>(2 * unit + half) - (at_first ? 0 : 1);
+      const __m512i control = at_first ? first : next;
+      for (int four = 0; four < 2; ++four) {
+        const __m512i bytes = _mm512_shuffle_epi8(four_rows(codes.at + 4 * four, at), control);
+        const __m512i windows = _mm512_multishift_epi64_epi8(shifts, bytes);
+        store512(out + 128 * four + 64 * half, _mm512_permutexvar_epi8(windows, integers));
+      }
+    }
+  }
+}
+
 DOTS_VNNI_INLINE __m128i eight_halves(const EightRows& rows, int group) {
   const auto half = [&](int i) { return word(rows.at[i] + 2 * group); };
   __m128i halves = _mm_cvtsi32_si128(half(0));
@@ -182,13 +216,30 @@ DOTS_VNNI void score_eight(const ScoreRows& rows, const uint8_t* codes, const fl
 
 DOTS_VNNI void score_rows(const ScoreRows& rows, int n, const RoundedQueries& query, float* scores,
                           int score_stride) {
+  static const bool has_vbmi = __builtin_cpu_supports("avx512vbmi");
+  if (!has_vbmi && (rows.stored == ScoreCodes::kStream4 || rows.stored == ScoreCodes::kStream3)) {
+    avx2::score_rows(rows, n, query, scores, score_stride);
+    return;
+  }
   alignas(64) uint8_t codes[kRows * kMaxHeadDim];
   alignas(64) float scales[kMaxHeadDim / kBlock * 32];
   const __m512i integers = _mm512_broadcast_i32x4(
       _mm_add_epi8(load128(rows.integers), _mm_set1_epi8(static_cast<char>(1 << kOffset))));
   const auto stride = static_cast<size_t>(score_stride);
   for (int r = 0; r < n; r += kRows) {
-    (rows.stored == ScoreCodes::kNibbles ? unpack_nibbles : unpack_three_bits)(rows, r, n, integers, codes);
+    switch (rows.stored) {
+      case ScoreCodes::kNibbles:
+        unpack_nibbles(rows, r, n, integers, codes);
+        break;
+      case ScoreCodes::kThreeBits:
+        unpack_three_bits(rows, r, n, integers, codes);
+        break;
+      case ScoreCodes::kStream4:
+        unpack_stream<4>(rows, r, n, codes);
+        break;
+      case ScoreCodes::kStream3:
+        unpack_stream<3>(rows, r, n, codes);
+    }
     unpack_scales(rows, r, n, scales);
     for (int q = 0; q < query.n_q; q += kQueries) {
       float* out = scores + stride * static_cast<size_t>(q) + r;

@@ -4,6 +4,7 @@
 
 #if defined(__aarch64__)
 
+#include "kernels/formats/tcq.h"
 #include "kernels/isa/neon_dotprod.h"
 
 namespace kernels::neon {
@@ -18,6 +19,42 @@ DOTS_NEON_INLINE int8x16_t three_bits(int8x16_t integers, uint8x16_t pairs, cons
   return vqtbl1q_s8(integers, vorrq_u8(vandq_u8(pairs, vdupq_n_u8(3)), where(bits, bit, 4)));
 }
 
+// 16 values of a trellis' stream: the two bytes each window lies in, moved to their top and down.
+template <int kBits>
+DOTS_NEON_INLINE int8x16_t stream_values(int8x16x4_t integers, const uint8_t* block, bool begins) {
+  struct Spread {
+    uint8_t next[32] = {}, first[32] = {};
+    uint16_t factors[16] = {};
+    constexpr Spread() {
+      for (int j = 0; j < 16; ++j) {
+        const int at = 8 + kBits * (j + 1) - kTrellisWindow;  // from the byte before the block
+        for (int i = 0; i < 2; ++i) {
+          next[2 * j + i] = static_cast<uint8_t>(at / 8 + i);
+          first[2 * j + i] = static_cast<uint8_t>(at / 8 + i - 1);  // 255 is a zero
+        }
+        factors[j] = static_cast<uint16_t>(1 << (16 - kTrellisWindow - at % 8));
+      }
+    }
+  };
+  static constexpr Spread kSpread;
+  const uint8x16_t bytes = vld1q_u8(begins ? block : block - 1);
+  const uint8_t* control = begins ? kSpread.first : kSpread.next;
+  const uint16x8_t low = vreinterpretq_u16_u8(vqtbl1q_u8(bytes, vld1q_u8(control)));
+  const uint16x8_t high = vreinterpretq_u16_u8(vqtbl1q_u8(bytes, vld1q_u8(control + 16)));
+  const auto windows = [](uint16x8_t pairs, const uint16_t* factors) DOTS_NEON {
+    return vmovn_u16(vshrq_n_u16(vmulq_u16(pairs, vld1q_u16(factors)), 16 - kTrellisWindow));
+  };
+  return vqtbl4q_s8(integers, vcombine_u8(windows(low, kSpread.factors), windows(high, kSpread.factors + 8)));
+}
+template <int kBits>
+DOTS_NEON_INLINE Bytes unit_of_stream(const ScoreRows& rows, const uint8_t* codes, size_t unit) {
+  const int8x16x4_t integers = vld1q_s8_x4(rows.integers);
+  const uint8_t* block = codes + 4 * kBits * unit;
+  const bool begins = tile_begins(kBlock * static_cast<int>(unit), rows.head_dim);
+  return {stream_values<kBits>(integers, block, begins),
+          stream_values<kBits>(integers, block + 2 * kBits, false)};
+}
+
 // A unit's values as the row's codes say.
 DOTS_NEON_INLINE Bytes unit_of(const ScoreRows& rows, size_t row, size_t unit, int8x16_t integers) {
   const uint8_t* codes = rows.codes + row * rows.codes_row();
@@ -26,6 +63,8 @@ DOTS_NEON_INLINE Bytes unit_of(const ScoreRows& rows, size_t row, size_t unit, i
     return {vqtbl1q_s8(integers, vreinterpretq_u8_s8(index.low)),
             vqtbl1q_s8(integers, vreinterpretq_u8_s8(index.high))};
   }
+  if (rows.stored == ScoreCodes::kStream4) return unit_of_stream<4>(rows, codes, unit);
+  if (rows.stored == ScoreCodes::kStream3) return unit_of_stream<3>(rows, codes, unit);
   const uint8_t* top = rows.top + row * rows.top_row() + 4 * unit;
   const uint8x8_t once = vld1_u8(codes + 8 * unit);
   const uint8x16_t pairs = vcombine_u8(once, vshr_n_u8(once, 2));

@@ -12,7 +12,7 @@ namespace engine {
 
 struct EvalOptions {
   std::string model, corpus, json;  // paths; json "" = none
-  std::string kv = "f16/f16,q8_0/q8_0,q4_0/q4_0,tbq4_0/tbq4_0,tbq4_0/tbq3_0,tbq3_0/tbq3_0";
+  std::string kv = "f16/f16,q8_0/q8_0,q4_0/q4_0,tbq4_0/tbq4_0,tbq4_0/tbq3_0,tbq3_0/tbq3_0,tcq4_0/tcq3_0";
   EvaluationOptions evaluation;  // its pairs are those of `kv`
   bool help = false, version = false;
 };

@@ -22,8 +22,9 @@ constexpr double kSlow = 0.6;  // of what other pairs reach: no price of a forma
 // Bits per value as stored, scales included; 0 = a type this table does not know.
 double bits_of(const std::string& type) {
   static const std::map<std::string, double> kBits = {
-      {"f32", 32}, {"f16", 16},   {"bf16", 16},    {"q8_0", 8.5},     {"q5_1", 6},      {"q5_0", 5.5},
-      {"q4_1", 5}, {"q4_0", 4.5}, {"iq4_nl", 4.5}, {"tbq4_0", 4.125}, {"tbq3_0", 3.125}};
+      {"f32", 32},       {"f16", 16},       {"bf16", 16},     {"q8_0", 8.5},   {"q5_1", 6},
+      {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},    {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
+      {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125}};
   auto found = kBits.find(type);
   return found == kBits.end() ? 0 : found->second;
 }

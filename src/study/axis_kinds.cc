@@ -15,8 +15,8 @@ using search::Value;
 
 namespace {
 
-constexpr std::string_view kCacheTypes[] = {"f32",  "f16",  "bf16",   "q8_0",   "q5_1",  "q5_0",
-                                            "q4_1", "q4_0", "iq4_nl", "tbq4_0", "tbq3_0"};
+constexpr std::string_view kCacheTypes[] = {"f32",  "f16",    "bf16",   "q8_0",   "q5_1",   "q5_0",  "q4_1",
+                                            "q4_0", "iq4_nl", "tbq4_0", "tbq3_0", "tcq4_0", "tcq3_0"};
 constexpr int64_t kMaxTokens = 1 << 30;
 constexpr int64_t kMaxThreads = 4096;
 

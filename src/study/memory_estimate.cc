@@ -31,7 +31,7 @@ struct KvRow {
   std::string_view name;
   uint64_t block_values, block_bytes, tile_bits;
 };
-constexpr std::array<KvRow, 11> kKvRows = {{
+constexpr std::array<KvRow, 13> kKvRows = {{
     {"f32", 1, 4, 0},
     {"f16", 1, 2, 0},
     {"bf16", 1, 2, 0},
@@ -43,6 +43,8 @@ constexpr std::array<KvRow, 11> kKvRows = {{
     {"iq4_nl", 32, 18, 0},
     {"tbq4_0", 0, 0, 4},
     {"tbq3_0", 0, 0, 3},
+    {"tcq4_0", 0, 0, 4},
+    {"tcq3_0", 0, 0, 3},
 }};
 
 uint64_t tiles_of(uint64_t head_dim) {

@@ -134,7 +134,7 @@ TEST_CASE("command lines") {
   CHECK(options->evaluation.n_ubatch == 64);
   CHECK(options->evaluation.pairs.size() == 2);
   CHECK(engine::parse_eval_options({"--model", "a", "--corpus", "b", "--n-ctx", "8"})
-            ->evaluation.pairs.size() == 6);
+            ->evaluation.pairs.size() == 7);
   CHECK(engine::parse_eval_options({"--help"})->help);
   const auto fault = [](std::vector<std::string> args) {
     const auto refused = engine::parse_eval_options(args);

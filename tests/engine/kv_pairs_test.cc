@@ -33,7 +33,8 @@ Cost cost_of(std::string_view name) {
       // about 1.4 times what it is
       {"f32", {1e-6, 1e-6}},    {"f16", {6e-4, 4e-4}},    {"bf16", {5e-3, 3e-3}},   {"q8_0", {0.02, 0.012}},
       {"q5_1", {0.1, 0.07}},    {"q5_0", {0.13, 0.11}},   {"q4_1", {0.26, 0.15}},   {"q4_0", {0.38, 0.18}},
-      {"iq4_nl", {0.25, 0.16}}, {"tbq4_0", {0.22, 0.16}}, {"tbq3_0", {0.43, 0.28}},
+      {"iq4_nl", {0.25, 0.16}}, {"tbq4_0", {0.22, 0.16}}, {"tbq3_0", {0.43, 0.28}}, {"tcq4_0", {0.2, 0.14}},
+      {"tcq3_0", {0.36, 0.24}},
   };
   const auto found = kCosts.find(name);
   REQUIRE_MESSAGE(found != kCosts.end(), "no cost is stated for ", name);

@@ -442,6 +442,11 @@ TEST_CASE("memory that runs out in a step ends the requests, not the server") {
   await(*greedy, GenerationEvent::Kind::kToken);
   {
     const fixtures::LittleMemory little(16 << 20);
+    if (!little.kept()) {
+      MESSAGE("skipped: limits on memory are not kept here");
+      greedy->cancel();
+      return;
+    }
     CHECK(rig.busy_within(std::chrono::seconds(60)) == false);
   }
   const GenerationEvent end = finish(*greedy);

@@ -121,8 +121,9 @@ std::string value_of(const Flags& flags, const char* name, const char* fallback)
 // Bits a value takes in a KV cache, block scales included; 0: no such type.
 double bits_per_value(const std::string& type) {
   static constexpr std::pair<const char*, double> kBits[] = {
-      {"f32", 32}, {"f16", 16},   {"bf16", 16},    {"q8_0", 8.5},     {"q5_1", 6},      {"q5_0", 5.5},
-      {"q4_1", 5}, {"q4_0", 4.5}, {"iq4_nl", 4.5}, {"tbq4_0", 4.125}, {"tbq3_0", 3.125}};
+      {"f32", 32},       {"f16", 16},       {"bf16", 16},     {"q8_0", 8.5},   {"q5_1", 6},
+      {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},    {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
+      {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125}};
   for (const auto& [name, bits] : kBits) {
     if (type == name) {
       return bits;

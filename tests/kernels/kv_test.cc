@@ -37,8 +37,9 @@ Page filled(const KvFormat& format, int head_dim, uint32_t seed) {
 // Of one row of Gaussian values, squared error over square.
 double distortion_bound(std::string_view name) {
   constexpr std::pair<std::string_view, double> kBounds[] = {
-      {"f32", 0.0},    {"f16", 1e-6},  {"bf16", 1e-5},   {"q8_0", 1e-4},    {"q5_1", 3e-3},   {"q5_0", 6e-3},
-      {"q4_1", 0.012}, {"q4_0", 0.02}, {"iq4_nl", 0.02}, {"tbq4_0", 0.025}, {"tbq3_0", 0.08},
+      {"f32", 0.0},     {"f16", 1e-6},    {"bf16", 1e-5},   {"q8_0", 1e-4},   {"q5_1", 3e-3},
+      {"q5_0", 6e-3},   {"q4_1", 0.012},  {"q4_0", 0.02},   {"iq4_nl", 0.02}, {"tbq4_0", 0.025},
+      {"tbq3_0", 0.08}, {"tcq4_0", 0.02}, {"tcq3_0", 0.06},
   };
   for (const auto& [type, bound] : kBounds) {
     if (type == name) {
@@ -83,6 +84,9 @@ TEST_CASE("page sizes are the published bytes per token") {
   CHECK(per_token("tbq3_0", 64) == 26);
   CHECK(per_token("tbq4_0", 80) == 44);   // 40 + two tiles' scales: no padding to 128
   CHECK(per_token("tbq3_0", 192) == 76);  // 72 + 4
+  CHECK(per_token("tcq4_0", 128) == 66);
+  CHECK(per_token("tcq3_0", 128) == 50);
+  CHECK(per_token("tcq3_0", 80) == 34);  // 30 + two tiles' scales
 
   // MiniMax-M2.5: 62 layers, 8 KV heads of 128 (DESIGN: "Exact sizes to test").
   const auto mib = [&](size_t bytes_k, size_t bytes_v, int n_ctx) {
@@ -95,7 +99,8 @@ TEST_CASE("page sizes are the published bytes per token") {
 }
 
 TEST_CASE("formats are found by name") {
-  CHECK(kv_format_names() == "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, tbq4_0, tbq3_0");
+  CHECK(kv_format_names() ==
+        "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl, tbq4_0, tbq3_0, tcq4_0, tcq3_0");
   CHECK(find_kv_format("tbq4_0")->rotated);
   CHECK(!find_kv_format("q4_0")->rotated);
   CHECK(find_kv_format("turbo4") == nullptr);
@@ -191,7 +196,9 @@ TEST_CASE("write_row touches its slot alone and reads back close") {
   }
 }
 
-TEST_CASE("TBQ distortion of Gaussian rows is that of the published centroids") {
+TEST_CASE(
+    "distortion of Gaussian rows: TBQ's is that of the published centroids, TCQ's a quarter to a third "
+    "less") {
   constexpr int kRows = 40 * kPageTokens;
   const auto distortion = [&](const char* name) {
     const KvFormat& format = *find_kv_format(name);
@@ -214,7 +221,14 @@ TEST_CASE("TBQ distortion of Gaussian rows is that of the published centroids") 
   };
   const double three = distortion("tbq3_0");
   const double four = distortion("tbq4_0");
-  MESSAGE("tbq3_0 " << three << ", tbq4_0 " << four);
+  const double trellis_three = distortion("tcq3_0");
+  const double trellis_four = distortion("tcq4_0");
+  MESSAGE("tbq3_0 " << three << ", tbq4_0 " << four << ", tcq3_0 " << trellis_three << ", tcq4_0 "
+                    << trellis_four);
+  CHECK(trellis_three >= 0.0225);
+  CHECK(trellis_three <= 0.0235);
+  CHECK(trellis_four >= 0.0065);
+  CHECK(trellis_four <= 0.0071);
   CHECK(three >= 0.0332);
   CHECK(three <= 0.0338);
   CHECK(four >= 0.0090);

@@ -72,7 +72,7 @@ void each_format(const Body& body) {
       ++n;
     }
   }
-  CHECK(n == 4);  // q4_0, iq4_nl and both TBQ
+  CHECK(n == 6);  // q4_0, iq4_nl, TBQ and TCQ
 }
 
 }  // namespace
