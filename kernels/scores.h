@@ -40,8 +40,16 @@ struct ScoreRows {
   int units_from(int unit) const { return tiles ? tile_at(unit * kBlock, head_dim) / kBlock : 1; }
   // Bytes from a row to the next in each plane.
   size_t codes_row() const {
-    constexpr int kBits[] = {4, 2, 4, 3};
-    return static_cast<size_t>(head_dim * kBits[static_cast<int>(stored)] / 8);
+    switch (stored) {
+      case ScoreCodes::kThreeBits:
+        return static_cast<size_t>(head_dim) / 4;
+      case ScoreCodes::kStream3:
+        return static_cast<size_t>(head_dim) * 3 / 8;
+      case ScoreCodes::kNibbles:
+      case ScoreCodes::kStream4:
+        break;
+    }
+    return static_cast<size_t>(head_dim) / 2;
   }
   size_t top_row() const { return static_cast<size_t>(head_dim) / 8; }
   size_t scales_row() const { return 2 * static_cast<size_t>(groups()); }

@@ -13,7 +13,7 @@ int integer_at(const ScoreRows& rows, int row, int unit, int i) {
     const int byte = codes[16 * unit + i % 16];
     return rows.integers[i < 16 ? byte & 15 : byte >> 4];
   }
-  if (rows.stored != ScoreCodes::kThreeBits) {
+  if (rows.stored == ScoreCodes::kStream4 || rows.stored == ScoreCodes::kStream3) {
     const int bits = rows.stored == ScoreCodes::kStream4 ? 4 : 3;
     int begin = 0;  // of the tile
     for (int end = tile_at(0, rows.head_dim); end <= kBlock * unit; end += tile_at(end, rows.head_dim)) {

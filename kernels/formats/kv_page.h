@@ -45,7 +45,8 @@ inline constexpr int tile_of(int at, int head_dim) {
   }
   return tile;
 }
-// Value `at`, a multiple of 8 below head_dim, is the first of its tile: 128s, then the bits of what is left, highest first.
+// Value `at`, a multiple of 8 below head_dim, is the first of its tile: 128s, then the bits of what is left, highest
+// first.
 inline constexpr bool tile_begins(int at, int head_dim) {
   const int left = head_dim % kMaxTile, in_left = at - (head_dim - left);
   return in_left < 0 ? at % kMaxTile == 0 : in_left == 0 || (left & -(in_left & -in_left)) == in_left;

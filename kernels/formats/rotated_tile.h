@@ -1,5 +1,5 @@
 #pragma once
-// What the encoders of rotated formats share: a tile in its rotated basis, its norm, and the scale of its codes.
+// What the encoders of rotated formats share: a tile in its rotated basis, its norm, the scale of its codes.
 
 #include <algorithm>
 #include <bit>
@@ -8,6 +8,7 @@
 #include "kernels/formats/half.h"
 #include "kernels/formats/kv_page.h"
 #include "kernels/formats/rotate.h"
+#include "src/base/check.h"
 
 namespace kernels {
 
@@ -32,7 +33,7 @@ struct RotatedTile {
   float shrink = 1;   // a power of two
   double square = 0;  // <z, z>
 
-  // False for a tile that is stored as zeros: all zero, or with a NaN or an infinity.
+  // False for a tile that is stored as zeros: with a NaN or an infinity, or so small that no scale is left of it.
   bool rotate(const float* x) {
     int32_t largest_bits = 0;
     for (int i = 0; i < kTile; ++i) {
@@ -48,11 +49,12 @@ struct RotatedTile {
     }
     rotate_tile(z, kTile);
     square = dot_in_lanes<kTile>(z, z);
-    return square != 0.0;
+    return square >= kTile * 0x1p-60;  // 2^-30 each: an fp16 scale ends at 2^-25
   }
   // The least-squares scale <z, c> / <c, c> of codes' values c, as fp16; 0 where that is too small.
   uint16_t scale(double dot, double square_of_codes) const {
-    return f16_saturated(static_cast<float>(dot / square_of_codes / double{shrink}));
+    const uint16_t bits = f16_saturated(static_cast<float>(dot / square_of_codes / double{shrink}));
+    return (bits & 0x7fffU) == 0 ? 0 : bits;
   }
 };
 

@@ -24,9 +24,8 @@ struct Trellis {
   float unit;              // of the integers: they stand for values of N(0, 1) times this
 };
 
-// Made by bench/trellis_codebook_main.cc (and turned into this order): the means of the Gaussian values that each window is chosen for, again and
-// again. Through the real write path at d = 128 the squared error is .0067-.0070 and .0228-.0233 of the square (TBQ:
-// .0090-.0094 and .0332-.0338).
+// Found by the iteration of bench/trellis_codebook_main.cc; other beginnings end within a few percent. Through the real
+// write path at d = 128 the squared error is .0067-.0070 and .0228-.0233 of the square (TBQ: .0090-.0094, .0332-.0338).
 // clang-format off
 alignas(64) inline constexpr std::array<int8_t, kTrellisSize> kTrellis4Integers = {
     74, 4, 98, -25, 11, -42, -8, 50, -15, 18, 24, -80, 118, -100, 40, 1,

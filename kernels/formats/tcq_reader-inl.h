@@ -131,12 +131,12 @@ class TrellisReader {
   }
   static HWY_INLINE Bytes16 look_up(const uint8_t* block, bool first) {
     const hn::Full128<uint8_t> d8;
-    const hn::Full128<int8_t> di8;
     const auto bytes = hn::LoadU(d8, first ? block : block - 1);
     const auto windows = hn::Combine(d8, half_of<1>(bytes, first), half_of<0>(bytes, first));
 #if HWY_TARGET == HWY_NEON
     return Bytes16(vqtbl4q_s8(vld1q_s8_x4(kTrellis.integers), windows.raw));
 #else
+    const hn::Full128<int8_t> di8;
     const auto low = hn::And(windows, hn::Set(d8, 15));
     const auto quarter = [&](int i) HWY_ATTR {
       return hn::TableLookupBytes(hn::Load(di8, kTrellis.integers + 16 * i), hn::BitCast(di8, low));

@@ -1,4 +1,4 @@
-// Integer scores with AVX-512 VNNI. Eight rows at a time become bytes, 16 values of a row in each 128-bit lane of a
+// Integer scores with AVX-512 VNNI (streams of a trellis want VBMI too: without it they are left to AVX2). Eight rows at a time become bytes, 16 values of a row in each 128-bit lane of a
 // register, so that four queries' sums with four rows end up in one register without a sum over more than four lanes.
 
 #include "kernels/isa/avx512vnni.h"
@@ -239,6 +239,7 @@ DOTS_VNNI void score_rows(const ScoreRows& rows, int n, const RoundedQueries& qu
         break;
       case ScoreCodes::kStream3:
         unpack_stream<3>(rows, r, n, codes);
+        break;
     }
     unpack_scales(rows, r, n, scales);
     for (int q = 0; q < query.n_q; q += kQueries) {

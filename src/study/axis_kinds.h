@@ -26,7 +26,7 @@ struct AxisKind {
 std::span<const AxisKind> axis_kinds();
 const AxisKind* find_axis_kind(std::string_view name);
 std::vector<std::string> known_axis_names();
-// f32 f16 bf16 q8_0 ... tbq3_0
+// f32 f16 bf16 q8_0 ... tcq3_0
 std::span<const std::string_view> cache_type_names();
 
 // A scalar as a value of this axis: `on` is a name on flash_attn and true on mmap. The Error's where is

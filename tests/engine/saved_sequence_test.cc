@@ -161,6 +161,8 @@ TEST_CASE("a file that is damaged, or of another cache, is refused, and the cach
 
   const auto other = fixtures::open(model, options("tbq4_0", "q4_0"));
   CHECK(mentions(refusal(*other, dir / "whole"), "layer 0 as [\"tbq4_0\",\"q5_1 rotated\""));
+  const auto as_large = fixtures::open(model, options("tcq4_0", "q5_1"));  // the same bytes, another code
+  CHECK(mentions(refusal(*as_large, dir / "whole"), "layer 0 as [\"tbq4_0\","));
   eval(*context, 0, tiny_tokens(300));
   save(*context, 0, tiny_tokens(300), dir / "long");
   context->truncate(0, 0);

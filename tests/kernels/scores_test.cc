@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "kernels/dots.h"
@@ -18,14 +20,15 @@ using namespace kernels;
 namespace {
 
 // 80 and 200 are no whole units: there the exact scores stand in.
-constexpr int kHeadDims[] = {32, 64, 80, 96, 128, 160, 192, 200, 256, 576};
+constexpr int kHeadDims[] = {32, 64, 80, 96, 128, 160, 192, 200, 224, 256, 576};
 
 struct Page {
+  // Begins and ends where the page does, so that a sanitizer sees what reads past it.
   Page(const KvFormat& format, int head_dim, uint32_t seed)
-      : storage(format.page_bytes(head_dim) + kPlaneAlign), rows(size_t{kPageTokens} * head_dim) {
-    // Ends where the page does, so that a sanitizer sees what reads past it.
-    bytes = storage.data() + storage.size() - format.page_bytes(head_dim);
-    bytes -= reinterpret_cast<uintptr_t>(bytes) % kPlaneAlign;
+      : storage(static_cast<std::byte*>(std::aligned_alloc(kPlaneAlign, format.page_bytes(head_dim)))),
+        bytes(storage.get()),
+        rows(size_t{kPageTokens} * head_dim) {
+    std::fill_n(bytes, format.page_bytes(head_dim), std::byte{});
     auto x = testing::rough(rows.size(), seed);
     std::fill_n(x.begin() + 3 * head_dim, head_dim, 0.0F);
     for (int slot = 0; slot < kPageTokens; ++slot) {
@@ -33,7 +36,10 @@ struct Page {
     }
     format.load_rows(bytes, head_dim, 0, kPageTokens, rows.data());
   }
-  std::vector<std::byte> storage;
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  std::unique_ptr<std::byte, Free> storage;
   std::byte* bytes;
   std::vector<float> rows;
 };

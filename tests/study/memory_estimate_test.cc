@@ -119,6 +119,8 @@ TEST_CASE("bytes of one row: blocks as each format has them") {
   CHECK(kv_row_bytes("tbq3_0", 64) == 26);
   CHECK(kv_row_bytes("tbq4_0", 80) == 44);  // tiles of 64 and 16
   CHECK(kv_row_bytes("tbq3_0", 256) == 100);
+  CHECK(kv_row_bytes("tcq4_0", 128) == 66);
+  CHECK(kv_row_bytes("tcq3_0", 80) == 34);
   CHECK(kv_row_bytes("q4_0", 80) == 54);  // a last block that is not full
   CHECK_FALSE(kv_row_bytes("q3_9", 128).has_value());
 }
