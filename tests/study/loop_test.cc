@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "src/study/interrupt.h"
+#include "src/study/recorded_grid.h"
 
 namespace {
 
@@ -215,6 +216,62 @@ TEST_CASE("stopped anywhere and resumed, a study ends as if undisturbed") {
              first.seen.back().attempt + 1);  // the number is kept, the attempt is new
     CHECK(f.observer.notes.empty());          // the strategy asked for the same again
   }
+}
+
+TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a grid to replay") {
+  auto prepare = [](Fixture& f, FakeRunner& runner) {
+    f.study.search.strategy = "grid";
+    f.study.search.repeats = 3;
+    f.options.max_trials = 12;
+    f.options.anchor_every = 0;
+    runner.noise = 0.5;
+    runner.failures = {
+        {3, study::Status::kOom}, {5, study::Status::kRunCrash}, {17, study::Status::kTimeout}};
+  };
+  for (int stop_at : {0, 7, 14, 25}) {
+    CAPTURE(stop_at);
+    Fixture f;
+    FakeRunner runner, again;
+    prepare(f, runner);
+    prepare(f, again);
+    runner.before_run = [&](const study::TrialRequest& request) {
+      if (request.trial_id == stop_at) {
+        study::set_interrupted(15);
+      }
+    };
+    if (f.start(runner).end == study::EndReason::kInterrupted) {
+      f.resume(again);
+    }
+    auto content = f.content();
+    // 12 points, 2 of them failed, the other 10 twice more; what failed in a repeat is not tried once more.
+    std::map<std::string, int> phases;
+    for (const base::Json* end : content.of_type("trial_end")) {
+      ++phases[(*end)["phase"].get<std::string>()];
+    }
+    CHECK_EQ(phases["default"] + phases["grid"], 12);
+    CHECK_EQ(phases["repeat"], 20);
+    auto grid = study::recorded_grid(f.study, content, "t.jsonl");
+    REQUIRE(grid.ok());
+    auto census = grid->census();
+    CHECK_EQ(census.points, 12);
+    CHECK_EQ(census.feasible, 10);
+    CHECK_EQ(census.failed, 1);
+    CHECK_EQ(census.out_of_memory, 1);
+    CHECK_EQ(census.missing, std::optional<size_t>(0));
+    CHECK_GT(census.scatter, 0);
+    CHECK_LT(census.scatter, 0.02);
+    CHECK(search::equal(grid->best()->config[0], int64_t{8}));
+    CHECK_EQ(grid->points()[0].launches, 3);
+  }
+  // Nothing to look for.
+  Fixture f;
+  FakeRunner runner;
+  runner.failures = {{1, study::Status::kRunCrash}, {2, study::Status::kRunCrash}};
+  f.options.max_trials = 2;
+  f.start(runner);
+  auto grid = study::recorded_grid(f.study, f.content(), "t.jsonl");
+  REQUIRE_FALSE(grid.ok());
+  CHECK_EQ(grid.failure().what, "holds 2 configurations, 0 of them feasible");
 }
 
 TEST_CASE("a journal cut at any byte resumes to the same study") {
