@@ -12,12 +12,12 @@
 namespace search {
 namespace {
 
-constexpr double kLeastNoise = 0.003;    // of a model's error, in logarithms, beside what a launch scatters
-constexpr double kUnknownNoise = 0.01;   // of a launch whose noise nobody knows
-constexpr double kVerdictNoise = 0.15;   // of feasible (1) or not (0)
-constexpr double kLeastFeasible = 0.02;  // no candidate is ruled out for good
-constexpr double kEarlierGain = 0.2;     // a gain in an earlier entry, beside its size
-constexpr double kOptimism = 1.0;        // sigmas, where volumes are compared
+constexpr double kLeastNoise = 0.003;     // of a model's error, in logarithms, beside what a launch scatters
+constexpr double kUnknownNoise = 0.01;    // of a launch whose noise nobody knows
+constexpr double kVerdictNoise = 0.15;    // of feasible (1) or not (0)
+constexpr double kLeastFeasible = 0.002;  // no candidate is ruled out for good
+constexpr double kEarlierGain = 0.2;      // a gain in an earlier entry, beside its size
+constexpr double kOptimism = 1.0;         // sigmas, where volumes are compared
 
 double density(double z) {
   return std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi);

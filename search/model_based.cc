@@ -9,23 +9,16 @@
 #include "search/candidates.h"
 #include "search/history.h"
 #include "search/rng.h"
-#include "search/sweep.h"
-#include "search/two_phase_plan.h"
 
 namespace search {
 namespace {
 
-constexpr int kTrialsPerSweepPoint = 6;  // one swept value per so many trials
-constexpr size_t kCentres = 5;           // best launches whose neighbours a sample is given
+constexpr size_t kCentres = 5;  // best launches whose neighbours a sample is given
 
 class ModelBased final : public Strategy {
  public:
   ModelBased(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), candidates_(space) {
-    const int planned =
-        limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials) : limits.max_trials;
-    sweep_ = plan_sweep(space, Singles(space), planned / kTrialsPerSweepPoint, limits.in_place);
-  }
+      : history_(space), limits_(limits), seed_(seed), candidates_(space) {}
 
   std::optional<Proposal> ask() override {
     if (!computed_) {
@@ -50,12 +43,6 @@ class ModelBased final : public Strategy {
     const Config& base = history_.default_config();
     if (history_.worth_trying(base)) {
       return Proposal{base, "default", "the default configuration, to compare with"};
-    }
-    for (const SweepPoint& point : sweep_) {
-      if (history_.worth_trying(point.config)) {
-        return Proposal{point.config, "sweep",
-                        change_text(history_.space(), base, point.config) + ", the rest as in the default"};
-      }
     }
     return by_model();
   }
@@ -104,7 +91,6 @@ class ModelBased final : public Strategy {
   Limits limits_;
   uint64_t seed_;
   Candidates candidates_;
-  std::vector<SweepPoint> sweep_;
   bool computed_ = false;
   std::optional<Proposal> pending_;
 };

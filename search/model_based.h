@@ -1,7 +1,7 @@
 #pragma once
-// Bayesian optimisation for a few dozen expensive launches: the default, a short sweep of the axes likely to matter,
-// then whatever promises most by a surrogate of each entry of the objective (surrogate.h) and one of what is feasible.
-// Why this model: README.md.
+// Bayesian optimisation for a few dozen expensive launches: the default, then whatever promises most by a surrogate of
+// each entry of the objective (surrogate.h) and one of what is feasible. Why this model, and why it does not begin with
+// a sweep: README.md.
 
 #include "search/strategy.h"
 

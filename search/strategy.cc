@@ -15,8 +15,7 @@ namespace {
 
 constexpr StrategyInfo kStrategies[] = {
     {"two-phase", "the default, each axis by itself, then steps around the best point", make_two_phase},
-    {"model-based", "the default, a short sweep, then what a model of all launches promises most of",
-     make_model_based},
+    {"model-based", "the default, then what a model of all launches promises most of", make_model_based},
     {"tpe", "a textbook tree-structured Parzen estimator, to compare with", make_tpe},
     {"random", "the default, then points drawn evenly", make_random},
     {"grid", "the default, then every point in the file's order", make_grid},

@@ -6,13 +6,11 @@
 #include <limits>
 #include <numbers>
 
-#include "search/axis_facts.h"
-
 namespace search {
 namespace {
 
-constexpr double kLengthScale = 0.5;    // of a Matern over ranks from 0 to 1
-constexpr double kPriorWeight = 0.35;   // of an axis that is likely to matter
+constexpr double kLengthScale = 0.7;    // of a Matern over ranks from 0 to 1
+constexpr double kPriorWeight = 0.35;   // of every axis, before there is data
 constexpr double kPriorSpread = 1.0;    // of the logarithm of weight and amplitude
 constexpr double kLevelVariance = 4.0;  // of the overall level, in amplitudes
 constexpr int kRounds = 2;
@@ -132,7 +130,7 @@ Surrogate::Surrogate(const Space& space) {
     }
     sizes_.push_back(n);
     tables_.push_back(std::move(table));
-    prior_.push_back(kPriorWeight / (1 + 0.1 * importance_rank(axis.name)));
+    prior_.push_back(kPriorWeight);
   }
 }
 

@@ -202,6 +202,11 @@ std::string render(const base::Json& header, std::span<const base::Json> records
   findings_section(page, out);
   heading(page, out, "Trials");
   out += trials_section(page);
+  std::string front = front_section(page);
+  if (!front.empty()) {
+    heading(page, out, "Front (nothing that was launched is better in one entry and no worse in the others)");
+    out += front;
+  }
   std::string repeats = repeats_section(page);
   if (!repeats.empty()) {
     heading(page, out, "Launched again (decode, tokens per second)");
