@@ -9,10 +9,11 @@
 namespace search {
 namespace {
 
-constexpr double kLengthScale = 0.7;    // of a Matern over ranks from 0 to 1
-constexpr double kPriorWeight = 0.35;   // of every axis, before there is data
-constexpr double kPriorSpread = 1.0;    // of the logarithm of weight and amplitude
-constexpr double kLevelVariance = 4.0;  // of the overall level, in amplitudes
+constexpr double kLengthScale = 0.7;       // of a Matern over ranks from 0 to 1
+constexpr double kPriorWeight = 0.35;      // of every axis, before there is data
+constexpr double kPriorSpread = 1.0;       // of the logarithm of weight and amplitude
+constexpr double kLevelVariance = 4.0;     // of the overall level, in amplitudes
+constexpr double kLeastVariance = 0.0025;  // of y: few launches that agree do not rule out an effect of 5%
 constexpr int kRounds = 2;
 constexpr std::array kSteps = {0.15, 0.5, 2.0, 6.0};
 constexpr double kLeastWeight = 0.005, kMostWeight = 4;
@@ -173,7 +174,7 @@ void Surrogate::fit(std::span<const Levels> x, std::span<const double> y, std::s
     fit.multiply(similarities[axis], weights_[axis]);
     total *= 1 + weights_[axis];
   }
-  const double usual = std::max(variance, 1e-4) / std::max(total - 1, 1e-6);
+  const double usual = std::max(variance, kLeastVariance) / std::max(total - 1, 1e-6);
   amplitude_ = usual;
   double best = fit.likelihood(amplitude_);
   for (int round = 0; round < kRounds; ++round) {

@@ -197,13 +197,15 @@ TEST_CASE("the surrogate: exact where it was, an interaction from its parts, hon
 
 namespace {
 
-search::ReplaySummary play(const bench::NamedGrid& named, const char* strategy, int seeds) {
+search::ReplaySummary play(const bench::NamedGrid& named, const char* strategy, int seeds, int trials = 60) {
   std::vector<search::ReplayRun> runs;
   for (uint64_t seed = 1; seed <= static_cast<uint64_t>(seeds); ++seed) {
-    search::Limits limits{60};
+    search::Limits limits{trials};
     limits.pareto = named.grid.pareto();
     auto made = search::find_strategy(strategy)->make(named.grid.space(), seed, limits);
-    runs.push_back(search::replay(named.grid, *made, seed, {}));
+    search::ReplayOptions options;
+    options.max_trials = trials;
+    runs.push_back(search::replay(named.grid, *made, seed, options));
   }
   return search::summarize(runs);
 }
@@ -214,9 +216,9 @@ TEST_CASE("the model needs half the launches of chance, and names the best") {
   for (const bench::NamedGrid& named :
        {bench::interaction_grid(), bench::infeasible_grid(), bench::cliff_grid()}) {
     CAPTURE(named.name);
-    auto model = play(named, "model-based", 8), chance = play(named, "random", 24);
+    auto model = play(named, "model-based", 8), chance = play(named, "random", 40, 200);
     REQUIRE(model.median.has_value());
-    CHECK_LE(*model.median, 0.5 * chance.median.value_or(60));
+    CHECK_LE(*model.median, 0.5 * chance.median.value_or(200));
     CHECK_GE(model.reached, 0.9);
     CHECK_GE(model.gain_found, 0.9);
     CHECK_EQ(model.false_winners, 0);

@@ -9,8 +9,10 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <sstream>
 #include <thread>
 
+#include "src/study/commands.h"
 #include "src/study/interrupt.h"
 #include "src/study/recorded_grid.h"
 
@@ -263,6 +265,39 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
     CHECK(search::equal(grid->best()->config[0], int64_t{8}));
     CHECK_EQ(grid->points()[0].launches, 3);
   }
+  // The command, on a journal whose header has the space.
+  Fixture whole;
+  FakeRunner steady;
+  prepare(whole, steady);
+  const std::string text =
+      "study: t\nmodel: m\naxes:\n  n_batch: {values: [1, 2, 4, 8], default: 1}\n"
+      "  n_threads: {values: [1, 2, 3], default: 1}\nobjective: {maximize: decode_tps}\n"
+      "probes: {quality: off, needle: off}\n";
+  whole.header["space"] = text;
+  whole.header["space_hash"] = study::content_hash(text);
+  whole.start(steady);
+  const std::string table = whole.path + ".md";
+  auto replay = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "replay");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) {
+      argv.push_back(argument.data());
+    }
+    argv.push_back(nullptr);
+    return study::replay_command(static_cast<int>(arguments.size()), argv.data());
+  };
+  CHECK_EQ(replay({whole.path, "--seeds", "3", "--max-trials", "12", "--strategy", "random,model-based",
+                   "--out", table}),
+           0);
+  std::stringstream written;
+  written << std::ifstream(table).rdbuf();
+  std::filesystem::remove(table);
+  CHECK_NE(written.str().find("- t: 12 points, 10 feasible, 1 out of memory, 1 failed"), std::string::npos);
+  CHECK_NE(written.str().find("| model-based |"), std::string::npos);
+  CHECK_EQ(replay({whole.path, "--json", "--seeds", "1"}), 0);
+  CHECK_EQ(replay({whole.path, "--strategy", "rnadom"}), study::kExitUsage);
+  CHECK_EQ(replay({whole.path, "--noise", "5x"}), study::kExitUsage);
+  CHECK_EQ(replay({whole.path + ".missing"}), study::kExitJournal);
   // Nothing to look for.
   Fixture f;
   FakeRunner runner;
