@@ -66,7 +66,27 @@ const Outcome* RecordedGrid::find(const Config& canonical) const {
   return at == index_.end() ? nullptr : &points_[at->second].outcome;
 }
 
+void RecordedGrid::add_doomed() {
+  Frontier frontier;
+  for (const Point& point : points_) {
+    if (point.outcome.out_of_memory) {
+      frontier.failed(space_, point.config);
+    } else if (point.outcome.ok) {
+      frontier.ran(space_, point.config);
+    }
+  }
+  for (uint64_t i = 0; space_.grid_size() <= kMaxWalk && i < static_cast<uint64_t>(space_.grid_size()); ++i) {
+    const Config config = space_.canonical(grid_point(space_, i));
+    if (frontier.dooms(space_, config) && find(config) == nullptr && space_.violated(config).empty()) {
+      Outcome forecast;
+      forecast.out_of_memory = forecast.predicted = true;
+      add(config, forecast);
+    }
+  }
+}
+
 void RecordedGrid::finish() {
+  add_doomed();
   std::vector<const Outcome*> outcomes;
   std::vector<std::vector<double>> feasible;
   for (Point& point : points_) {

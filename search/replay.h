@@ -48,10 +48,13 @@ class RecordedGrid {
   // With `pareto`: the share of the true front's hypervolume (above the worst feasible value of each entry) that these
   // do not cover.
   double shortfall(const std::vector<std::vector<double>>& launched) const;
-  // To be called after the last add and before any of the three above.
+  // To be called after the last add and before any of the three above. Points that nobody launched because a recorded
+  // failure dooms them (frontier.h) are taken as out of memory: that is what recording passes over.
   void finish();
 
  private:
+  void add_doomed();
+
   Space space_;
   std::vector<bool> noisy_;
   bool pareto_;
