@@ -202,7 +202,7 @@ std::vector<double> promise(const History& history, std::span<const Levels> cand
   }
   std::vector<double> gain = pareto ? volume_added(all, candidates) : lexicographic(all, candidates);
   for (size_t c = 0; c < candidates.size(); ++c) {
-    gain[c] *= probability[c] * probability[c];
+    gain[c] *= probability[c];
   }
   return gain;
 }

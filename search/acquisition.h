@@ -11,7 +11,7 @@ namespace search {
 // One number per candidate, to be maximised; comparable within one call. Lexicographic: the expected gain over the
 // best feasible launch, in logarithms; a gain in an earlier entry counts by itself, one in a later entry as far as the
 // earlier ones are likely to hold. `pareto`: the hypervolume that the candidate adds to the front, taken optimistically.
-// Both times the square of the probability of being feasible: a failure costs a launch and its load. Before anything was feasible, that probability decides.
+// Both times the probability of being feasible. Before anything was feasible, that probability decides.
 std::vector<double> promise(const History& history, std::span<const Levels> candidates, bool pareto);
 
 }  // namespace search
