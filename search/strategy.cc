@@ -5,7 +5,9 @@
 #include <limits>
 
 #include "search/grid.h"
+#include "search/model_based.h"
 #include "search/random.h"
+#include "search/tpe.h"
 #include "search/two_phase.h"
 
 namespace search {
@@ -13,6 +15,8 @@ namespace {
 
 constexpr StrategyInfo kStrategies[] = {
     {"two-phase", "the default, each axis by itself, then steps around the best point", make_two_phase},
+    {"model-based", "the default, then what a model of all launches promises most of", make_model_based},
+    {"tpe", "a textbook tree-structured Parzen estimator, to compare with", make_tpe},
     {"random", "the default, then points drawn evenly", make_random},
     {"grid", "the default, then every point in the file's order", make_grid},
 };

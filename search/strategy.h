@@ -16,7 +16,7 @@ namespace search {
 
 struct Proposal {
   Config config;
-  // "default", "sweep", "perturb", "random", "grid"; the loop's own: "anchor", "final", "confirm".
+  // "default", "sweep", "perturb", "model", "random", "grid"; the loop's own: "anchor", "final", "confirm".
   std::string phase;
   std::string rationale;  // one line for the journal and the person reading it
   // Why it must run out of memory, judging by smaller ones that did; "" otherwise. Such a point is recorded as
@@ -43,6 +43,7 @@ struct Limits {
   // Axes that a running server changes without loading again: trials that differ in these alone come together.
   // A resumed study must give the same.
   std::vector<std::string> in_place = {};
+  bool pareto = false;  // the entries of the objective are of equal rank: a front is wanted
 };
 
 class Strategy {
@@ -73,7 +74,7 @@ struct StrategyInfo {
   std::string_view name, summary;
   std::unique_ptr<Strategy> (*make)(const Space& space, uint64_t seed, const Limits& limits);
 };
-// two-phase, random, grid.
+// two-phase, model-based, tpe, random, grid.
 std::span<const StrategyInfo> strategies();
 const StrategyInfo* find_strategy(std::string_view name);
 

@@ -145,7 +145,8 @@ void pool_launches(Digest& digest) {
     std::map<std::string, std::vector<double>> values;
   };
   std::map<std::string, Launches> by_config;
-  for (const auto* rows : {&digest.trials, &digest.anchors, &digest.finals, &digest.confirmations}) {
+  for (const auto* rows :
+       {&digest.trials, &digest.anchors, &digest.repeats, &digest.finals, &digest.confirmations}) {
     for (const Row& row : *rows) {
       if (!row.ok || !row.metrics.is_object()) {
         continue;
@@ -193,6 +194,7 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
                                 : row.phase == "confirm"          ? out.confirmations
                                 : row.phase == "anchor"           ? out.anchors
                                 : row.phase == "final"            ? out.finals
+                                : row.phase == "repeat"           ? out.repeats
                                                                   : out.trials;
       group.push_back(std::move(row));
     }

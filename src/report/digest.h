@@ -49,6 +49,7 @@ struct Digest {
   std::vector<AxisInfo> axes;
   std::vector<Row> trials;         // ended ones, in order; what follows apart
   std::vector<Row> anchors;        // the default again, to see noise and drift
+  std::vector<Row> repeats;        // what ran, again: search.repeats
   std::vector<Row> finals;         // the best few again, before confirmation
   std::vector<Row> confirmations;  // ended confirmation launches
   std::vector<Row> skipped;        // never launched: predicted to run out of memory

@@ -32,7 +32,8 @@ std::string trials_text(const std::vector<int>& trials) {
 
 std::vector<const Row*> all_rows(const Digest& digest) {
   std::vector<const Row*> rows;
-  for (const auto* group : {&digest.trials, &digest.anchors, &digest.finals, &digest.confirmations}) {
+  for (const auto* group :
+       {&digest.trials, &digest.anchors, &digest.repeats, &digest.finals, &digest.confirmations}) {
     for (const Row& row : *group) {
       rows.push_back(&row);
     }

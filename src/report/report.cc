@@ -42,7 +42,7 @@ std::string joined(const base::Json& list, std::string_view separator) {
 void head_section(const Page& page, std::string& out) {
   const base::Json& header = page.digest.header;
   size_t trials = page.digest.trials.size();
-  size_t again = page.digest.anchors.size() + page.digest.finals.size();
+  size_t again = page.digest.anchors.size() + page.digest.finals.size() + page.digest.repeats.size();
   std::string more;
   if (again > 0) {
     more += fmt::format(", {} repeated", again);
@@ -81,7 +81,9 @@ void head_section(const Page& page, std::string& out) {
   }
   fact(page, out, "host", machine);
   const base::Json& goal = part(header, "objective");
-  std::string wanted = "maximize " + joined(part(goal, "maximize"), ", then ");
+  const bool pareto = base::json_get<bool>(goal, "pareto", false);
+  std::string wanted =
+      (pareto ? "the front of " : "maximize ") + joined(part(goal, "maximize"), pareto ? " and " : ", then ");
   std::string limits = joined(part(goal, "subject_to"), "; ");
   fact(page, out, "goal", wanted + (limits.empty() ? "" : "; subject to " + limits));
   fact(page, out, "started", text_of(header, "started"));
@@ -200,6 +202,11 @@ std::string render(const base::Json& header, std::span<const base::Json> records
   findings_section(page, out);
   heading(page, out, "Trials");
   out += trials_section(page);
+  std::string front = front_section(page);
+  if (!front.empty()) {
+    heading(page, out, "Front (nothing that was launched is better in one entry and no worse in the others)");
+    out += front;
+  }
   std::string repeats = repeats_section(page);
   if (!repeats.empty()) {
     heading(page, out, "Launched again (decode, tokens per second)");

@@ -20,6 +20,7 @@ std::string verdict_section(const Page& page);
 std::string trials_section(const Page& page);
 std::string axes_section(const Page& page);
 std::string repeats_section(const Page& page);  // "" when nothing was launched again
+std::string front_section(const Page& page);    // "" where the entries of the objective have an order
 std::string best_section(const Page& page);
 std::string perplexity_section(const Page& page);  // "" when it was not asked for
 

@@ -15,11 +15,12 @@
 namespace {
 
 using study::Command;
-constexpr std::array<Command, 4> kCommands = {{
+constexpr std::array<Command, 5> kCommands = {{
     {"run", "run a study from a space file", study::run_command},
     {"resume", "go on with an interrupted study", study::resume_command},
     {"plan", "show what a study would do, without launching anything", study::plan_command},
     {"report", "show what a study found", study::report_command},
+    {"replay", "play search strategies against a recorded grid", study::replay_command},
 }};
 
 }  // namespace

@@ -30,6 +30,7 @@ enum ExitCode : int {
 int run_command(int argc, char** argv);
 int resume_command(int argc, char** argv);
 int report_command(int argc, char** argv);
+int replay_command(int argc, char** argv);
 
 // "error: where: what; next" on stderr; returns `code`.
 int fail(const base::Error& error, ExitCode code);

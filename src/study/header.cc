@@ -73,7 +73,7 @@ base::Json objective_json(const Objective& objective) {
   for (const std::string& reference : objective.quality_not_worse_than) {
     limits.push_back("quality not_worse_than " + reference);
   }
-  return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}};
+  return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}, {"pareto", objective.pareto}};
 }
 
 base::Json suite_json(const ProbeOptions& probes) {

@@ -141,13 +141,16 @@ bool Loop::learn(const EndedTrial& trial) {
     learn_confirmation(trial, launched, value);
     return false;
   }
-  if (trial.phase == kAnchorPhase || trial.phase == kFinalPhase) {
-    bool anchor = trial.phase == kAnchorPhase;
+  if (is_repeated(trial.phase)) {
+    bool anchor = trial.phase == kAnchorPhase, final = trial.phase == kFinalPhase;
     ended_ += anchor ? 1 : 0;
     since_anchor_ = anchor ? 0 : since_anchor_;
+    for (Repeated& ran : ran_) {
+      ran.tries += trial.phase == kRepeatPhase && ran.key == trial.key ? 1 : 0;
+    }
     if (launched) {
-      ranking_.add_launch(trial.key, value, trial.judgement.feasible, !anchor);
-    } else if (!anchor) {
+      ranking_.add_launch(trial.key, value, trial.judgement.feasible, final);
+    } else if (final) {
       ranking_.add_failure(trial.key);
     }
   } else {
@@ -158,6 +161,9 @@ bool Loop::learn(const EndedTrial& trial) {
     ++ended_;
     ++since_anchor_;
     default_ok_ |= trial.key == default_key_ && trial.status == Status::kOk;
+    if (trial.status == Status::kOk) {
+      ran_.push_back({trial.config, trial.key});
+    }
     if (trial.metrics && trial.status == Status::kOk) {
       answers_.add(trial.key, *trial.metrics);
       if (is_reference(study_, *trial.metrics)) {

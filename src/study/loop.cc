@@ -21,10 +21,6 @@ double steady_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-bool speed_only(std::string_view phase) {
-  return phase == kAnchorPhase || phase == kFinalPhase || phase == kConfirmPhase;
-}
-
 }  // namespace
 
 Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
@@ -50,6 +46,7 @@ Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserv
     limits.expected_trials = std::max(1, room - room / (options.anchor_every + 1));
   }
   limits.in_place = options.in_place;
+  limits.pareto = study.objective.pareto;
   strategy_ = info->make(study.space, study.search.seed, limits);
   default_config_ = study.space.canonical(study.space.default_config());
   default_key_ = key_of(default_config_);
@@ -134,7 +131,7 @@ bool Loop::lose_server(const TrialRequest& request, TrialRecord& record) {
 TrialRequest Loop::request_for(search::Proposal proposal) {
   TrialRequest request;
   request.params_hash = params_hash(search::to_json(study_.space, proposal.config));
-  request.speed_only = speed_only(proposal.phase);
+  request.speed_only = is_repeated(proposal.phase);
   request.proposal = std::move(proposal);
   request.proposer = study_.search.strategy;
   request.attempt = ++last_attempt_[request.params_hash];
@@ -150,7 +147,7 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
 
 std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetrics& so_far) const {
   const std::string& phase = request.proposal.phase;
-  if (phase == "default" || request.proposal.config == default_config_ || speed_only(phase)) {
+  if (phase == "default" || request.proposal.config == default_config_ || is_repeated(phase)) {
     return std::nullopt;
   }
   TrialMetrics level = slowed(so_far, drift_.factor);
@@ -160,7 +157,9 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
     return broken;
   }
   // A sweep's effect is wanted even where it loses.
-  const Ranked* leader = phase == "perturb" ? ranking_.leader(sigma(), default_key_) : nullptr;
+  const bool may_lose =
+      phase != "perturb" || study_.objective.pareto;  // what does not lead may be on the front
+  const Ranked* leader = !may_lose ? ranking_.leader(sigma(), default_key_) : nullptr;
   return leader == nullptr
              ? std::nullopt
              : cannot_win(study_, level, default_metrics(), leader->objective, leader->launches, error);
@@ -256,13 +255,28 @@ base::Result<TrialRecord> Loop::trial(const TrialRequest& request) {
   return record;
 }
 
+std::optional<search::Proposal> Loop::next_repeat() const {
+  // Round by round: launches of one configuration lie apart, so that their scatter is the machine's, drift included.
+  for (int round = 2; round <= study_.search.repeats; ++round) {
+    for (const Repeated& ran : ran_) {
+      if (ran.tries < round) {
+        return search::Proposal{ran.config, std::string(kRepeatPhase),
+                                fmt::format("launch {} of {}", round, study_.search.repeats)};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 base::Result<bool> Loop::next_trial() {
   std::optional<search::Proposal> proposal;
-  if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
+  if (ended_ >= options_.max_trials) {
+    proposal = next_repeat();
+  } else if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
     proposal = search::Proposal{default_config_, std::string(kAnchorPhase),
                                 "the default again, to see noise and drift"};
-  } else {
-    proposal = strategy_->ask();
+  } else if (!(proposal = strategy_->ask())) {
+    proposal = next_repeat();
   }
   if (!proposal) {
     return false;
@@ -281,7 +295,7 @@ base::Result<LoopResult> Loop::run() {
     if (stopped()) {
       return stop();
     }
-    if (ended_ >= options_.max_trials) {
+    if (ended_ >= options_.max_trials && !next_repeat()) {
       return conclude(EndReason::kFinished, fmt::format("{} trials were run", ended_));
     }
     if (out_of_time(pace_.search_trial_s() + (leader_id_ > 0 ? kept_s() : 0))) {

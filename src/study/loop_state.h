@@ -78,8 +78,11 @@ class Loop {
   std::string memory_reason() const;
   uint64_t key_of(const search::Config& config) const;
   TrialRequest request_for(search::Proposal proposal);
-  // The next trial: an anchor where one is due, else what the strategy asks for. False: the strategy has finished.
+  // The next trial: an anchor where one is due, what the strategy asks for, or a repeat once it has finished. False:
+  // nothing is left.
   base::Result<bool> next_trial();
+  // Of what ran, the next that search.repeats asks for again; nullopt when all have had their launches.
+  std::optional<search::Proposal> next_repeat() const;
   // Runs, judges, journals and learns. The record's status is kInterrupted when the user stopped it.
   base::Result<TrialRecord> trial(const TrialRequest& request);
   TrialRecord skipped(const TrialRequest& request, std::string why) const;
@@ -165,7 +168,13 @@ class Loop {
   std::map<uint64_t, int> last_process_;  // that served a configuration
   Pace pace_;
   Ranking ranking_;
-  int leader_id_ = 0;  // trial that leads, 0 = none
+  struct Repeated {
+    search::Config config;
+    uint64_t key = 0;
+    int tries = 1;
+  };
+  std::vector<Repeated> ran_;  // what the search launched and ran to its end
+  int leader_id_ = 0;          // trial that leads, 0 = none
 
   std::unordered_map<std::string, int> last_attempt_;    // by params_hash
   std::unordered_map<std::string, int> interrupted_id_;  // trial_id to take up again

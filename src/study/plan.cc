@@ -246,6 +246,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   plan.host_bytes = memory.host_bytes;
 
   search::Limits limits{plan.max_trials, expected_trials(study)};
+  limits.pareto = study.objective.pareto;
   limits.in_place = in_place;
   auto strategy = info->make(study.space, study.search.seed, limits);
   std::vector<double> speed_only;         // seconds, of each that is launched

@@ -28,8 +28,7 @@ EndedTrial ended_of(const Study& study, const base::Json& end, search::Config co
   trial.drift = base::json_get<double>(end, "drift", 1);
   trial.drift = trial.drift > 0 ? trial.drift : 1;
   trial.times.cold = base::json_get<bool>(end, "cold", true);
-  trial.times.speed_only =
-      trial.phase == kAnchorPhase || trial.phase == kFinalPhase || trial.phase == kConfirmPhase;
+  trial.times.speed_only = is_repeated(trial.phase);
   trial.times.load_s = base::json_get<double>(end, trial.times.cold ? "t_load_s" : "t_reconfigure_s", 0);
   trial.times.measure_s = base::json_get<double>(end, "t_measure_s", 0);
   trial.times.total_s = base::json_get<double>(end, "t_total_s", 0);

@@ -139,18 +139,32 @@ class StudyReader {
 
   void read_objective(const YamlNode& at) {
     names_.space = &study_.space;
-    reader_.read_map(at, "objective",
-                     {{"maximize", [&](const YamlNode& value) { read_maximize(value); }},
-                      {"subject_to", [&](const YamlNode& value) { read_limits(value); }}});
-    if (at.kind == YamlNode::Kind::kMap && at.find("maximize") == nullptr) {
+    reader_.read_map(
+        at, "objective",
+        {{"maximize", [&](const YamlNode& value) { read_maximize(value, "objective.maximize"); }},
+         {"pareto", [&](const YamlNode& value) { read_pareto(value); }},
+         {"subject_to", [&](const YamlNode& value) { read_limits(value); }}});
+    if (at.kind == YamlNode::Kind::kMap && at.find("maximize") == nullptr && at.find("pareto") == nullptr) {
       reader_.fail(at, "objective has no maximize", "write maximize: [decode_tps]");
+    }
+    if (at.kind == YamlNode::Kind::kMap && at.find("maximize") != nullptr && at.find("pareto") != nullptr) {
+      reader_.fail(at, "objective has both maximize and pareto",
+                   "keep maximize where one entry goes before the next, pareto where none does");
     }
   }
 
-  void read_maximize(const YamlNode& at) {
-    for (const YamlNode* item : reader_.list(at, "objective.maximize")) {
-      if (auto expression =
-              read_expression(reader_, *item, "objective.maximize", names_, ExpressionUse::kMaximize)) {
+  void read_pareto(const YamlNode& at) {
+    read_maximize(at, "objective.pareto");
+    study_.objective.pareto = true;
+    if (at.kind != YamlNode::Kind::kList || at.items.size() < 2) {
+      reader_.fail(at, "objective.pareto needs two entries or more",
+                   "write pareto: [decode_tps, prefill_tps]");
+    }
+  }
+
+  void read_maximize(const YamlNode& at, std::string_view name) {
+    for (const YamlNode* item : reader_.list(at, name)) {
+      if (auto expression = read_expression(reader_, *item, name, names_, ExpressionUse::kMaximize)) {
         need_probes(*item, *expression);
         study_.objective.maximize.push_back(std::move(*expression));
       }

@@ -34,6 +34,11 @@ class SearchReader {
             options_.anchor_every = static_cast<int>(
                 reader_.whole(value, "search.anchor_every", 0, 100000).value_or(options_.anchor_every));
           }},
+         {"repeats",
+          [&](const YamlNode& value) {
+            options_.repeats =
+                static_cast<int>(reader_.whole(value, "search.repeats", 1, 100).value_or(options_.repeats));
+          }},
          {"max_trials", [&](const YamlNode& value) {
             options_.max_trials = static_cast<int>(
                 reader_.whole(value, "search.max_trials", 1, 100000).value_or(options_.max_trials));

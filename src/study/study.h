@@ -48,6 +48,8 @@ struct BackendOptions {
 // maximize: lexicographic list of metrics or expressions; subject_to: expressions that must hold.
 struct Objective {
   std::vector<search::Expression> maximize;
+  bool pareto =
+      false;  // written as `pareto:`: its entries are of equal rank, the search looks for their front
   std::vector<search::Expression> subject_to;
   std::vector<std::string> quality_not_worse_than;  // reference cache types of "quality not_worse_than f16"
 };
@@ -76,6 +78,7 @@ struct SearchOptions {
   double budget_s = 0;  // 0 = none
   std::string until;    // "07:00" local time, "" = none
   int max_trials = 60;
+  int repeats = 1;       // launches of each configuration that ran, those beyond the first after the search
   int anchor_every = 8;  // the default again after so many trials, to see noise and drift; 0 = never
 };
 

@@ -210,6 +210,27 @@ TEST_CASE("the first entry of the objective decides before the last") {
   CHECK_EQ(contents.best()->trial_id, 2);
 }
 
+TEST_CASE("entries of equal rank have a front") {
+  Json pareto = header();
+  pareto["objective"]["maximize"] = {"decode_tps", "prefill_tps"};
+  std::vector<Json> records;
+  const std::vector<std::vector<double>> values = {{10, 50}, {20, 40}, {15, 30}, {5, 60}, {30, 70}};
+  for (int i = 0; i < 5; ++i) {
+    records.push_back(
+        trial(i + 1, i % 2 == 0 ? "f16" : "q8_0", 512 + i, values[static_cast<size_t>(i)][0], i < 4));
+    records.back()["objective"] = values[static_cast<size_t>(i)];
+  }
+  auto text = [&](const Json& head) { return report::render(head, records, {}); };
+  CHECK_FALSE(has(text(pareto), "Front"));
+  pareto["objective"]["pareto"] = true;
+  std::string report = text(pareto);
+  CHECK(has(report, "the front of decode_tps and prefill_tps"));
+  CHECK(has(report, "    2 decode_tps 20, prefill_tps 40: "));
+  CHECK(has(report, "    4 decode_tps 5, prefill_tps 60: "));
+  CHECK_FALSE(has(report, "    3 decode_tps"));  // beaten
+  CHECK_FALSE(has(report, "    5 decode_tps"));  // not feasible
+}
+
 TEST_CASE("records of another make do not break the report") {
   std::vector<Json> odd = {Json::object(),
                            Json::array(),

@@ -203,10 +203,15 @@ TEST_CASE("every strategy keeps the contract on every space") {
   settings.push_back({{40}, true, false});
   settings.push_back({{40}, false, true});
   settings.push_back({{40}, true, true});
+  int turn = 0;
   for (const auto& info : search::strategies()) {
     for (const auto& entry : all_spaces) {
       for (const NamedServer& server : all_servers) {
         for (const Setting& setting : settings) {
+          // Asking a model costs a hundred times as much: of its long studies every fourth.
+          if (info.name == "model-based" && setting.limits.max_trials > 7 && turn++ % 4 != 0) {
+            continue;
+          }
           CAPTURE(info.name);
           CAPTURE(entry.first);
           CAPTURE(server.name);

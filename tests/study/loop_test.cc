@@ -9,9 +9,13 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <sstream>
 #include <thread>
 
+#include "src/study/commands.h"
+#include "src/study/header.h"
 #include "src/study/interrupt.h"
+#include "src/study/recorded_grid.h"
 
 namespace {
 
@@ -215,6 +219,96 @@ TEST_CASE("stopped anywhere and resumed, a study ends as if undisturbed") {
              first.seen.back().attempt + 1);  // the number is kept, the attempt is new
     CHECK(f.observer.notes.empty());          // the strategy asked for the same again
   }
+}
+
+TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a grid to replay") {
+  auto prepare = [](Fixture& f, FakeRunner& runner) {
+    f.study.search.strategy = "grid";
+    f.study.search.repeats = 3;
+    f.options.max_trials = 12;
+    f.options.anchor_every = 0;
+    runner.noise = 0.5;
+    runner.failures = {
+        {3, study::Status::kOom}, {5, study::Status::kRunCrash}, {12, study::Status::kTimeout}};
+  };
+  for (int stop_at : {0, 7, 14, 20}) {
+    CAPTURE(stop_at);
+    Fixture f;
+    FakeRunner runner, again;
+    prepare(f, runner);
+    prepare(f, again);
+    runner.before_run = [&](const study::TrialRequest& request) {
+      if (request.trial_id == stop_at) {
+        study::set_interrupted(15);
+      }
+    };
+    if (f.start(runner).end == study::EndReason::kInterrupted) {
+      f.resume(again);
+    }
+    auto content = f.content();
+    // Of 12 points one runs out of memory, which dooms three, and one crashes; the other 7 run twice more, and what fails
+    // in a repeat is not tried once more.
+    std::map<std::string, int> phases;
+    for (const base::Json* end : content.of_type("trial_end")) {
+      ++phases[(*end)["phase"].get<std::string>()];
+    }
+    CHECK_EQ(phases["default"] + phases["grid"], 9);
+    CHECK_EQ(phases["repeat"], 14);
+    auto grid = study::recorded_grid(f.study, content, "t.jsonl");
+    REQUIRE(grid.ok());
+    auto census = grid->census();
+    CHECK_EQ(census.points, 12);
+    CHECK_EQ(census.feasible, 7);
+    CHECK_EQ(census.failed, 1);
+    CHECK_EQ(census.out_of_memory, 4);
+    CHECK_EQ(census.missing, std::optional<size_t>(0));
+    CHECK_GT(census.scatter, 0);
+    CHECK_LT(census.scatter, 0.02);
+    CHECK(search::equal(grid->best()->config[0], int64_t{8}));
+    CHECK_EQ(grid->points()[0].launches, 3);
+  }
+  // The command, on a journal whose header has the space.
+  Fixture whole;
+  FakeRunner steady;
+  prepare(whole, steady);
+  const std::string text =
+      "study: t\nmodel: m\naxes:\n  n_batch: {values: [1, 2, 4, 8], default: 1}\n"
+      "  n_threads: {values: [1, 2, 3], default: 1}\nobjective: {maximize: decode_tps}\n"
+      "probes: {quality: off, needle: off}\n";
+  auto parsed = study::parse_space_file(text, "t.yaml");
+  whole.header = study::study_header(std::get<study::Study>(parsed), study::ServerProgram(), nullptr);
+  whole.start(steady);
+  const std::string table = whole.path + ".md";
+  auto replay = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "replay");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) {
+      argv.push_back(argument.data());
+    }
+    argv.push_back(nullptr);
+    return study::replay_command(static_cast<int>(arguments.size()), argv.data());
+  };
+  CHECK_EQ(replay({whole.path, "--seeds", "3", "--max-trials", "12", "--strategy", "random,model-based",
+                   "--out", table}),
+           0);
+  std::stringstream written;
+  written << std::ifstream(table).rdbuf();
+  std::filesystem::remove(table);
+  CHECK_NE(written.str().find("- t: 12 points, 7 feasible, 4 out of memory, 1 failed"), std::string::npos);
+  CHECK_NE(written.str().find("| model-based |"), std::string::npos);
+  CHECK_EQ(replay({whole.path, "--json", "--seeds", "1"}), 0);
+  CHECK_EQ(replay({whole.path, "--strategy", "rnadom"}), study::kExitUsage);
+  CHECK_EQ(replay({whole.path, "--noise", "5x"}), study::kExitUsage);
+  CHECK_EQ(replay({whole.path + ".missing"}), study::kExitJournal);
+  // Nothing to look for.
+  Fixture f;
+  FakeRunner runner;
+  runner.failures = {{1, study::Status::kRunCrash}, {2, study::Status::kRunCrash}};
+  f.options.max_trials = 2;
+  f.start(runner);
+  auto grid = study::recorded_grid(f.study, f.content(), "t.jsonl");
+  REQUIRE_FALSE(grid.ok());
+  CHECK_EQ(grid.failure().what, "holds 2 configurations, 0 of them feasible");
 }
 
 TEST_CASE("a journal cut at any byte resumes to the same study") {

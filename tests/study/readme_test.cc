@@ -1,7 +1,8 @@
-// The space file that README shows is one the program reads.
+// The space file that README shows is one the program reads; so are those of configs/grids.
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <string>
 
 #include "src/os/files.h"
@@ -23,4 +24,22 @@ TEST_CASE("the README's space file parses") {
   CHECK_EQ(study.space.axes.size(), 4);
   CHECK_EQ(study.search.budget_s, 8 * 3600);
   CHECK_GE(study.probes.quality_items.size(), 40);
+}
+
+TEST_CASE("the space files of grids parse, and a grid of each is large enough to replay") {
+  int files = 0;
+  for (const auto& file : std::filesystem::directory_iterator(AR_SOURCE_DIR "/configs/grids")) {
+    CAPTURE(file.path().string());
+    auto parsed = study::load_space_file(file.path().string());
+    if (const auto* errors = std::get_if<study::SpaceFileErrors>(&parsed)) {
+      FAIL(errors->to_string());
+    }
+    const auto& study = std::get<study::Study>(parsed);
+    CHECK_EQ(study.search.strategy, "grid");
+    CHECK_EQ(study.search.repeats, 3);
+    CHECK_GE(study.space.grid_size(), 150);
+    CHECK_EQ(study.objective.pareto, file.path().stem() == "pareto");
+    ++files;
+  }
+  CHECK_EQ(files, 4);
 }

@@ -337,6 +337,23 @@ TEST_CASE("a limit needs its probe") {
                  "a needle of 2040 tokens does not fit the smallest ctx_size, 2048; write at most 1984"));
 }
 
+TEST_CASE("entries of equal rank, and repeats") {
+  const std::string head = "study: s\nmodel: m\naxes: {n_threads: {values: [1, 2], default: 1}}\n";
+  Study s = good(head + "objective: {pareto: [decode_tps, prefill_tps]}\nsearch: {repeats: 3}\n");
+  CHECK(s.objective.pareto);
+  CHECK_EQ(s.objective.maximize.size(), 2);
+  CHECK_EQ(s.search.repeats, 3);
+  CHECK_FALSE(good(kMinimal).objective.pareto);
+  CHECK(mentions(errors_of(head + "objective: {pareto: decode_tps}\n"),
+                 "objective.pareto needs two entries or more"));
+  CHECK(mentions(errors_of(head + "objective: {pareto: [decode_tps, prefill_tps], maximize: decode_tps}\n"),
+                 "objective has both maximize and pareto"));
+  CHECK(mentions(errors_of(head + "objective: {pareto: [decode_tp, prefill_tps]}\n"),
+                 "objective.pareto: 'decode_tp' is"));
+  CHECK(mentions(errors_of(head + "objective: {maximize: decode_tps}\nsearch: {repeats: 0}\n"),
+                 "search.repeats"));
+}
+
 TEST_CASE("a missing file is one line") {
   auto loaded = study::load_space_file("/nowhere/at/all.yaml");
   REQUIRE(std::holds_alternative<SpaceFileErrors>(loaded));

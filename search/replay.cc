@@ -1,0 +1,400 @@
+#include "search/replay.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <unordered_set>
+
+#include "search/grid.h"
+#include "search/history.h"
+#include "search/pareto.h"
+#include "search/rng.h"
+
+namespace search {
+namespace {
+
+constexpr double kMaxWalk = 1e6;       // points of a space that are counted one by one
+constexpr double kDriftPeriod = 40;    // trials
+constexpr int kWaves[] = {6, 3, 2};    // as study::kFinalWaves
+constexpr int kPairs = 6;              // of the confirmation
+constexpr double kStudent5 = 2.5706;   // 97.5% point, five degrees of freedom
+constexpr double kWorthFinding = 0.1;  // a gain over the default
+
+// Standard normal, a function of what it is drawn for alone.
+double normal(uint64_t seed, const std::string& key, uint64_t launch) {
+  uint64_t hash = 1469598103934665603ULL;  // FNV-1a: std::hash differs between libraries
+  for (unsigned char byte : key) {
+    hash = (hash ^ byte) * 1099511628211ULL;
+  }
+  Rng rng(seed, hash + launch * 0x9E3779B97F4A7C15ULL);
+  const double u = 1 - rng.uniform();
+  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * rng.uniform());
+}
+
+}  // namespace
+
+RecordedGrid::RecordedGrid(Space space, std::vector<bool> noisy, bool pareto)
+    : space_(std::move(space)), noisy_(std::move(noisy)), pareto_(pareto) {}
+
+void RecordedGrid::add(const Config& told, const Outcome& outcome) {
+  Config config = space_.canonical(told);
+  auto [at, fresh] = index_.emplace(key_of(config), points_.size());
+  if (fresh) {
+    points_.push_back({std::move(config), outcome});
+    launches_.push_back({outcome});
+  } else {
+    auto& launches = launches_[at->second];
+    if (outcome.predicted) {
+      return;
+    }
+    if (launches.front().predicted) {
+      launches.clear();
+    }
+    launches.push_back(outcome);
+    points_[at->second].outcome = pooled(launches);
+  }
+  Point& point = points_[at->second];
+  point.outcome.predicted = false;
+  point.outcome.noise = 0;
+  point.launches = static_cast<int>(std::count_if(launches_[at->second].begin(), launches_[at->second].end(),
+                                                  [](const Outcome& o) { return o.ok; }));
+}
+
+const Outcome* RecordedGrid::find(const Config& canonical) const {
+  auto at = index_.find(key_of(canonical));
+  return at == index_.end() ? nullptr : &points_[at->second].outcome;
+}
+
+void RecordedGrid::add_doomed() {
+  Frontier frontier;
+  for (const Point& point : points_) {
+    if (point.outcome.out_of_memory) {
+      frontier.failed(space_, point.config);
+    } else if (point.outcome.ok) {
+      frontier.ran(space_, point.config);
+    }
+  }
+  for (uint64_t i = 0; space_.grid_size() <= kMaxWalk && i < static_cast<uint64_t>(space_.grid_size()); ++i) {
+    const Config config = space_.canonical(grid_point(space_, i));
+    if (frontier.dooms(space_, config) && find(config) == nullptr && space_.violated(config).empty()) {
+      Outcome forecast;
+      forecast.out_of_memory = forecast.predicted = true;
+      add(config, forecast);
+    }
+  }
+}
+
+void RecordedGrid::finish() {
+  add_doomed();
+  std::vector<const Outcome*> outcomes;
+  std::vector<std::vector<double>> feasible;
+  for (Point& point : points_) {
+    point.outcome.feasible = point.outcome.feasible && !point.outcome.objective.empty();
+    outcomes.push_back(&point.outcome);
+    if (point.outcome.feasible) {
+      feasible.push_back(point.outcome.objective);
+    }
+  }
+  best_ = pareto_ ? std::nullopt : best_of(outcomes, kObjectiveTolerance);
+  floor_.clear();
+  for (const auto& values : feasible) {
+    floor_.resize(values.size(), std::numeric_limits<double>::infinity());
+    for (size_t i = 0; i < values.size(); ++i) {
+      floor_[i] = std::min(floor_[i], values[i]);
+    }
+  }
+  whole_ = pareto_ ? hypervolume(feasible, floor_) : 0;
+}
+
+double RecordedGrid::shortfall(const Outcome& outcome) const {
+  const Point* top = best();
+  if (top == nullptr || !outcome.feasible) {
+    return 1;
+  }
+  const auto& peak = top->outcome.objective;
+  const size_t entries = std::min(peak.size(), outcome.objective.size());
+  for (size_t i = 0; i < entries; ++i) {
+    const double scale = std::fabs(peak[i]);
+    const double loss = scale > 0 ? (peak[i] - outcome.objective[i]) / scale : peak[i] - outcome.objective[i];
+    if (i + 1 == entries || loss > kObjectiveTolerance) {
+      return std::clamp(loss, 0.0, 1.0);
+    }
+  }
+  return 1;
+}
+
+double RecordedGrid::shortfall(const std::vector<std::vector<double>>& launched) const {
+  return whole_ > 0 ? 1 - hypervolume(launched, floor_) / whole_ : 1;
+}
+
+RecordedGrid::Census RecordedGrid::census() const {
+  Census census;
+  double squares = 0;
+  int freedom = 0;
+  for (size_t at = 0; at < points_.size(); ++at) {
+    const Outcome& outcome = points_[at].outcome;
+    ++census.points;
+    census.feasible += outcome.feasible ? 1 : 0;
+    census.out_of_memory += outcome.out_of_memory ? 1 : 0;
+    census.failed += outcome.ok || outcome.out_of_memory ? 0 : 1;
+    census.near_best += best_ && shortfall(outcome) <= kNear ? 1 : 0;
+    for (const Outcome& launch : launches_[at]) {
+      if (launch.ok && !launch.objective.empty() && points_[at].launches > 1 && !outcome.objective.empty() &&
+          outcome.objective.back() != 0) {
+        squares += std::pow(launch.objective.back() / outcome.objective.back() - 1, 2);
+      }
+    }
+    freedom += std::max(points_[at].launches - 1, 0);
+  }
+  census.scatter = freedom > 0 ? std::sqrt(squares / freedom) : 0;
+  if (space_.grid_size() <= kMaxWalk) {
+    std::unordered_set<std::string> missing;
+    for (uint64_t i = 0; i < static_cast<uint64_t>(space_.grid_size()); ++i) {
+      const Config config = space_.canonical(grid_point(space_, i));
+      if (find(config) == nullptr && space_.violated(config).empty()) {
+        missing.insert(key_of(config));
+      }
+    }
+    census.missing = missing.size();
+  }
+  return census;
+}
+
+namespace {
+
+class Player {
+ public:
+  Player(const RecordedGrid& grid, uint64_t seed, const ReplayOptions& options)
+      : grid_(grid), seed_(seed), options_(options), default_(grid.space().default_config()) {}
+
+  ReplayRun play(Strategy& strategy) {
+    // Forecasts cost no launch; a strategy that makes nothing else ends by its own limit of them.
+    while (static_cast<int>(run_.trials.size()) < options_.max_trials) {
+      auto proposal = strategy.ask();
+      if (!proposal) {
+        break;
+      }
+      if (!proposal->doomed.empty()) {
+        Outcome forecast;
+        forecast.out_of_memory = forecast.predicted = true;
+        strategy.tell(proposal->config, forecast);
+        continue;
+      }
+      strategy.tell(proposal->config, trial(proposal->config));
+    }
+    if (!grid_.pareto()) {
+      conclude();
+    }
+    return std::move(run_);
+  }
+
+ private:
+  // What launch number `launch` of a configuration shows at trial `at`.
+  Outcome launch(const Config& config, uint64_t launch, size_t at) const {
+    const Outcome* truth = grid_.find(config);
+    if (truth == nullptr) {
+      return {};
+    }
+    Outcome told = *truth;
+    const double phase = Rng(seed_, 77).uniform();
+    const double swing =
+        options_.drift * std::sin(2 * std::numbers::pi * (static_cast<double>(at) / kDriftPeriod + phase));
+    for (size_t i = 0; i < told.objective.size(); ++i) {
+      if (grid_.noisy(i)) {
+        told.objective[i] *=
+            (1 + swing) * std::exp(options_.noise * normal(seed_, key_of(config), launch * 16 + i));
+      }
+    }
+    told.noise = told.ok ? options_.noise : 0;
+    return told;
+  }
+
+  Outcome trial(const Config& config) {
+    const Outcome* truth = grid_.find(config);
+    Outcome told = launch(config, 0, run_.trials.size());
+    run_.unknown += truth == nullptr ? 1 : 0;
+    run_.failed += told.feasible ? 0 : 1;
+    if (told.feasible && grid_.pareto()) {
+      front_.push_back(truth->objective);
+      run_.shortfall = grid_.shortfall(front_);
+    } else if (told.feasible) {
+      run_.shortfall = std::min(run_.shortfall, grid_.shortfall(*truth));
+    }
+    run_.trials.push_back({config, told, run_.shortfall});
+    if (!run_.reached && run_.shortfall <= kNear) {
+      run_.reached = static_cast<int>(run_.trials.size());
+    }
+    return told;
+  }
+
+  struct Contender {
+    const Config* config = nullptr;
+    double sum = 0;
+    int launches = 0;
+    double mean() const { return sum / launches; }
+  };
+
+  void relaunch(Contender& contender) const {
+    const Outcome outcome =
+        launch(*contender.config, static_cast<uint64_t>(contender.launches), run_.trials.size());
+    contender.sum += outcome.objective.back();
+    ++contender.launches;
+  }
+
+  // Those that only the last entry tells apart from the best, the highest first.
+  std::vector<Contender> contenders() const {
+    std::vector<const Outcome*> outcomes;
+    for (const ReplayTrial& trial : run_.trials) {
+      outcomes.push_back(&trial.told);
+    }
+    auto best = best_of(outcomes, kObjectiveTolerance);
+    std::vector<Contender> found;
+    for (const ReplayTrial& trial : run_.trials) {
+      bool tied = best && trial.told.feasible;
+      for (size_t i = 0; tied && i + 1 < trial.told.objective.size(); ++i) {
+        const double peak = outcomes[*best]->objective[i];
+        tied = std::fabs(trial.told.objective[i] - peak) <= kObjectiveTolerance * std::fabs(peak);
+      }
+      if (tied) {
+        found.push_back({&trial.config, trial.told.objective.back(), 1});
+      }
+    }
+    sort(found);
+    return found;
+  }
+
+  static void sort(std::vector<Contender>& contenders) {
+    std::stable_sort(contenders.begin(), contenders.end(),
+                     [](const Contender& a, const Contender& b) { return a.mean() > b.mean(); });
+  }
+
+  void conclude() {
+    run_.named = default_;
+    const Outcome* usual = grid_.find(default_);
+    const bool default_feasible = usual != nullptr && usual->feasible;
+    run_.gain_exists = grid_.best() != nullptr && gains(grid_.best()->outcome, kWorthFinding);
+    std::vector<Contender> field = contenders();
+    if (options_.noise > 0) {
+      for (int places : kWaves) {
+        for (size_t i = 0; i < std::min(field.size(), static_cast<size_t>(places)); ++i) {
+          relaunch(field[i]);
+        }
+        field.resize(std::min(field.size(), static_cast<size_t>(places)));
+        sort(field);
+      }
+    }
+    if (!field.empty()) {
+      claim(*field.front().config, default_feasible);
+    }
+    const Outcome* named = grid_.find(run_.named);
+    run_.named_shortfall = named != nullptr ? grid_.shortfall(*named) : 1;
+    run_.false_winner = run_.claimed && !gains(*named, 0);
+    run_.gain_found =
+        run_.gain_exists && run_.claimed && gains(*named, (1 + kWorthFinding) * (1 - kNear) - 1);
+  }
+
+  void claim(const Config& winner, bool default_feasible) {
+    if (key_of(winner) == key_of(default_)) {
+      return;
+    }
+    bool confirmed = !default_feasible || earlier_entry_decides(*grid_.find(winner));
+    if (!confirmed) {
+      double sum = 0, squares = 0;
+      for (uint64_t pair = 0; pair < kPairs; ++pair) {
+        const double a = launch(winner, 100 + pair, run_.trials.size()).objective.back();
+        const double b = launch(default_, 100 + pair, run_.trials.size()).objective.back();
+        const double ratio = a > 0 && b > 0 ? std::log(a / b) : (a - b) / std::max(std::fabs(b), 1e-300);
+        sum += ratio;
+        squares += ratio * ratio;
+      }
+      const double mean = sum / kPairs;
+      const double variance = std::max(squares / kPairs - mean * mean, 0.0) / (kPairs - 1);
+      confirmed = mean > std::log(1 + kObjectiveTolerance) && mean - kStudent5 * std::sqrt(variance) > 0;
+    }
+    if (confirmed) {
+      run_.claimed = true;
+      run_.named = winner;
+    }
+  }
+
+  bool earlier_entry_decides(const Outcome& outcome) const {
+    const Outcome& usual = *grid_.find(default_);
+    for (size_t i = 0; i + 1 < std::min(outcome.objective.size(), usual.objective.size()); ++i) {
+      if (outcome.objective[i] > usual.objective[i] + kObjectiveTolerance * std::fabs(usual.objective[i])) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Truly better than the default by more than this share of the last entry, or in an earlier one.
+  bool gains(const Outcome& outcome, double share) const {
+    const Outcome* usual = grid_.find(default_);
+    if (!outcome.feasible || usual == nullptr || !usual->feasible) {
+      return outcome.feasible;
+    }
+    const double base = usual->objective.back();
+    return earlier_entry_decides(outcome) || (better(outcome, *usual, kObjectiveTolerance) &&
+                                              outcome.objective.back() - base > share * std::fabs(base));
+  }
+
+  const RecordedGrid& grid_;
+  uint64_t seed_;
+  const ReplayOptions& options_;
+  Config default_;
+  ReplayRun run_;
+  std::vector<std::vector<double>> front_;  // true objectives of what was launched and is feasible
+};
+
+// The value below which a share of them lies, counting a missing one as later than all.
+std::optional<double> quantile(std::vector<double> sorted, double share) {
+  const double at = share * static_cast<double>(sorted.size() - 1);
+  const double low = sorted[static_cast<size_t>(std::floor(at))];
+  const double high = sorted[static_cast<size_t>(std::ceil(at))];
+  return std::isfinite(high) ? std::optional<double>(low + (at - std::floor(at)) * (high - low))
+                             : std::nullopt;
+}
+
+}  // namespace
+
+ReplayRun replay(const RecordedGrid& grid, Strategy& strategy, uint64_t seed, const ReplayOptions& options) {
+  return Player(grid, seed, options).play(strategy);
+}
+
+ReplaySummary summarize(const std::vector<ReplayRun>& runs) {
+  ReplaySummary sum;
+  sum.runs = static_cast<int>(runs.size());
+  if (runs.empty()) {
+    return sum;
+  }
+  std::vector<double> reached;
+  double launches = 0, gains = 0;
+  for (const ReplayRun& run : runs) {
+    reached.push_back(run.reached ? *run.reached : std::numeric_limits<double>::infinity());
+    sum.reached += run.reached ? 1 : 0;
+    sum.named_near += run.named_shortfall <= kNear ? 1 : 0;
+    sum.false_winners += run.false_winner ? 1 : 0;
+    sum.gain_found += run.gain_found ? 1 : 0;
+    sum.failed_trials += run.failed;
+    sum.mean_shortfall += run.shortfall;
+    sum.unknown += run.unknown;
+    launches += static_cast<double>(run.trials.size());
+    gains += run.gain_exists ? 1 : 0;
+  }
+  std::sort(reached.begin(), reached.end());
+  sum.lower = quantile(reached, 0.25);
+  sum.median = quantile(reached, 0.5);
+  sum.upper = quantile(reached, 0.75);
+  const double n = sum.runs;
+  sum.reached /= n;
+  sum.named_near /= n;
+  sum.false_winners /= n;
+  sum.mean_shortfall /= n;
+  sum.gain_found = gains > 0 ? sum.gain_found / gains : 0;
+  sum.gain_exists = gains > 0;
+  sum.failed_trials /= std::max(launches, 1.0);
+  return sum;
+}
+
+}  // namespace search
