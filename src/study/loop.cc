@@ -50,7 +50,7 @@ Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserv
     limits.expected_trials = std::max(1, room - room / (options.anchor_every + 1));
   }
   limits.in_place = options.in_place;
-  strategy_ = info->make(study.space, study.search.seed, limits);
+  strategy_ = with_plugin(info->make(study.space, study.search.seed, limits));
   default_config_ = study.space.canonical(study.space.default_config());
   default_key_ = key_of(default_config_);
 }
@@ -136,7 +136,8 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
   request.params_hash = params_hash(search::to_json(study_.space, proposal.config));
   request.speed_only = speed_only(proposal.phase);
   request.proposal = std::move(proposal);
-  request.proposer = study_.search.strategy;
+  bool plugin = study_.search.plugin && !request.proposal.proposer.empty();
+  request.proposer = plugin ? study_.search.plugin->name : study_.search.strategy;
   request.attempt = ++last_attempt_[request.params_hash];
   auto taken_up = interrupted_id_.find(request.params_hash);
   if (taken_up != interrupted_id_.end()) {
@@ -160,7 +161,8 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
     return broken;
   }
   // A sweep's effect is wanted even where it loses.
-  const Ranked* leader = phase == "perturb" ? ranking_.leader(sigma(), default_key_) : nullptr;
+  const Ranked* leader =
+      phase == "perturb" || phase == "plugin" ? ranking_.leader(sigma(), default_key_) : nullptr;
   return leader == nullptr
              ? std::nullopt
              : cannot_win(study_, level, default_metrics(), leader->objective, leader->launches, error);
@@ -263,6 +265,12 @@ base::Result<bool> Loop::next_trial() {
                                 "the default again, to see noise and drift"};
   } else {
     proposal = strategy_->ask();
+    if (plugin_unwritten_) {
+      return *plugin_unwritten_;
+    }
+    if (stopped()) {  // while the plugin thought
+      return true;
+    }
   }
   if (!proposal) {
     return false;
@@ -313,6 +321,7 @@ base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past
     runner.release();
     return replayed.failure();
   }
+  loop.connect_plugin(past.header);
   auto result = loop.run();
   runner.release();
   return result;
