@@ -107,7 +107,7 @@ TEST_CASE("a plugin that gives nothing usable leaves the fallback's trials as th
       {"the plugin says: no money", R"({"error": "no money"})"},
       {"no JSON object", "[]"},
       {"is no JSON", "{\"proposals\": [{\"par"},
-      {"nesting", std::string(100000, '[')},
+      {"128", std::string(100000, '[')},
       {"is no JSON: ", std::string("\xff\xfe\0\n", 4)}};
   for (const auto& [why, line] : lies) {
     CAPTURE(why);
@@ -172,7 +172,7 @@ TEST_CASE(
         ++told;
       }
       CHECK_EQ(all.front().phase, "default");
-      CHECK_GE(its, share < 1 ? launched / 4 : launched - 2);
+      CHECK_GE(its, share < 1 ? launched / 4 : launched * 3 / 4);
       REQUIRE_FALSE(ledger.empty());
       CHECK_EQ(ledger.front().taken.front().rationale, "from the end of the grid");
       const base::Json& last = requests.back();
