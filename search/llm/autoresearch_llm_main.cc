@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     fmt::print("{}", llm::usage());
     return 0;
   }
-  const char* key = std::getenv(options->key_env.c_str());
+  const char* key = options->key_env.empty() ? nullptr : std::getenv(options->key_env.c_str());
   llm::Proposer proposer(*options, key == nullptr ? "" : key);
   for (std::string line; std::getline(std::cin, line);) {
     fmt::print("{}\n", proposer.answer(line));

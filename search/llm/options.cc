@@ -89,7 +89,8 @@ base::Result<Options> parse_options(const std::vector<std::string>& args) {
     }
     ++i;
   }
-  if (options.key_env.empty()) {
+  if (options.key_env.empty() &&
+      options.url.empty()) {  // a provider's key is not for everybody else's endpoint
     options.key_env = options.provider == Provider::kAnthropic ? "ANTHROPIC_API_KEY" : "OPENAI_API_KEY";
   }
   if (options.model.empty() && options.url != "server") {

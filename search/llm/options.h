@@ -14,8 +14,8 @@ struct Options {
   Provider provider = Provider::kAnthropic;
   std::string
       url;  // of the API, "" = the provider's own; "server" = the server under tuning, as each request names it
-  std::string model;  // "" only with a server that has one
-  std::string key_env;
+  std::string model;         // "" only with a server that has one
+  std::string key_env;       // variable that holds the key; "" with a url: no key is sent
   int max_tokens = 2048;     // of one answer
   double budget_tokens = 0;  // of the whole study, in and out; 0 = no limit
   double budget_usd = 0;     // likewise; needs prices

@@ -159,18 +159,19 @@ class PluginReader {
       reader_.fail(place, "search.llm.url is an address alone, without a password, '?' or '#'",
                    "a key goes into api_key_env");
     }
-    // An endpoint of one's own may want no key.
+    // Another endpoint than the provider's own gets a key only where one is named for it.
     setup_.key_needed = !key_env.empty() || url.empty();
-    setup_.key_env = !key_env.empty()          ? key_env
-                     : provider == "anthropic" ? "ANTHROPIC_API_KEY"
-                                               : "OPENAI_API_KEY";
-    if (!is_variable_name(setup_.key_env)) {
+    setup_.key_env = key_env.empty() && url.empty()
+                         ? (provider == "anthropic" ? "ANTHROPIC_API_KEY" : "OPENAI_API_KEY")
+                         : key_env;
+    if (!setup_.key_env.empty() && !is_variable_name(setup_.key_env)) {
       reader_.fail(place, "search.llm.api_key_env is not the name of a variable",
                    "write the variable's name, never the key: api_key_env: ANTHROPIC_API_KEY");
       return;
     }
-    setup_.argv = {"autoresearch-llm", "--provider", provider, "--key-env", setup_.key_env};
-    for (const auto& [flag, value] : {std::pair{"--url", url}, std::pair{"--model", model}}) {
+    setup_.argv = {"autoresearch-llm", "--provider", provider};
+    for (const auto& [flag, value] :
+         {std::pair{"--key-env", setup_.key_env}, std::pair{"--url", url}, std::pair{"--model", model}}) {
       if (!value.empty()) {
         setup_.argv.insert(setup_.argv.end(), {flag, value});
       }

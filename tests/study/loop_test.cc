@@ -421,12 +421,11 @@ TEST_CASE("one trial without losses says nothing of the next, unless the server 
 
 namespace {
 
-// Answers request k with the grid's k-th points from its end; the others of its answer are refused.
+// Answers with every point of the grid, begun elsewhere each time: the first that are new are taken.
 search::PluginReply scripted_answer(int exchange, const std::string& request) {
-  base::Json asked = *base::parse_json(request, "request");
+  CHECK(base::parse_json(request, "request").ok());
   base::Json proposals = base::Json::array({{{"params", {{"n_batch", 3}, {"n_threads", 1}}}}});
-  for (int i = 0; i < asked["n"].get<int>(); ++i) {
-    int at = 4 * exchange + i;
+  for (int at = 5 * exchange; at < 5 * exchange + 12; ++at) {
     proposals.push_back({{"params", {{"n_batch", 1 << (3 - at % 4)}, {"n_threads", 3 - at / 4 % 3}}},
                          {"rationale", "by script"}});
   }
@@ -532,7 +531,7 @@ TEST_CASE("a plugin is not asked where there is no time for it, and its faults c
   CHECK_EQ(asked, 0);
   CHECK_EQ(f.ends(), alone);
   auto content = f.content();
-  CHECK_EQ(content.of_type("plugin").size(), says[0] == 't' ? 5 : 0);
+  CHECK_EQ(content.of_type("plugin").empty(), says[0] == 's');
   auto ends = content.of_type("trial_end");
   CHECK_FALSE(ends[0]->contains("fallback"));
   REQUIRE(ends[3]->contains("fallback"));
