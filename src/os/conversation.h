@@ -19,6 +19,8 @@ class Conversation {
   // Ends the child without grace.
   ~Conversation();
 
+  // False once the child has ended, as one that answers a single question does.
+  bool alive() { return !child_->poll(); }
   // Sends `line` (without a newline in it) and returns the next line without its newline. What the child said before it
   // was asked is left out. Errors, with `where` the program: "timed out after N s" (also where it does not read),
   // "answer larger than N bytes", "ended: exit code 1", "closed its output", "cancelled"; ask nothing more then.

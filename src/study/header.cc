@@ -141,7 +141,6 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
   if (study.search.plugin) {
     const PluginSetup& plugin = *study.search.plugin;
     header["search"]["plugin"] = {{"name", plugin.name},
-                                  {"argv", redacted(plugin.argv)},
                                   {"share", plugin.share},
                                   {"timeout_s", plugin.timeout_s},
                                   {"time", plugin.time_share}};

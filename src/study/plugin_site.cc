@@ -44,6 +44,9 @@ search::PluginReply PluginSite::ask(int exchange, const std::string& request, do
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   search::PluginReply reply;
+  if (talk_ != nullptr && !talk_->alive()) {
+    talk_.reset();  // it answers once and ends: as good as any
+  }
   if (talk_ == nullptr) {
     os::LaunchSpec spec;
     spec.argv = setup_.argv;

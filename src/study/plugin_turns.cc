@@ -72,6 +72,9 @@ double Loop::plugin_patience_s() const {
   const PluginSetup& setup = *study_.search.plugin;
   double left = std::min(setup.time_share * planned - plugin_->spent_s(),
                          kWasteShare * setup.time_share * planned - plugin_->wasted_s());
+  if (limit_s() > 0) {  // nor of the trial that follows, and of the end
+    left = std::min(left, limit_s() - elapsed_s() - pace_.search_trial_s() - (leader_id_ > 0 ? kept_s() : 0));
+  }
   return std::min(setup.timeout_s, left);
 }
 

@@ -20,7 +20,7 @@ constexpr const char* kScenario = R"({"decode_tps": 2000, "prefill_tps": 100000,
 constexpr const char* kKey = "sk-key-of-the-test-0123456789";
 
 std::string goal(const std::string& search) {
-  return "objective: {maximize: [decode_tps]}\nsearch: {" + search + ", max_trials: 9, anchor_every: 0}\n";
+  return "objective: {maximize: [decode_tps]}\nsearch: {" + search + ", max_trials: 7, anchor_every: 0}\n";
 }
 
 std::string all_files(const std::string& directory) {
@@ -188,7 +188,8 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
   for (const Json& record : driver.journal("j.jsonl")) {
     if (record["type"] == "plugin") {
       CHECK_EQ(record["exchange"], ++exchanges);
-      CHECK(record["fault"].is_null());
+      const std::string fault = record["fault"].is_null() ? "" : record["fault"];
+      CHECK((fault.empty() || has(fault, "no untried step is left")));
     } else if (record["type"] == "trial_end" && record["phase"] == "plugin") {
       ++proposed;
       CHECK(has(record["rationale"], "from the best so far"));
@@ -196,7 +197,7 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
     }
   }
   CHECK_GE(proposed, 2);
-  CHECK_LE(proposed, 4);
+  CHECK_LE(proposed, 3);
   CHECK(driver.all_gone(5));
   // A flag that carries a secret, a quote that is not closed, options without a plugin: told with their places.
   std::string text = e2e::read(space);
@@ -349,7 +350,8 @@ TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning;
   CAPTURE(result.out);
   CAPTURE(result.err);
   CHECK_EQ(result.code, 10);
-  CHECK(has(result.out, "Use cache_type_k=q4_0 n_threads=4"));
+  CHECK(has(result.out, "llm proposed 1 of the trials in "));
+  CHECK(has(result.out, "came to nothing, the last: has been run before"));
   int taken = 0, refused = 0;
   for (const Json& record : driver.journal("j.jsonl")) {
     if (record["type"] == "plugin") {
@@ -364,7 +366,7 @@ TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning;
     }
   }
   CHECK_EQ(taken, 1);
-  CHECK_GE(refused, 2);
+  CHECK_GE(refused, 1);
   CHECK_FALSE(has(all_files(driver.directory()), kKey));
   CHECK(driver.all_gone(5));
 }

@@ -39,7 +39,8 @@ def main():
         request = json.loads(line)
         answer = propose(request, proposed)
         proposed += [proposal["params"] for proposal in answer]
-        print(json.dumps({"proposals": answer}), flush=True)
+        trouble = {} if answer else {"error": "no untried step is left around the best trial"}
+        print(json.dumps({"proposals": answer, **trouble}), flush=True)
 
 
 main()
