@@ -67,7 +67,7 @@ const std::vector<Flag>& flags() {
 
 base::Result<Options> parse_options(const std::vector<std::string>& args) {
   Options options;
-  for (size_t i = 0; i < args.size(); ++i) {
+  for (size_t i = 0; i < args.size(); i += 2) {
     if (args[i] == "--help" || args[i] == "-h") {
       options.help = true;
       return options;
@@ -87,7 +87,6 @@ base::Result<Options> parse_options(const std::vector<std::string>& args) {
           i + 1 < args.size() ? fmt::format("'{}' is no value for it", args[i + 1]) : "needs a value",
           found->help);
     }
-    ++i;
   }
   if (options.key_env.empty() &&
       options.url.empty()) {  // a provider's key is not for everybody else's endpoint

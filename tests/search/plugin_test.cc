@@ -109,7 +109,8 @@ TEST_CASE("a plugin that gives nothing usable leaves the fallback's trials as th
       {"is no JSON", "{\"proposals\": [{\"par"},
       {"128", std::string(100000, '[')},
       {"is no JSON: ", std::string("\xff\xfe\0\n", 4)}};
-  for (const auto& [why, line] : lies) {
+  for (const auto& lie : lies) {
+    const std::string &why = lie.first, &line = lie.second;
     CAPTURE(why);
     auto plugin = make(space, 0.5);
     int asked = 0;
