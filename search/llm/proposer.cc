@@ -131,8 +131,9 @@ bool Proposer::retry(const os::HttpResponse& response, int tries, Clock::time_po
   again = Clock::now() + seconds(asked > 0 ? asked : kFirstPauseS * (1 << tries) * spread);
   not_before_ = asked > 0 ? again : not_before_;
   if (again >= deadline || tries + 1 >= kMostTries) {
-    answer.fault +=
-        asked > 0 ? fmt::format("; it asks to wait {:g} s", asked) : fmt::format(", {} tries", tries + 1);
+    answer.fault += asked > 0   ? fmt::format("; it asks to wait {:g} s", asked)
+                    : tries > 0 ? fmt::format(" ({} tries)", tries + 1)
+                                : "";
     return false;
   }
   return true;
