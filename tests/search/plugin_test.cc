@@ -236,3 +236,28 @@ TEST_CASE("a plugin for which there is no time is not asked, and that is no fail
   CHECK_EQ(plugin.ask()->proposer, "plugin");
   CHECK_EQ(recorded, 1);
 }
+
+TEST_CASE("a plugin that fails all the time is asked six times, ever more seldom, and again after a resume") {
+  const Space space = spaces::mission();
+  search::PluginOptions options;
+  Plugin plugin(search::find_strategy("grid")->make(space, 7, {200}), space, options);
+  std::vector<int> asked_at;
+  int trials = 0;
+  auto silence = [&](int, const base::Json&) {
+    asked_at.push_back(trials);
+    return reply("");
+  };
+  plugin.connect(silence, [](const PluginExchange&) {});
+  for (int end : {100, 101}) {
+    for (; trials < end; ++trials) {
+      auto proposal = plugin.ask();
+      REQUIRE(proposal.has_value());
+      tell(plugin, space, *proposal, trials + 1);
+    }
+    CHECK_EQ(asked_at.size(), end == 100 ? 6 : 7);
+    plugin.connect(silence, [](const PluginExchange&) {});
+  }
+  for (size_t i = 2; i < 6; ++i) {  // one turn is left out after the second failure, then two, four, eight
+    CHECK_EQ(asked_at[i] - asked_at[i - 1], 1 + (1 << (i - 2)));
+  }
+}

@@ -24,3 +24,16 @@ TEST_CASE("the README's space file parses") {
   CHECK_EQ(study.search.budget_s, 8 * 3600);
   CHECK_GE(study.probes.quality_items.size(), 40);
 }
+
+TEST_CASE("the example of a language model parses; its key is named, not given") {
+  auto parsed = study::load_space_file(AR_SOURCE_DIR "/configs/llm-example.yaml");
+  if (const auto* errors = std::get_if<study::SpaceFileErrors>(&parsed)) {
+    FAIL(errors->to_string());
+  }
+  const auto& search = std::get<study::Study>(parsed).search;
+  CHECK_EQ(search.strategy, "two-phase");
+  REQUIRE(search.plugin.has_value());
+  CHECK_EQ(search.plugin->argv.front(), "autoresearch-llm");
+  CHECK_EQ(search.plugin->key_env, "ANTHROPIC_API_KEY");
+  CHECK(search.plugin->key_needed);
+}
