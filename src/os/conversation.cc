@@ -116,8 +116,10 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
       return base::error(program_, "cancelled");
     }
     bool writing = sent < request.size();
-    // One after the other: what comes before the whole request is there answers something else.
-    pollfd fds[] = {{writing ? -1 : answers_, POLLIN, 0}, {writing ? requests_ : -1, POLLOUT, 0}};
+    // One after the other: what comes before the whole request is there answers something else. That nothing can come
+    // any more (POLLHUP) is seen all the time.
+    const short wanted = writing ? 0 : POLLIN;
+    pollfd fds[] = {{answers_, wanted, 0}, {writing ? requests_ : -1, POLLOUT, 0}};
     ::poll(fds, 2, static_cast<int>(std::min<int64_t>(left, kSliceMs)));
     if (fds[1].revents != 0) {
       n = write_quietly(requests_, request.data() + sent, request.size() - sent);
@@ -125,6 +127,9 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
         return ended();
       }
       sent += n > 0 ? static_cast<size_t>(n) : 0;
+    }
+    if (fds[0].revents != 0 && writing) {
+      return ended();
     }
     if (fds[0].revents != 0) {
       n = ::read(answers_, buffer, sizeof buffer);

@@ -70,6 +70,7 @@ TEST_CASE("a conversation that goes wrong ends in time, and says how") {
     bool patient = has(it.says, "closed") || has(it.says, "larger") || has(it.says, "ended");
     auto answer = (*talk)->ask(std::string(200000, 'x'), patient ? 30 : 0.3, 1000);
     REQUIRE_FALSE(answer.ok());
+    CAPTURE(answer.failure().what);
     CHECK(has(answer.failure().what, it.says));
   }
   os::LaunchSpec missing = shell(scratch, "");
