@@ -16,12 +16,14 @@ namespace search {
 
 struct Proposal {
   Config config;
-  // "default", "sweep", "perturb", "model", "random", "grid"; the loop's own: "anchor", "final", "confirm".
+  // "default", "sweep", "perturb", "model", "random", "grid", "plugin"; the loop's own: "anchor", "final", "confirm".
   std::string phase;
   std::string rationale;  // one line for the journal and the person reading it
   // Why it must run out of memory, judging by smaller ones that did; "" otherwise. Such a point is recorded as
   // skipped_predicted and told as Outcome{predicted}, not launched.
   std::string doomed = {};
+  // Who proposes it, where that is not the strategy of the study; and why somebody whose turn it was does not.
+  std::string proposer = {}, fallback = {};
 };
 
 // What a trial came to, as far as the search may see it.

@@ -238,7 +238,15 @@ base::Result<std::unique_ptr<GuardedChild>> GuardedChild::launch(const LaunchSpe
   posix_spawnattr_t attributes;
   posix_spawn_file_actions_init(&actions);
   posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  // The guard keeps them for the candidate as its own; before the control socket, whose number one may have.
+  if (spec.stdin_fd >= 0) {
+    posix_spawn_file_actions_adddup2(&actions, spec.stdin_fd, STDIN_FILENO);
+  } else {
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  }
+  if (spec.stdout_fd >= 0) {
+    posix_spawn_file_actions_adddup2(&actions, spec.stdout_fd, STDOUT_FILENO);
+  }
   posix_spawn_file_actions_adddup2(&actions, pair[1], guard::kControlFd);
   sigset_t none, all;
   sigemptyset(&none);
@@ -270,6 +278,8 @@ base::Result<std::unique_ptr<GuardedChild>> GuardedChild::launch(const LaunchSpe
   wire.min_headroom_bytes = spec.min_headroom_bytes;
   wire.sample_hz = spec.sample_hz;
   wire.oom_score_adj = spec.oom_score_adj;
+  wire.own_stdin = spec.stdin_fd >= 0;
+  wire.own_stdout = spec.stdout_fd >= 0;
   std::string bytes = guard::encode(wire);
   auto size = static_cast<uint64_t>(bytes.size());
   bool sent = ::send(state.control, &size, sizeof size, MSG_NOSIGNAL) == sizeof size;

@@ -8,7 +8,7 @@
 // below the floor or the host thrashes (memory_watch.h). It ignores TERM, INT and HUP: only the driver's word or death ends it.
 //
 // The candidate runs in a session of its own (no terminal, so no Ctrl-C), in one process group, with stdin
-// from /dev/null, no core dumps, no inherited descriptors, default signals, and AUTORESEARCH_LAUNCH=<id> in
+// from /dev/null unless it is given one, no core dumps, no inherited descriptors, default signals, and AUTORESEARCH_LAUNCH=<id> in
 // its environment, by which leftovers can be found. When it ends, whatever it started is killed too.
 
 #include <sys/types.h>
@@ -29,6 +29,8 @@ struct LaunchSpec {
   std::vector<std::pair<std::string, std::string>> env;  // added to the driver's own environment
   std::vector<std::string> unset_env;                    // removed from it
   std::string log_path;                                  // stdout and stderr of the candidate
+  // Descriptors of the caller's that become its stdin and stdout (conversation.h); -1: /dev/null, and the log.
+  int stdin_fd = -1, stdout_fd = -1;
   // A log that has grown over this is emptied, with a note, at the next sample: a server that logs all night must
   // not fill the disk. 0: no limit.
   uint64_t max_log_bytes = uint64_t{256} << 20;

@@ -82,7 +82,7 @@ class Guard {
 
   Spec spec_;
   pid_t self_ = ::getpid(), child_ = 0;
-  int signals_ = -1;
+  int signals_ = -1, answers_ = -1;  // answers_: the candidate's stdout, where that is not the log
   ChildExit exit_;
   bool ended_ = false, gone_ = false, driver_dead_ = false;
   enum class Stop { kNo, kFirstTerm, kSecondTerm, kKilling } stop_ = Stop::kNo;
@@ -154,9 +154,11 @@ void Guard::become_candidate(int log, int errors, char** argv, char** env) {
   if (int fd = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); fd >= 0) {
     [[maybe_unused]] ssize_t n = ::write(fd, score.data(), score.size());
   }
-  int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  ::dup2(null, STDIN_FILENO);
-  ::dup2(log, STDOUT_FILENO);
+  if (!spec_.own_stdin) {
+    int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    ::dup2(null, STDIN_FILENO);
+  }
+  ::dup2(answers_ >= 0 ? answers_ : log, STDOUT_FILENO);
   ::dup2(log, STDERR_FILENO);
   ::execve(spec_.program.c_str(), argv, env);
   int failure = errno;
@@ -169,6 +171,9 @@ bool Guard::start() {
   if (log < 0) {
     send(Report::kFailed, Report::kLog, errno);
     return false;
+  }
+  if (spec_.own_stdout) {
+    answers_ = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, kControlFd + 1);
   }
   // What the guard itself may have to say goes there too; the driver's terminal must not be held open.
   ::dup2(log, STDOUT_FILENO);
@@ -185,6 +190,15 @@ bool Guard::start() {
   }
   ::close(errors[1]);
   ::close(log);
+  // The candidate's alone from here on: its end must be seen by whoever talks with it.
+  if (answers_ >= 0) {
+    ::close(answers_);
+  }
+  if (spec_.own_stdin) {
+    int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    ::dup2(null, STDIN_FILENO);
+    ::close(null);
+  }
   int failure = 0;
   ssize_t n = 0;
   do {

@@ -66,6 +66,8 @@ std::string encode(const Spec& spec) {
   put(out, spec.min_headroom_bytes);
   put(out, spec.sample_hz);
   put(out, spec.oom_score_adj);
+  put(out, spec.own_stdin);
+  put(out, spec.own_stdout);
   return out;
 }
 
@@ -73,7 +75,8 @@ bool decode(std::string_view bytes, Spec& spec) {
   return take_text(bytes, spec.program) && take_list(bytes, spec.argv) && take_list(bytes, spec.set_env) &&
          take_list(bytes, spec.unset_env) && take_text(bytes, spec.log_path) &&
          take(bytes, spec.max_log_bytes) && take(bytes, spec.min_headroom_bytes) &&
-         take(bytes, spec.sample_hz) && take(bytes, spec.oom_score_adj) && bytes.empty();
+         take(bytes, spec.sample_hz) && take(bytes, spec.oom_score_adj) && take(bytes, spec.own_stdin) &&
+         take(bytes, spec.own_stdout) && bytes.empty();
 }
 
 }  // namespace os::guard

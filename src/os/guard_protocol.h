@@ -26,6 +26,7 @@ struct Spec {
   uint64_t min_headroom_bytes = 0;
   double sample_hz = 5;
   int oom_score_adj = 0;
+  bool own_stdin = false, own_stdout = false;  // the guard's own are meant for the candidate
 };
 std::string encode(const Spec& spec);
 bool decode(std::string_view bytes, Spec& spec);

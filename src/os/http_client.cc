@@ -157,7 +157,11 @@ void set_options(Handles& handles, Exchange& exchange) {
   CURL* easy = handles.easy.get();
   curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  if (!request.use_proxy) {
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  }
+  curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);  // the defaults, which must never change unseen
+  curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, std::lround(request.connect_timeout_s * 1000));

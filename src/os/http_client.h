@@ -21,6 +21,8 @@ struct HttpRequest {
   double timeout_s = 60;       // whole exchange
   double stall_timeout_s = 0;  // no byte for this long ends it; 0 = off
   size_t max_body_bytes = 64u << 20;
+  bool use_proxy =
+      false;  // that the environment names (https_proxy, no_proxy); servers of ours are never behind one
   const std::atomic<bool>* cancelled = nullptr;  // polled; ends the exchange
   // Called with each piece of a 2xx answer's body as it arrives; false ends the exchange (and is no error).
   // Other answers are collected in HttpResponse::body, since they explain themselves there.

@@ -172,6 +172,20 @@ void pool_launches(Digest& digest) {
   }
 }
 
+void count_exchange(const base::Json& record, PluginUse& use) {
+  use.name = base::json_get<std::string>(record, "proposer", "");
+  ++use.exchanges;
+  use.seconds += base::json_get<double>(record, "t_s", 0);
+  const base::Json& usage = part(record, "usage");
+  use.tokens +=
+      base::json_get<double>(usage, "input_tokens", 0) + base::json_get<double>(usage, "output_tokens", 0);
+  use.usd += base::json_get<double>(usage, "cost_usd", 0);
+  if (std::string fault = base::json_get<std::string>(record, "fault", ""); !fault.empty()) {
+    ++use.fruitless;
+    use.last_fault = std::move(fault);
+  }
+}
+
 }  // namespace
 
 Digest digest(const base::Json& header, std::span<const base::Json> records) {
@@ -186,10 +200,13 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       out.end = nullptr;  // resumed: what it ended with is no verdict on what has come since
     } else if (type == "study_end") {
       out.end = record;
+    } else if (type == "plugin") {
+      count_exchange(record, out.plugin);
     } else if (type == "trial_end") {
       Row row = read_row(out.axes, record);
       ended.insert(row.params_hash);
       out.total_s += row.t_total_s;
+      out.plugin.trials += row.phase == "plugin" ? 1 : 0;
       std::vector<Row>& group = row.status == "skipped_predicted" ? out.skipped
                                 : row.phase == "confirm"          ? out.confirmations
                                 : row.phase == "anchor"           ? out.anchors

@@ -44,6 +44,13 @@ struct AxisInfo {
   base::Json default_value;
 };
 
+// What the exchanges with a plugin came to.
+struct PluginUse {
+  std::string name, last_fault;                  // last_fault: of the last exchange that came to nothing
+  int exchanges = 0, fruitless = 0, trials = 0;  // trials: that it proposed
+  double seconds = 0, tokens = 0, usd = 0;
+};
+
 struct Digest {
   base::Json header;
   std::vector<AxisInfo> axes;
@@ -60,6 +67,7 @@ struct Digest {
   std::optional<size_t> default_row, best_row, rejected_row;
   base::Json end;  // the last study_end; null while the study runs, or goes on after one
   double total_s = 0;
+  PluginUse plugin;
 
   const Row* baseline() const { return default_row ? &trials[*default_row] : nullptr; }
   std::string verdict() const { return base::json_get<std::string>(end, "verdict", ""); }

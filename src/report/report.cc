@@ -39,6 +39,23 @@ std::string joined(const base::Json& list, std::string_view separator) {
   return out;
 }
 
+// "" where there was none.
+std::string plugin_text(const PluginUse& use) {
+  if (use.exchanges == 0) {
+    return "";
+  }
+  std::string text =
+      fmt::format("{} proposed {} of the trials in {} exchange{} ({}", printable(use.name), use.trials,
+                  use.exchanges, use.exchanges == 1 ? "" : "s", base::format_duration(use.seconds));
+  text += use.tokens > 0 ? fmt::format(", {:.0f} tokens", use.tokens) : "";
+  text += use.usd > 0 ? fmt::format(", ${:.4f}", use.usd) : "";
+  text += ")";
+  if (use.fruitless > 0) {
+    text += fmt::format("; {} came to nothing, the last: {}", use.fruitless, printable(use.last_fault));
+  }
+  return text;
+}
+
 void head_section(const Page& page, std::string& out) {
   const base::Json& header = page.digest.header;
   size_t trials = page.digest.trials.size();
@@ -86,6 +103,7 @@ void head_section(const Page& page, std::string& out) {
       (pareto ? "the front of " : "maximize ") + joined(part(goal, "maximize"), pareto ? " and " : ", then ");
   std::string limits = joined(part(goal, "subject_to"), "; ");
   fact(page, out, "goal", wanted + (limits.empty() ? "" : "; subject to " + limits));
+  fact(page, out, "plugin", plugin_text(page.digest.plugin));
   fact(page, out, "started", text_of(header, "started"));
 }
 

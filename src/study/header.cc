@@ -138,6 +138,13 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
       {"host", host_json()},
       {"in_place", in_place_axes(study, program)},
       {"boot_id", os::boot_id()}};
+  if (study.search.plugin) {
+    const PluginSetup& plugin = *study.search.plugin;
+    header["search"]["plugin"] = {{"name", plugin.name},
+                                  {"share", plugin.share},
+                                  {"timeout_s", plugin.timeout_s},
+                                  {"time", plugin.time_share}};
+  }
   if (study.probes.perplexity) {
     header["perplexity_corpus"] = corpus_json(study.probes);
   }

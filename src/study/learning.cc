@@ -132,6 +132,8 @@ void Loop::learn_confirmation(const EndedTrial& trial, bool launched, double val
 bool Loop::learn(const EndedTrial& trial) {
   if (trial.status != Status::kSkippedPredicted) {
     pace_.learn(trial.times);
+    trials_s_ += trial.times.total_s;
+    ++timed_trials_;
   }
   learn_speed(trial);
   learn_losses(trial);
@@ -154,6 +156,7 @@ bool Loop::learn(const EndedTrial& trial) {
       ranking_.add_failure(trial.key);
     }
   } else {
+    tell_plugin(trial);
     strategy_->tell(trial.config, trial.outcome);
     if (trial.status == Status::kSkippedPredicted) {
       return false;

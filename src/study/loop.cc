@@ -47,7 +47,7 @@ Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserv
   }
   limits.in_place = options.in_place;
   limits.pareto = study.objective.pareto;
-  strategy_ = info->make(study.space, study.search.seed, limits);
+  strategy_ = with_plugin(info->make(study.space, study.search.seed, limits));
   default_config_ = study.space.canonical(study.space.default_config());
   default_key_ = key_of(default_config_);
 }
@@ -133,7 +133,8 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
   request.params_hash = params_hash(search::to_json(study_.space, proposal.config));
   request.speed_only = is_repeated(proposal.phase);
   request.proposal = std::move(proposal);
-  request.proposer = study_.search.strategy;
+  bool plugin = study_.search.plugin && !request.proposal.proposer.empty();
+  request.proposer = plugin ? study_.search.plugin->name : study_.search.strategy;
   request.attempt = ++last_attempt_[request.params_hash];
   auto taken_up = interrupted_id_.find(request.params_hash);
   if (taken_up != interrupted_id_.end()) {
@@ -157,8 +158,8 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
     return broken;
   }
   // A sweep's effect is wanted even where it loses.
-  const bool may_lose =
-      phase != "perturb" || study_.objective.pareto;  // what does not lead may be on the front
+  const bool may_lose = (phase != "perturb" && phase != "plugin") ||
+                        study_.objective.pareto;  // what does not lead may be on the front
   const Ranked* leader = !may_lose ? ranking_.leader(sigma(), default_key_) : nullptr;
   return leader == nullptr
              ? std::nullopt
@@ -275,8 +276,17 @@ base::Result<bool> Loop::next_trial() {
   } else if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
     proposal = search::Proposal{default_config_, std::string(kAnchorPhase),
                                 "the default again, to see noise and drift"};
-  } else if (!(proposal = strategy_->ask())) {
-    proposal = next_repeat();
+  } else {
+    proposal = strategy_->ask();
+    if (plugin_unwritten_) {
+      return *plugin_unwritten_;
+    }
+    if (stopped()) {  // while the plugin thought
+      return true;
+    }
+    if (!proposal) {
+      proposal = next_repeat();
+    }
   }
   if (!proposal) {
     return false;
@@ -327,6 +337,7 @@ base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past
     runner.release();
     return replayed.failure();
   }
+  loop.connect_plugin(past.header);
   auto result = loop.run();
   runner.release();
   return result;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "search/plugin.h"
 #include "src/study/journal.h"
 #include "src/study/trial.h"
 #include "src/study/verdict.h"
@@ -30,6 +31,8 @@ struct LoopOptions {
   std::vector<std::string> in_place;  // axes a running server changes; see search::Limits
   // Why this configuration cannot fit into memory, "" when it may: asked before each launch. May be empty.
   std::function<std::string(const search::Config&)> cannot_fit;
+  // Asks the plugin of the study, where it has one: exchange number, request (one line), seconds at most. May be empty.
+  std::function<search::PluginReply(int, const std::string&, double)> ask_plugin;
   // Seconds on a clock that only goes forward; empty = the steady clock. For tests.
   std::function<double()> now_s;
 };

@@ -1,6 +1,6 @@
 #pragma once
 // What the loop knows while a study runs. Shared by loop.cc (ask, trial), learning.cc (tell), replay.cc (the same from
-// a journal) and confirmation.cc (finals and confirmation); nothing else includes it.
+// a journal), plugin_turns.cc (asking a plugin) and confirmation.cc (finals and confirmation); nothing else includes it.
 
 #include <functional>
 #include <map>
@@ -66,6 +66,8 @@ class Loop {
        const LoopOptions& options, std::string study_id, std::string boot_id);
 
   base::Result<void> replay(const JournalContent& past);
+  // After replay(): from here on the plugin, if there is one, is asked.
+  void connect_plugin(const base::Json& header);
   base::Result<LoopResult> run();
 
  private:
@@ -112,6 +114,14 @@ class Loop {
   // replay.cc
   base::Result<void> replay_end(const base::Json& end, int& strangers);
 
+  // plugin_turns.cc
+  std::unique_ptr<search::Strategy> with_plugin(std::unique_ptr<search::Strategy> strategy);
+  search::PluginReply ask_plugin(int exchange, base::Json request);
+  double plugin_patience_s() const;
+  void record_exchange(const search::PluginExchange& exchange);
+  void tell_plugin(const EndedTrial& trial);
+  base::Result<void> replay_exchange(const base::Json& record);
+
   // confirmation.cc
   double final_s() const;         // what finals and confirmation will probably take
   double confirmation_s() const;  // likewise, at least
@@ -143,6 +153,11 @@ class Loop {
   std::function<double()> now_s_;
   double start_s_;
   std::unique_ptr<search::Strategy> strategy_;
+  search::Plugin* plugin_ = nullptr;             // strategy_ itself, where the study has one
+  base::Json plugin_facts_;                      // sent with each request
+  std::optional<base::Error> plugin_unwritten_;  // an exchange that the journal did not take
+  double trials_s_ = 0, past_s_ = 0;             // of all ended trials; of those of former runs
+  int timed_trials_ = 0;
   search::Config default_config_;
   uint64_t default_key_ = 0;
 

@@ -310,6 +310,10 @@ std::string to_text(const Study& study, const Plan& plan) {
   text += fmt::format("  model        {}\n", study.model);
   text += fmt::format("  strategy     {}, seed {}, at most {} trials\n", study.search.strategy,
                       study.search.seed, study.search.max_trials);
+  if (study.search.plugin) {
+    text += fmt::format("  plugin       {}: up to {:.0f}% of these trials, instead of what follows\n",
+                        study.search.plugin->name, 100 * study.search.plugin->share);
+  }
   text += fmt::format("\nThe first {} trials\n", plan.first.size());
   text += fmt::format("  {:>3}  {:<8} {:<44} {:>9}{}\n", "#", "phase", "differs from the default",
                       "measuring", memory_column(plan, "memory"));

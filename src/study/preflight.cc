@@ -10,6 +10,7 @@
 #include "src/study/header.h"
 #include "src/study/memory_estimate.h"
 #include "src/study/perplexity_record.h"
+#include "src/study/plugin_site.h"
 #include "src/study/session.h"
 
 namespace study {
@@ -75,6 +76,9 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     problems.push_back(base::error(study.backend.api_key_env,
                                    "backend.api_key_env names a variable that is not set",
                                    "export it before the run"));
+  }
+  for (base::Error& problem : plugin_problems(study)) {
+    problems.push_back(std::move(problem));
   }
   if (problems.empty()) {  // a model that cannot be read has been told of
     if (auto fits = check_default_fits(study); !fits) {

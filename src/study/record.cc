@@ -21,19 +21,24 @@ base::Json head(const char* type, const std::string& study_id, const search::Spa
   if (request.confirm_planned > 0) {
     confirm = {{"in_place", request.confirm_in_place}, {"planned", request.confirm_planned}};
   }
-  return {{"type", type},
-          {"schema_version", kSchemaVersion},
-          {"study_id", study_id},
-          {"trial_id", request.trial_id},
-          {"attempt", request.attempt},
-          {"parent_id", request.parent_id > 0 ? base::Json(request.parent_id) : base::Json(nullptr)},
-          {"phase", request.proposal.phase},
-          {"proposer", request.proposer},
-          {"rationale", request.proposal.rationale},
-          {"cold_required", request.cold},
-          {"confirm", std::move(confirm)},
-          {"params", search::to_json(space, request.proposal.config)},
-          {"params_hash", request.params_hash}};
+  base::Json record = {
+      {"type", type},
+      {"schema_version", kSchemaVersion},
+      {"study_id", study_id},
+      {"trial_id", request.trial_id},
+      {"attempt", request.attempt},
+      {"parent_id", request.parent_id > 0 ? base::Json(request.parent_id) : base::Json(nullptr)},
+      {"phase", request.proposal.phase},
+      {"proposer", request.proposer},
+      {"rationale", request.proposal.rationale},
+      {"cold_required", request.cold},
+      {"confirm", std::move(confirm)},
+      {"params", search::to_json(space, request.proposal.config)},
+      {"params_hash", request.params_hash}};
+  if (!request.proposal.fallback.empty()) {
+    record["fallback"] = request.proposal.fallback;
+  }
+  return record;
 }
 
 }  // namespace

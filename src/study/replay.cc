@@ -95,8 +95,12 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     crashed.push_back(std::move(end));
   }
   int strangers = 0;
-  for (const base::Json* end : past.of_type("trial_end")) {
-    if (auto learnt = replay_end(*end, strangers); !learnt) {
+  for (const base::Json& record : past.records) {
+    const std::string type = base::json_get<std::string>(record, "type", "");
+    auto learnt = type == "trial_end" ? replay_end(record, strangers)
+                  : type == "plugin"  ? replay_exchange(record)
+                                      : base::Result<void>();
+    if (!learnt) {
       return learnt.failure();
     }
   }

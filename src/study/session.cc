@@ -18,6 +18,7 @@
 #include "src/study/in_place.h"
 #include "src/study/interrupt.h"
 #include "src/study/memory_estimate.h"
+#include "src/study/plugin_site.h"
 #include "src/study/progress.h"
 
 namespace study {
@@ -125,7 +126,15 @@ int run_session(const Study& study, const Preflight& checked, Journal& journal, 
   Progress progress(study, stdout_is_terminal() && !options.quiet);
   ServerTrialRunner runner(study, checked.program, fs::absolute(logs).string(),
                            [&](std::string_view doing) { progress.doing(doing); });
+  std::optional<PluginSite> plugin;
+  if (study.search.plugin) {
+    plugin.emplace(*study.search.plugin, fs::absolute(logs).string(), secrets_of(study));
+    loop.ask_plugin = [&](int exchange, const std::string& request, double patience_s) {
+      return plugin->ask(exchange, request, patience_s);
+    };
+  }
   auto result = run_loop(study, past, journal, runner, progress, loop, os::boot_id());
+  plugin.reset();
   progress.close();
   if (!result) {
     return fail(result.failure(), kExitJournal);

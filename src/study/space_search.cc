@@ -7,6 +7,7 @@
 #include "search/strategy.h"
 #include "src/base/suggest.h"
 #include "src/study/clock.h"
+#include "src/study/space_plugin.h"
 
 namespace study {
 namespace {
@@ -19,6 +20,8 @@ class SearchReader {
     reader_.read_map(
         at, "search",
         {{"strategy", [&](const YamlNode& value) { read_strategy(value); }},
+         {"plugin", [&](const YamlNode& value) { nodes_.plugin = &value; }},
+         {"llm", [&](const YamlNode& value) { nodes_.llm = &value; }},
          {"seed",
           [&](const YamlNode& value) {
             options_.seed =
@@ -43,16 +46,22 @@ class SearchReader {
             options_.max_trials = static_cast<int>(
                 reader_.whole(value, "search.max_trials", 1, 100000).value_or(options_.max_trials));
           }}});
+    read_plugin(reader_, nodes_, options_);
   }
 
  private:
   void read_strategy(const YamlNode& at) {
     auto text = reader_.text(at, "search.strategy");
+    nodes_.strategy = &at;
+    if (text && is_plugin_strategy(*text)) {
+      return;
+    }
     if (text && search::find_strategy(*text) == nullptr) {
       std::vector<std::string> known;
       for (const auto& info : search::strategies()) {
         known.emplace_back(info.name);
       }
+      known.insert(known.end(), {"llm", "exec:COMMAND"});
       reader_.fail(at, fmt::format("unknown strategy '{}'", *text), base::did_you_mean(*text, known));
     } else if (text) {
       options_.strategy = *text;
@@ -73,6 +82,7 @@ class SearchReader {
 
   SpaceReader& reader_;
   SearchOptions& options_;
+  PluginNodes nodes_;
 };
 
 }  // namespace

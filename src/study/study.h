@@ -72,8 +72,21 @@ struct ProbeOptions {
   double min_headroom_gib = 0.25;  // the guard's floor
 };
 
+// A program that proposes some of the trials (search/README.md, "Plugins").
+struct PluginSetup {
+  std::string name;               // "exec" or "llm": the proposer of its trials
+  std::vector<std::string> argv;  // no shell
+  std::string key_env;            // variable that holds the program's key; "" = none is known
+  bool key_needed = false;
+  double timeout_s = 60;  // of one exchange
+  double share = 0.3;     // of the trials, at most
+  // Of the study's time, for all exchanges; those that come to nothing may take a tenth of it.
+  double time_share = 0.05;
+};
+
 struct SearchOptions {
-  std::string strategy = "two-phase";
+  std::string strategy = "two-phase";  // with a plugin: what decides wherever the plugin does not
+  std::optional<PluginSetup> plugin;
   uint64_t seed = 1;
   double budget_s = 0;  // 0 = none
   std::string until;    // "07:00" local time, "" = none

@@ -297,6 +297,13 @@ void ServerTrialRunner::keep_or_stop(std::optional<Failure>& failure, TrialRecor
   }
 }
 
+std::string ServerTrialRunner::server_url() {
+  if (study_.backend.kind == BackendKind::kUrl) {
+    return study_.backend.url;
+  }
+  return instance_ != nullptr && instance_->alive() ? instance_->server().endpoint.base_url : "";
+}
+
 TrialRecord ServerTrialRunner::run(const TrialRequest& request, const LaunchPlan& plan,
                                    const TrialContext& context) {
   auto start = Clock::now();

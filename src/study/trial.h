@@ -54,6 +54,8 @@ class TrialRunner {
                           const TrialContext& context) = 0;
   // Whether a running server goes from one configuration to the other without a fresh process.
   virtual bool in_place(const search::Config& /*from*/, const search::Config& /*to*/) const { return false; }
+  // Address of a server that serves between trials, "" where none does.
+  virtual std::string server_url() { return ""; }
   // Stops a server that was kept for the next trial. Called before waits, at the end, and when interrupted.
   virtual void release() {}
 };
@@ -75,6 +77,7 @@ class ServerTrialRunner : public TrialRunner {
   // By what the last server offered; before the first one by what the program says of itself.
   bool in_place(const search::Config& from, const search::Config& to) const override;
   void release() override;
+  std::string server_url() override;
 
  private:
   void report(std::string_view doing) const;

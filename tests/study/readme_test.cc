@@ -43,3 +43,16 @@ TEST_CASE("the space files of grids parse, and a grid of each is large enough to
   }
   CHECK_EQ(files, 4);
 }
+
+TEST_CASE("the example of a language model parses; its key is named, not given") {
+  auto parsed = study::load_space_file(AR_SOURCE_DIR "/configs/llm-example.yaml");
+  if (const auto* errors = std::get_if<study::SpaceFileErrors>(&parsed)) {
+    FAIL(errors->to_string());
+  }
+  const auto& search = std::get<study::Study>(parsed).search;
+  CHECK_EQ(search.strategy, "two-phase");
+  REQUIRE(search.plugin.has_value());
+  CHECK_EQ(search.plugin->argv.front(), "autoresearch-llm");
+  CHECK_EQ(search.plugin->key_env, "ANTHROPIC_API_KEY");
+  CHECK(search.plugin->key_needed);
+}

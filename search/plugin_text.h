@@ -1,0 +1,24 @@
+#pragma once
+// The plugin protocol's JSON: what does not depend on the state of a conversation.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "search/plugin.h"
+
+namespace search {
+
+inline constexpr int kPluginSchemaVersion = 1;
+
+// {"axes": [{name, values, default, ordered, active_when}], "constraints": [text]}
+base::Json space_json(const Space& space);
+base::Json refused_json(const std::vector<PluginExchange::Refused>& refused);
+// `usage` of an answer: numbers of 0 or more, all others are left out.
+void read_usage(const base::Json& answer, PluginExchange& exchange);
+// For the journal and for people: one line of at most 400 bytes, control characters as blanks.
+std::string clipped(std::string_view text);
+// The value itself, or, where it is long, the beginning of its text.
+base::Json shortened(const base::Json& value);
+
+}  // namespace search

@@ -1,0 +1,120 @@
+#include "src/study/plugin_site.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "src/os/files.h"
+#include "src/study/interrupt.h"
+
+namespace study {
+namespace {
+
+constexpr size_t kMaxAnswer = 1 << 20;
+constexpr uint64_t kMaxLog = 16 << 20;
+constexpr double kGuardHz = 0.2;    // there is only the log's size to watch, and trials are being measured
+constexpr size_t kLeastSecret = 6;  // shorter ones would blank out innocent words
+
+std::string value_of(const std::string& variable) {
+  const char* value = variable.empty() ? nullptr : std::getenv(variable.c_str());
+  return value == nullptr ? "" : value;
+}
+
+void hide(std::string& text, const std::string& secret) {
+  for (size_t at = 0; secret.size() >= kLeastSecret && (at = text.find(secret, at)) != std::string::npos;) {
+    text.replace(at, secret.size(), "***");
+    at += 3;
+  }
+}
+
+}  // namespace
+
+PluginSite::PluginSite(PluginSetup setup, std::string log_directory, std::vector<std::string> secrets)
+    : setup_(located(std::move(setup))),
+      log_directory_(std::move(log_directory)),
+      secrets_(std::move(secrets)) {}
+
+PluginSite::~PluginSite() = default;
+
+search::PluginReply PluginSite::ask(int exchange, const std::string& request, double patience_s) {
+  auto start = std::chrono::steady_clock::now();
+  auto seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  search::PluginReply reply;
+  if (talk_ != nullptr && !talk_->alive()) {
+    talk_.reset();  // it answers once and ends: as good as any
+  }
+  if (talk_ == nullptr) {
+    os::LaunchSpec spec;
+    spec.argv = setup_.argv;
+    spec.log_path = fmt::format("{}/plugin-{}.log", log_directory_, exchange);
+    spec.max_log_bytes = kMaxLog;
+    spec.sample_hz = kGuardHz;
+    auto started = os::Conversation::start(std::move(spec));
+    if (!started) {
+      reply.fault = started.failure().to_string();
+    } else {
+      talk_ = std::move(*started);
+    }
+  }
+  if (talk_ != nullptr) {
+    auto answer = talk_->ask(request, std::max(0.0, patience_s - seconds()), kMaxAnswer, &interrupted());
+    if (answer) {
+      reply.line = std::move(*answer);
+    } else {
+      reply.fault = answer.failure().to_string();
+      talk_.reset();
+    }
+  }
+  for (const std::string& secret : secrets_) {
+    hide(reply.line, secret);
+    hide(reply.fault, secret);
+  }
+  reply.seconds = seconds();
+  return reply;
+}
+
+std::vector<base::Error> plugin_problems(const Study& study) {
+  std::vector<base::Error> problems;
+  if (!study.search.plugin) {
+    return problems;
+  }
+  const PluginSetup setup = located(*study.search.plugin);
+  const std::string& program = setup.argv.front();
+  bool found =
+      program.find('/') == std::string::npos ? !os::find_in_path(program).empty() : os::file_exists(program);
+  if (!found) {
+    problems.push_back(
+        base::error("search.strategy", fmt::format("the plugin's program {} is not found", program),
+                    "install it, or give its path (relative to where autoresearch is started)"));
+  }
+  if (setup.key_needed && value_of(setup.key_env).empty()) {
+    problems.push_back(base::error(setup.key_env, "the variable with the key of search.llm is not set",
+                                   "export it before the run, or name another in search.llm.api_key_env"));
+  }
+  return problems;
+}
+
+std::vector<std::string> secrets_of(const Study& study) {
+  std::vector<std::string> secrets;
+  for (const std::string& variable :
+       {study.backend.api_key_env, study.search.plugin ? study.search.plugin->key_env : std::string()}) {
+    if (std::string value = value_of(variable); !value.empty()) {
+      secrets.push_back(std::move(value));
+    }
+  }
+  return secrets;
+}
+
+PluginSetup located(PluginSetup setup) {
+  std::string beside = os::program_directory() + "/" + setup.argv.front();
+  if (setup.name == "llm" && setup.argv.front().find('/') == std::string::npos && os::file_exists(beside)) {
+    setup.argv.front() = beside;
+  }
+  return setup;
+}
+
+}  // namespace study
