@@ -39,9 +39,6 @@ struct AttendArgs {
 struct Layout {
   int query, codes, scales, sums, weights, reduce, bytes;
 };
-__host__ __device__ constexpr int most(int a, int b) {
-  return a > b ? a : b;
-}
 __host__ __device__ constexpr Layout layout_of(int dim_k, int heads) {
   Layout at{};
   at.codes = at.query + heads * dim_k * 4;
@@ -122,6 +119,32 @@ __device__ __forceinline__ void prepare_query(const AttendArgs& a, const Room<kH
   }
 }
 
+// Where a token's key or value lies. Fields one by one: a reference to either of two kernel arguments would put them
+// all into local memory.
+struct Source {
+  KvType type;
+  Planes planes;
+  Global<uint8_t> page;
+};
+__device__ __forceinline__ Source source_of(const AttendArgs& a, const Side& side, int seq, int page,
+                                            int head) {
+  const int64_t at = int64_t{seq} * a.seq_pages + page;
+  const int copy = a.exact_pages == nullptr || side.exact.pages == nullptr ? -1 : a.exact_pages[at];
+  Source from{side.pages.type, side.pages.planes, nullptr};
+  if (copy >= 0) {
+    from.type = side.exact.type;
+    from.planes.codes_row = side.exact.planes.codes_row;
+    from.planes.top_at = side.exact.planes.top_at;
+    from.planes.top_row = side.exact.planes.top_row;
+    from.planes.scales_at = side.exact.planes.scales_at;
+    from.planes.scales_row = side.exact.planes.scales_row;
+    from.page = page_at(side.exact, copy, head);
+  } else {
+    from.page = page_at(side.pages, a.pages[at], head);
+  }
+  return from;
+}
+
 // ---- Scores of one token with all of the block's queries ----
 
 template <class Loader, int kHeads>
@@ -138,7 +161,7 @@ __device__ __forceinline__ void score_codes(const Room<kHeads>& room, int dim, c
         break;
       }
       uint32_t low, high;
-      Loader::unpack(raw, n, k, &low, &high);
+      Loader::unpack(Loader::pick(raw, n, k), n, k, &low, &high);
       AR_UNROLL
       for (int h = 0; h < kHeads; ++h) {
         const Shared<uint8_t> q = room.codes + (h * dim + begin + 4 * k);
@@ -261,9 +284,9 @@ struct ElementValues {
 
 // Adds tokens first, first + step, ... under n of a page, whose weights stand at `weights`.
 template <class Values, int kHeads>
-__device__ __forceinline__ void add_tokens(const PagesOnDevice& side, Global<uint8_t> page, int dim,
-                                           int first, int step, int n, Shared<float> weights,
-                                           const Columns& columns, float (&acc)[kHeads][8]) {
+__device__ __forceinline__ void add_tokens(const Source& from, int dim, int first, int step, int n,
+                                           Shared<float> weights, const Columns& columns,
+                                           float (&acc)[kHeads][8]) {
   const int group = Values::group_of(columns, dim);
   for (int t = first; t < n; t += step) {
     float w[kHeads], largest = 0;
@@ -276,7 +299,7 @@ __device__ __forceinline__ void add_tokens(const PagesOnDevice& side, Global<uin
       continue;
     }
     float v[8];
-    const float d = Values::load_eight(slot_at(side.planes, page, t), columns, group, v);
+    const float d = Values::load_eight(slot_at(from.planes, from.page, t), columns, group, v);
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const float factor = w[h] * d;
@@ -289,43 +312,28 @@ __device__ __forceinline__ void add_tokens(const PagesOnDevice& side, Global<uin
 }
 
 template <int kHeads>
-__device__ __forceinline__ void add_page(const PagesOnDevice& side, Global<uint8_t> page, int dim, int first,
-                                         int step, int n, Shared<float> weights, const Columns& columns,
+__device__ __forceinline__ void add_page(const Source& from, int dim, int first, int step, int n,
+                                         Shared<float> weights, const Columns& columns,
                                          float (&acc)[kHeads][8]) {
-  switch (side.type) {
+  switch (from.type) {
     case KvType::kF32:
-      return add_tokens<ElementValues<KvF32>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<ElementValues<KvF32>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kF16:
-      return add_tokens<ElementValues<KvF16>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<ElementValues<KvF16>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kBf16:
-      return add_tokens<ElementValues<KvBf16>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<ElementValues<KvBf16>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kQ8_0:
-      return add_tokens<CodeValues<KvQ8_0>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<CodeValues<KvQ8_0>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kQ4_0:
-      return add_tokens<CodeValues<KvQ4_0>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<CodeValues<KvQ4_0>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kTbq4_0:
-      return add_tokens<CodeValues<KvTbq4>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<CodeValues<KvTbq4>>(from, dim, first, step, n, weights, columns, acc);
     case KvType::kTbq3_0:
-      return add_tokens<CodeValues<KvTbq3>>(side, page, dim, first, step, n, weights, columns, acc);
+      return add_tokens<CodeValues<KvTbq3>>(from, dim, first, step, n, weights, columns, acc);
   }
 }
 
 // ---- The kernels ----
-
-// Which pages a token's key or value lies in.
-struct Source {
-  const PagesOnDevice& side;
-  Global<uint8_t> page;
-};
-__device__ __forceinline__ Source source_of(const AttendArgs& a, const Side& side, int seq, int page,
-                                            int head) {
-  const int64_t at = int64_t{seq} * a.seq_pages + page;
-  const int copy = a.exact_pages == nullptr || side.exact.pages == nullptr ? -1 : a.exact_pages[at];
-  if (copy >= 0) {
-    return {side.exact, page_at(side.exact, copy, head)};
-  }
-  return {side.pages, page_at(side.pages, a.pages[at], head)};
-}
 
 // Blocks: chunks x (KV heads x slices) x rows.
 template <int kHeads>
@@ -356,7 +364,7 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
   for (int t = thread; t < n; t += kThreads) {
     const Source from = source_of(a, a.k, seq, (begin + t) / kPageTokens, head);
     float scores[kHeads] = {};
-    score_token(room, a.k.dim, from.side.type, slot_at(from.side.planes, from.page, t % kPageTokens), scores);
+    score_token(room, a.k.dim, from.type, slot_at(from.planes, from.page, t % kPageTokens), scores);
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       room.weights[t * kHeads + h] = scores[h];
@@ -391,8 +399,8 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
   float acc[kHeads][8] = {};
   for (int first = 0; first < n && stream < streams; first += kPageTokens) {
     const Source from = source_of(a, a.v, seq, (begin + first) / kPageTokens, head);
-    add_page(from.side, from.page, dim, stream, streams, smaller(kPageTokens, n - first),
-             room.weights + first * kHeads, columns, acc);
+    add_page(from, dim, stream, streams, smaller(kPageTokens, n - first), room.weights + first * kHeads,
+             columns, acc);
   }
   AR_UNROLL
   for (int h = 0; h < kHeads; ++h) {

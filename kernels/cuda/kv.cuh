@@ -5,9 +5,9 @@
 // the four from n / 2 + 4k, k < n / 8, which lie together in every packed format. A loader of integers is a struct with
 //   kTiles                       groups that share a scale: tiles of the rotation; else units
 //   kOffset                      value = scale * (integer - kOffset)
-//   Raw, load_unit(row, begin, n), load_pair(row, begin, n, k)
-//                                the bytes of a unit, or at least those of pair k
-//   unpack(raw, n, k, a, b)      both fours of pair k: int8, or bytes from 0 where kOffset is not 0
+//   load_unit(row, begin, n)     the bytes of a unit; pick(unit, n, k): those of pair k (k a constant of the code)
+//   load_pair(row, begin, n, k)  the bytes of pair k alone
+//   unpack(pair, n, k, a, b)     both fours of pair k: int8, or bytes from 0 where kOffset is not 0
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kv.h"
@@ -123,6 +123,9 @@ struct RawUnit {
   uint32_t w[8];
   uint32_t top;
 };
+struct RawPair {
+  uint32_t a, b;
+};
 
 __device__ __forceinline__ void load_16(Global<const uint8_t> p, uint32_t* out) {
   const uint4 v = load<uint4>(p);
@@ -131,39 +134,38 @@ __device__ __forceinline__ void load_16(Global<const uint8_t> p, uint32_t* out) 
 
 template <class Nibbles>
 struct NibbleLoader {
-  static __device__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
+  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
     RawUnit raw{};
     const Global<const uint8_t> p = row.codes + begin / 2;
     if ((address_of(p) & 15U) == 0 && n == 32) {
       load_16(p, raw.w);
       return raw;
     }
-    for (int k = 0; k < n / 8; ++k) {
-      raw.w[k] = load<uint32_t>(p + 4 * k);
-    }
-    return raw;
-  }
-  static __device__ RawUnit load_pair(const SlotRow& row, int begin, int /*n*/, int k) {
-    RawUnit raw{};
-    const uint32_t word = load<uint32_t>(row.codes + (begin / 2 + 4 * k));
     AR_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      raw.w[i] = word;
+    for (int k = 0; k < 4; ++k) {
+      raw.w[k] = k < n / 8 ? load<uint32_t>(p + 4 * k) : 0;
     }
     return raw;
   }
-  static __device__ void unpack(const RawUnit& raw, int /*n*/, int k, uint32_t* a, uint32_t* b) {
-    Nibbles::split(raw.w[k], a, b);
+  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int /*n*/, int k) {
+    return {unit.w[k], 0};
+  }
+  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int /*n*/, int k) {
+    return {load<uint32_t>(row.codes + (begin / 2 + 4 * k)), 0};
+  }
+  static __device__ __forceinline__ void unpack(RawPair pair, int /*n*/, int /*k*/, uint32_t* a,
+                                                uint32_t* b) {
+    Nibbles::split(pair.a, a, b);
   }
 };
 struct PlainNibbles {
-  static __device__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
+  static __device__ __forceinline__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
     *a = word & kNibbles;
     *b = word >> 4 & kNibbles;
   }
 };
 struct Tbq4Nibbles {
-  static __device__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
+  static __device__ __forceinline__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
     constexpr Table16 kTable = words_of(kTbq4Table);
     look_up16(word, kTable, a, b);
   }
@@ -180,7 +182,7 @@ struct KvTbq4 : NibbleLoader<Tbq4Nibbles> {
 struct KvQ8_0 {
   static constexpr bool kTiles = false;
   static constexpr int kOffset = 0;
-  static __device__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
+  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
     RawUnit raw{};
     load_16(row.codes + begin, raw.w);
     if (n == 32) {
@@ -188,55 +190,52 @@ struct KvQ8_0 {
     }
     return raw;
   }
-  static __device__ RawUnit load_pair(const SlotRow& row, int begin, int n, int k) {
-    RawUnit raw{};
-    const uint32_t a = load<uint32_t>(row.codes + (begin + 4 * k));
-    const uint32_t b = load<uint32_t>(row.codes + (begin + n / 2 + 4 * k));
-    AR_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      raw.w[i] = a;
-      raw.w[i + 4] = b;
-    }
-    if (n == 16) {
-      raw.w[2] = raw.w[3] = b;
-    }
-    return raw;
+  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int n, int k) {
+    return {unit.w[k], n == 32 ? unit.w[k + 4] : unit.w[k % 2 + 2]};
   }
-  static __device__ void unpack(const RawUnit& raw, int n, int k, uint32_t* a, uint32_t* b) {
-    *a = raw.w[k];
-    *b = n == 32 ? raw.w[k + 4] : raw.w[k + 2];
+  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int n, int k) {
+    return {load<uint32_t>(row.codes + (begin + 4 * k)), load<uint32_t>(row.codes + (begin + n / 2 + 4 * k))};
+  }
+  static __device__ __forceinline__ void unpack(RawPair pair, int /*n*/, int /*k*/, uint32_t* a,
+                                                uint32_t* b) {
+    *a = pair.a;
+    *b = pair.b;
   }
 };
 
+// Pairs: a word of the lower bits, and the unit's third bits.
 struct KvTbq3 {
   static constexpr bool kTiles = true;
   static constexpr int kOffset = 0;
-  static __device__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
+  static __device__ __forceinline__ uint32_t load_top(const SlotRow& row, int begin, int n) {
+    const Global<const uint8_t> top = row.top + begin / 8;  // rows of heads like 80 are aligned to two
+    return load<uint16_t>(top) | (n == 32 ? uint32_t{load<uint16_t>(top + 2)} << 16 : 0U);
+  }
+  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
     RawUnit raw{};
-    const Global<const uint8_t> low = row.codes + begin / 4, top = row.top + begin / 8;
+    const Global<const uint8_t> low = row.codes + begin / 4;
     raw.w[0] = load<uint32_t>(low);
     raw.w[1] = n == 32 ? load<uint32_t>(low + 4) : 0;
-    raw.top = load<uint16_t>(top);  // rows of heads like 80 are aligned to two
-    if (n == 32) {
-      raw.top |= uint32_t{load<uint16_t>(top + 2)} << 16;
-    }
+    raw.top = load_top(row, begin, n);
     return raw;
   }
-  static __device__ RawUnit load_pair(const SlotRow& row, int begin, int n, int /*k*/) {
-    return load_unit(row, begin, n);
+  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int n, int k) {
+    return {n == 32 ? unit.w[k % 2] : unit.w[0], unit.top};
   }
-  static __device__ void unpack(const RawUnit& raw, int n, int k, uint32_t* a, uint32_t* b) {
-    const int quarter = n / 4, field = 4 * k / quarter;
-    const uint32_t low = raw.w[4 * k % quarter / 4];
-    *a = look_up8(low >> (2 * field), raw.top >> (4 * k));
-    *b = look_up8(low >> (2 * field + 4), raw.top >> (n / 2 + 4 * k));
+  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int n, int k) {
+    return {load<uint32_t>(row.codes + (begin / 4 + (n == 32 ? k % 2 * 4 : 0))), load_top(row, begin, n)};
+  }
+  static __device__ __forceinline__ void unpack(RawPair pair, int n, int k, uint32_t* a, uint32_t* b) {
+    const int field = n == 32 ? k / 2 : k;  // values b, b + n / 4, b + n / 2 and b + 3n / 4 share a byte
+    *a = look_up8(pair.a >> (2 * field), pair.b >> (4 * k));
+    *b = look_up8(pair.a >> (2 * field + 4), pair.b >> (n / 2 + 4 * k));
   }
 
  private:
   // The lowest two bits of each byte and the lowest four of `third`: four indices into eight centroids.
-  static __device__ uint32_t look_up8(uint32_t two, uint32_t third) {
+  static __device__ __forceinline__ uint32_t look_up8(uint32_t two, uint32_t third) {
     constexpr Table16 kTable = words_of(kTbq3Table);
-    const uint32_t spread = (third & 15U) * 0x00204081U & 0x01010101U;  // a bit to the bottom of each byte
+    const uint32_t spread = ((third & 15U) * 0x00204081U) & 0x01010101U;  // a bit to the bottom of each byte
     uint32_t index = (two & 0x03030303U) | spread << 2;
     index = (index | index >> 4) & 0x00ff00ffU;  // a nibble each
     return __byte_perm(kTable.w[0], kTable.w[1], index | index >> 8);

@@ -252,11 +252,12 @@ bool apart(const Touch& touch, bool reads) {
 void note(Touch& touch, bool read) {
   const Machine& m = machine();
   const uint32_t warp_epoch = m.warps[m.now / kWarp].epoch;
-  if (read && touch.epoch == m.epoch && touch.thread != m.now) {
+  const bool own_warp = touch.thread / kWarp == m.now / kWarp;
+  if (touch.epoch != m.epoch || (own_warp && !touch.warps && touch.warp_epoch != warp_epoch)) {
+    touch.several = touch.warps = false;  // what was before is over
+  } else if (read && touch.thread != m.now) {
     touch.several = true;
-    touch.warps = touch.warps || touch.thread / kWarp != m.now / kWarp;
-  } else if (touch.epoch != m.epoch) {
-    touch.several = touch.warps = false;
+    touch.warps = touch.warps || !own_warp;
   }
   touch.epoch = m.epoch;
   touch.warp_epoch = warp_epoch;

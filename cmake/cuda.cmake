@@ -1,0 +1,21 @@
+# kernels/cuda/*.cu by nvcc, as library ar_cuda: machine code for each of AR_CUDA_ARCHITECTURES. The register, shared
+# memory and spill report of each kernel is in the build's output.
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # the list below, in our own words
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+find_package(CUDAToolkit 12.9 REQUIRED)  # the first that knows SM 12.1
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
+add_library(ar_cuda STATIC ${cuda_sources})
+target_include_directories(ar_cuda PRIVATE ${CMAKE_SOURCE_DIR})
+target_link_libraries(ar_cuda PRIVATE CUDA::cudart_static)
+target_link_libraries(ar_cuda INTERFACE ar_base CUDA::cudart_static)
+set(cuda_options --expt-relaxed-constexpr -Xptxas=-v -Xcompiler=-Wall,-Wextra)
+if(AR_WERROR)
+  list(APPEND cuda_options -Werror=all-warnings)
+endif()
+foreach(arch ${AR_CUDA_ARCHITECTURES})
+  list(APPEND cuda_options "SHELL:-gencode arch=compute_${arch},code=sm_${arch}")
+endforeach()
+target_compile_options(ar_cuda PRIVATE ${cuda_options})
