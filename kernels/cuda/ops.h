@@ -7,6 +7,11 @@
 
 namespace kernels::cuda {
 
+// out[row] = row token[row] of a table of weights, [rows x n]: the bits of WeightFormat::dequantize. n a multiple of 32; an
+// Error where the type is none of those mat_vec takes.
+base::Result<void> embed(Stream stream, Rows rows, uint32_t ggml_type, const void* table, size_t row_bytes,
+                         const int* token, int n, float* out);
+
 // h[row] += delta[row] where delta is given; out[row] = rms_norm(h[row], weight). [rows x n]; n a multiple of 4, rows
 // aligned to 16 bytes.
 base::Result<void> add_norm(Stream stream, Rows rows, float* h, const float* delta, const float* weight,

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <random>
 
+#include "kernels/cuda/ops.h"
 #include "kernels/dots_ref.h"
 #include "tests/kernels/random_blocks.h"
 #include "tests/simt/device_rows.h"
@@ -60,8 +61,7 @@ TEST_CASE("every type's product, odd sizes, against the reference") {
     ++seen;
     CAPTURE(format.name);
     for (const int blocks : {1, 3, 9}) {
-      const int64_t cols =
-          dots ? int64_t{format.block_values} * blocks : 8 * blocks * blocks + 3 * (blocks % 2) - 3;
+      const int64_t cols = dots ? int64_t{format.block_values} * blocks : blocks == 3 ? 96 : 80 * blocks - 69;
       const int rows = 11;
       const size_t row_bytes = static_cast<size_t>(cols / format.block_values * format.block_bytes);
       std::mt19937 random(30 + blocks);
@@ -75,6 +75,19 @@ TEST_CASE("every type's product, odd sizes, against the reference") {
       Buffer<float> x_on("x", x), bias_on("bias", bias);
       Buffer<DotBlock> dots_on("dots", blocks_of_x);
       const Matrix w{&format, data.data(), rows, cols, row_bytes};
+      if (cols % 32 == 0) {
+        const std::vector<int> tokens = {10, 0, 7};
+        Buffer<int> tokens_on("tokens", tokens);
+        Buffer<float> out("out", static_cast<size_t>(3 * cols));
+        require(cuda::embed(nullptr, {4, used.data()}, format.ggml_type, data_on.data(), row_bytes,
+                            tokens_on.data(), static_cast<int>(cols), out.data()));
+        std::vector<float> want(out.size());
+        for (size_t i = 0; i < 3; ++i) {
+          format.dequantize(data.data() + static_cast<size_t>(tokens[i]) * row_bytes, cols,
+                            want.data() + i * static_cast<size_t>(cols));
+        }
+        REQUIRE(std::memcmp(out.values().data(), want.data(), 4 * want.size()) == 0);
+      }
       // Alone, and four at a time with one left out: the same bits.
       std::vector<float> alone;
       for (const int most : {1, 4}) {
