@@ -235,8 +235,7 @@ struct KvTbq3 {
   // The lowest two bits of each byte and the lowest four of `third`: four indices into eight centroids.
   static __device__ __forceinline__ uint32_t look_up8(uint32_t two, uint32_t third) {
     constexpr Table16 kTable = words_of(kTbq3Table);
-    const uint32_t spread = ((third & 15U) * 0x00204081U) & 0x01010101U;  // a bit to the bottom of each byte
-    uint32_t index = (two & 0x03030303U) | spread << 2;
+    uint32_t index = (two & 0x03030303U) | spread_bits(third) << 2;
     index = (index | index >> 4) & 0x00ff00ffU;  // a nibble each
     return __byte_perm(kTable.w[0], kTable.w[1], index | index >> 8);
   }

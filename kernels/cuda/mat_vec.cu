@@ -249,17 +249,22 @@ struct Row {
 // clang-format off
 const Row kDots[] = {
     {2,  "mat_vec q4_0",   dot_rows<Q4_0, 1>,  dot_rows<Q4_0, 4>},
+    {3,  "mat_vec q4_1",   dot_rows<Q4_1, 1>,  dot_rows<Q4_1, 4>},
+    {6,  "mat_vec q5_0",   dot_rows<Q5_0, 1>,  dot_rows<Q5_0, 4>},
+    {7,  "mat_vec q5_1",   dot_rows<Q5_1, 1>,  dot_rows<Q5_1, 4>},
     {8,  "mat_vec q8_0",   dot_rows<Q8_0, 1>,  dot_rows<Q8_0, 4>},
+    {10, "mat_vec q2_k",   dot_rows<Q2K, 1>,   dot_rows<Q2K, 4>},
     {11, "mat_vec q3_k",   dot_rows<Q3K, 1>,   dot_rows<Q3K, 4>},
     {12, "mat_vec q4_k",   dot_rows<Q4K, 1>,   dot_rows<Q4K, 4>},
     {13, "mat_vec q5_k",   dot_rows<Q5K, 1>,   dot_rows<Q5K, 4>},
     {14, "mat_vec q6_k",   dot_rows<Q6K, 1>,   dot_rows<Q6K, 4>},
+    {20, "mat_vec iq4_nl", dot_rows<IQ4NL, 1>, dot_rows<IQ4NL, 4>},
     {23, "mat_vec iq4_xs", dot_rows<IQ4XS, 1>, dot_rows<IQ4XS, 4>},
 };
 const Row kFloats[] = {
-    {0,  "mat_vec f32",    float_rows<F32, 1>,  float_rows<F32, 4>},
-    {1,  "mat_vec f16",    float_rows<F16, 1>,  float_rows<F16, 4>},
-    {30, "mat_vec bf16",   float_rows<BF16, 1>, float_rows<BF16, 4>},
+    {0,  "mat_vec f32",  float_rows<F32, 1>,  float_rows<F32, 4>},
+    {1,  "mat_vec f16",  float_rows<F16, 1>,  float_rows<F16, 4>},
+    {30, "mat_vec bf16", float_rows<BF16, 1>, float_rows<BF16, 4>},
 };
 // clang-format on
 

@@ -95,14 +95,83 @@ struct Q8_0 {
   }
 };
 
-struct Q4_0 {
-  static constexpr int kValues = 32, kBytes = 18, kUnits = 1, kOffset = 8;
+// Four bits of a word's lowest, one to the bottom of each byte.
+__device__ __forceinline__ uint32_t spread_bits(uint32_t bits) {
+  return ((bits & 15U) * 0x00204081U) & 0x01010101U;
+}
+
+// Q4_0, Q4_1, Q5_0 and Q5_1: nibbles, with a minimum and fifth bits where there are any. A minimum is added there.
+template <bool kMin, bool kFifth>
+struct Nibbles32 {
+  static constexpr int kFifthAt = kMin ? 4 : 2, kNibblesAt = kFifthAt + (kFifth ? 4 : 0);
+  static constexpr int kValues = 32, kBytes = kNibblesAt + 16, kUnits = 1,
+                       kOffset = kMin     ? 0
+                                 : kFifth ? 16
+                                          : 8;
+  static constexpr bool kMins = kMin;
+  static __device__ Unit load(Global<const uint8_t> block, int /*unit*/) {
+    Unit u{
+        {}, {0, 16}, {1, 1}, {kMin ? -1 : 0, kMin ? -1 : 0}, half_at(block), kMin ? half_at(block + 2) : 0};
+    uint32_t words[4];
+    load_words<4>(block + kNibblesAt, words);
+    split_nibbles(words, u.codes);
+    if constexpr (kFifth) {
+      uint32_t top;
+      load_words<1>(block + kFifthAt, &top);
+      AR_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        u.codes[i] |= spread_bits(top >> (4 * i)) << 4;
+      }
+    }
+    return u;
+  }
+};
+using Q4_0 = Nibbles32<false, false>;
+using Q4_1 = Nibbles32<true, false>;
+using Q5_0 = Nibbles32<false, true>;
+using Q5_1 = Nibbles32<true, true>;
+
+struct IQ4NL {
+  static constexpr int kValues = 32, kBytes = 18, kUnits = 1, kOffset = 0;
   static constexpr bool kMins = false;
   static __device__ Unit load(Global<const uint8_t> block, int /*unit*/) {
     Unit u{{}, {0, 16}, {1, 1}, {}, half_at(block), 0};
     uint32_t words[4];
     load_words<4>(block + 2, words);
-    split_nibbles(words, u.codes);
+    constexpr Table16 kTable = words_of(iq4_nl::kValues);
+    AR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      look_up16(words[i], kTable, &u.codes[i], &u.codes[4 + i]);
+    }
+    return u;
+  }
+};
+
+// Half `unit % 2` of parts p and p + 1, p = 2 * (unit / 2): two of the four that share their bytes.
+struct Q2K {
+  static constexpr int kValues = 256, kBytes = 84, kUnits = 8, kOffset = 0;
+  static constexpr bool kMins = true;
+  static __device__ Unit load(Global<const uint8_t> block, int unit) {
+    const int part = unit / 2 * 2, half = unit % 2;
+    Unit u{{},
+           {32 * part + 16 * half, 32 * (part + 1) + 16 * half},
+           {},
+           {},
+           half_at(block + 80),
+           half_at(block + 82)};
+    uint32_t words[4];
+    load_words<4>(block + 16 + part / 4 * 32 + 16 * half, words);
+    AR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      u.codes[i] = words[i] >> (2 * (part % 4)) & 0x03030303U;
+      u.codes[4 + i] = words[i] >> (2 * (part % 4) + 2) & 0x03030303U;
+    }
+    AR_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      const int both = byte_at(block + 2 * (part + j) + half);
+      u.scale[j] = both & 15;
+      u.min[j] = both >> 4;
+    }
     return u;
   }
 };
@@ -175,7 +244,7 @@ struct Q6K {
   }
 };
 
-// Half `unit % 2` of parts p and p + 1, p = 2 * (unit / 2): two of the four that share their bytes.
+// Cut as Q2_K.
 struct Q3K {
   static constexpr int kValues = 256, kBytes = 110, kUnits = 8, kOffset = 4;
   static constexpr bool kMins = false;

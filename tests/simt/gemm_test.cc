@@ -3,6 +3,7 @@
 #include <random>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/mat_vec.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/formats/half.h"
 #include "tests/kernels/random_blocks.h"
@@ -88,9 +89,7 @@ TEST_CASE("prefill's product of every type, odd sizes") {
   constexpr int kRows = 70, kTokens = 67;  // a tile and a bit of both
   Buffer<int> used("used", std::vector{kTokens});
   for (const WeightFormat& format : weight_formats()) {
-    if (format.ggml_type != 0 && format.ggml_type != 1 && format.ggml_type != 2 && format.ggml_type != 8 &&
-        (format.ggml_type < 11 || format.ggml_type > 14) && format.ggml_type != 23 &&
-        format.ggml_type != 30) {
+    if (!cuda::has_dots(format.ggml_type) && !cuda::has_floats(format.ggml_type)) {
       continue;
     }
     CAPTURE(format.name);
