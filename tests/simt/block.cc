@@ -264,25 +264,27 @@ void note(Touch& touch, bool read) {
   touch.thread = static_cast<uint16_t>(m.now);
 }
 
-void check_shared(Region& region, size_t at, size_t n, Access access, const std::string& what) {
+// "" where the running thread may.
+std::string fault_in_shared(Region& region, size_t at, size_t n, Access access) {
   const Machine& m = machine();
   for (size_t i = at; i < at + n; ++i) {
     Touch &write = region.writes[i], &read = region.reads[i];
     if (access != Access::kWrite && write.epoch < m.block_began) {
-      fault(what + ", which nobody has written");
+      return ", which nobody has written";
     }
     if (access == Access::kAtomic) {
       write.epoch = std::max(write.epoch, m.block_began);
       continue;
     }
     if (!apart(write, false)) {
-      fault(what + ", written by thread " + std::to_string(write.thread) + " with no barrier between");
+      return ", written by thread " + std::to_string(write.thread) + " with no barrier between";
     }
     if (access == Access::kWrite && !apart(read, true)) {
-      fault(what + ", read by thread " + std::to_string(read.thread) + " with no barrier between");
+      return ", read by thread " + std::to_string(read.thread) + " with no barrier between";
     }
     note(access == Access::kRead ? read : write, access == Access::kRead);
   }
+  return {};
 }
 
 }  // namespace
@@ -295,8 +297,16 @@ void fault(const std::string& what) {
 }
 
 void check_access(Region* region, uintptr_t at, size_t n, size_t align, Access access) {
-  if (region != nullptr && region->holds(at, n) && at % align == 0 && !region->shared) {
-    uint8_t* written = region->written.data() + (at - reinterpret_cast<uintptr_t>(region->base));
+  const bool inside = region != nullptr && region->holds(at, n) && at % align == 0;
+  const size_t offset = region == nullptr ? 0 : at - reinterpret_cast<uintptr_t>(region->base);
+  std::string why;
+  if (inside && region->shared) {
+    why = fault_in_shared(machine().shared, offset, n, access);
+    if (why.empty()) {
+      return;
+    }
+  } else if (inside) {
+    uint8_t* written = region->written.data() + offset;
     if (access == Access::kWrite) {
       std::memset(written, 1, n);
       return;
@@ -304,23 +314,18 @@ void check_access(Region* region, uintptr_t at, size_t n, size_t align, Access a
     if (std::memchr(written, 0, n) == nullptr) {
       return;
     }
+    why = ", which nobody has written";
   }
-  std::string what = std::string(name_of(access)) + " " + std::to_string(n) + " bytes";
+  const std::string what = std::string(name_of(access)) + " " + std::to_string(n) + " bytes";
   if (region == nullptr) {
     fault(what + " through a pointer into no buffer");
   }
-  const auto offset = static_cast<int64_t>(at - reinterpret_cast<uintptr_t>(region->base));
-  what += " at byte " + std::to_string(offset) + " of " + region->name;
   if (!region->holds(at, n)) {
-    fault(what + ", which has " + std::to_string(region->size));
+    why = ", which has " + std::to_string(region->size);
+  } else if (at % align != 0) {
+    why = ", an address that is no multiple of " + std::to_string(align);
   }
-  if (at % align != 0) {
-    fault(what + ", an address that is no multiple of " + std::to_string(align));
-  }
-  if (!region->shared) {
-    fault(what + ", which nobody has written");
-  }
-  check_shared(machine().shared, static_cast<size_t>(offset), n, access, what);
+  fault(what + " at byte " + std::to_string(static_cast<int64_t>(offset)) + " of " + region->name + why);
 }
 
 Region* region_of(const void* at) {

@@ -174,6 +174,7 @@ void attend_and_compare(const Case& c) {
 
   const bool integers = k.format.group_values != 0;
   for (int row = 0; row < 3; ++row) {
+    std::vector<std::vector<float>> keys, values;  // of a KV head
     for (int head = 0; head < heads; ++head) {
       const auto r = static_cast<size_t>(row);
       const float* from = q.data() + (row * heads + head) * c.dim_k;
@@ -188,13 +189,20 @@ void attend_and_compare(const Case& c) {
       const std::vector<double> codes = integers ? rounded(query, k.format.rotated ? 128 : 32) : exact;
       double score_size = 0;  // a score is a float: an error of it is one of its weight
       std::vector<double> scores;
-      std::vector<std::vector<float>> values;
+      if (head % c.group == 0) {
+        keys.clear();
+        values.clear();
+      }
       for (int t = 0; t < visible[r]; ++t) {
-        const auto place = static_cast<size_t>(seq[r] * kSeqPages + t / kPageTokens);
+        const auto place = static_cast<size_t>(seq[r] * kSeqPages + t / kPageTokens),
+                   at = static_cast<size_t>(t);
         const bool copied = c.copies && copy_of[place] >= 0;
-        const int page = copied ? copy_of[place] : pages[place];
-        const auto key = (copied ? k_copies : k).row(page, head / c.group, t % kPageTokens);
-        values.push_back((copied ? v_copies : v).row(page, head / c.group, t % kPageTokens));
+        if (head % c.group == 0) {
+          const int page = copied ? copy_of[place] : pages[place];
+          keys.push_back((copied ? k_copies : k).row(page, head / c.group, t % kPageTokens));
+          values.push_back((copied ? v_copies : v).row(page, head / c.group, t % kPageTokens));
+        }
+        const std::vector<float>& key = keys[at];
         scores.push_back(std::inner_product(key.begin(), key.end(), (copied ? exact : codes).begin(), 0.0));
         score_size =
             std::max(score_size, std::inner_product(key.begin(), key.end(), exact.begin(), 0.0, std::plus<>(),
