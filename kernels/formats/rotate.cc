@@ -10,19 +10,10 @@
 namespace kernels {
 namespace {
 
-constexpr uint64_t splitmix64(uint64_t& state) {
-  state += 0x9e3779b97f4a7c15U;
-  uint64_t z = state;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31);
-}
-
 constexpr std::array<float, kMaxTile> make_sigma() {
   std::array<float, kMaxTile> sigma{};
-  uint64_t state = 0x5442515f5349474dU;
   for (int word = 0; word < kMaxTile / 64; ++word) {
-    const uint64_t bits = splitmix64(state);
+    const uint64_t bits = kSigmaWords[word];
     for (int bit = 0; bit < 64; ++bit) {
       sigma[64 * word + bit] = (bits >> bit & 1) != 0 ? -1.0F : 1.0F;
     }
@@ -31,9 +22,6 @@ constexpr std::array<float, kMaxTile> make_sigma() {
 }
 
 constexpr std::array<float, kMaxTile> kSigma = make_sigma();
-// 1 / sqrt(2^i)
-constexpr std::array<float, 8> kInverseRoot = {1.0F,  0.70710678F,  0.5F,   0.35355339F,
-                                               0.25F, 0.176776695F, 0.125F, 0.0883883476F};
 
 // Strides and tile sizes are template arguments so that the compiler sees whole vectors.
 template <int kStride, int kTile>

@@ -1,0 +1,23 @@
+# kernels/cuda/*.cu by nvcc, as library ar_cuda: machine code for each of AR_CUDA_ARCHITECTURES. The register, shared
+# memory and spill report of each kernel is in the build's output.
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # the list below, in our own words
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25.1 does not know that nvcc has it
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+find_package(CUDAToolkit 12.9 REQUIRED)  # the first that knows SM 12.1
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
+add_library(ar_cuda STATIC ${cuda_sources})
+target_include_directories(ar_cuda PRIVATE ${CMAKE_SOURCE_DIR})
+target_link_libraries(ar_cuda PRIVATE CUDA::cudart_static)
+target_link_libraries(ar_cuda INTERFACE ar_base CUDA::cudart_static)
+set(cuda_options --expt-relaxed-constexpr -Xptxas=-v -Xcompiler=-Wall,-Wextra)
+if(AR_WERROR)
+  list(APPEND cuda_options -Werror=all-warnings)
+endif()
+foreach(arch ${AR_CUDA_ARCHITECTURES})
+  list(APPEND cuda_options "SHELL:-gencode arch=compute_${arch},code=sm_${arch}")
+endforeach()
+target_compile_options(ar_cuda PRIVATE ${cuda_options})

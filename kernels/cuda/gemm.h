@@ -1,0 +1,25 @@
+#pragma once
+// Products of stored weights with many rows of activations, for prefill, on tensor cores: weights and activations become
+// float16 (values beyond 65504 that), sums are float32. Against kernels::ref::matmul the error is that of the rounding,
+// within 2^-10 relative to the sum of magnitudes.
+
+#include "kernels/cuda/launch.h"
+
+namespace kernels::cuda {
+
+// out[i] = x[i], or silu(x[i]) * up[i], as float16; [rows x n], n a multiple of 8.
+base::Result<void> to_halves(Stream stream, Rows rows, const float* x, const float* up, int n, uint16_t* out);
+
+struct Gemm {
+  uint32_t ggml_type = 0;
+  const void* data = nullptr;    // aligned to 4
+  int64_t n_rows = 0, cols = 0;  // cols a multiple of 32
+  size_t row_bytes = 0;
+  const uint16_t* x = nullptr;  // [rows x cols] float16, aligned to 16
+  const float* bias = nullptr;  // (n_rows), added; may be nullptr
+  float* y = nullptr;           // [rows x n_rows]
+};
+// Weights of the types mat_vec takes.
+base::Result<void> gemm(Stream stream, Rows rows, const Gemm& product);
+
+}  // namespace kernels::cuda

@@ -1,0 +1,20 @@
+#pragma once
+// What every launcher of kernels/cuda shares. Launchers enqueue on a stream and return; all pointers are to device
+// memory. Errors are those of the launch; faults of the kernel come with the stream's next synchronisation.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "src/base/error.h"
+
+namespace kernels::cuda {
+
+using Stream = void*;  // a cudaStream_t; nullptr: the default one
+
+// How many rows a step has. A captured graph is launched for `most`; each run does the first *used of them.
+struct Rows {
+  int most = 0;
+  const int* used = nullptr;  // device memory; nullptr: all
+};
+
+}  // namespace kernels::cuda

@@ -1,0 +1,135 @@
+#include "kernels/cuda/gemm.h"
+
+#include <random>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/mat_vec.h"
+#include "kernels/cuda/mma.cuh"
+#include "kernels/formats/half.h"
+#include "tests/kernels/random_blocks.h"
+#include "tests/simt/device_rows.h"
+
+using namespace kernels;
+using simt::Buffer;
+using simt::require;
+
+namespace {
+
+struct MmaArgs {
+  Global<const uint8_t> a, b;  // [16 x 32], [8 x 32]: b by columns
+  Global<const uint16_t> a_half, b_half;
+  Global<int> c;
+  Global<float> c_half;
+};
+
+void mma_once(MmaArgs m) {
+  const int g = cuda::lane_id() / 4, t = cuda::lane_id() % 4;
+  uint32_t a[4], b[2];
+  for (int i = 0; i < 4; ++i) {
+    a[i] = load<uint32_t>(m.a + ((g + i % 2 * 8) * 32 + 4 * t + i / 2 * 16));
+  }
+  for (int i = 0; i < 2; ++i) {
+    b[i] = load<uint32_t>(m.b + (g * 32 + 4 * t + i * 16));
+  }
+  int c[4] = {1, 1, 1, 1};
+  cuda::mma_s8(c, a, b);
+  for (int i = 0; i < 4; ++i) {
+    a[i] = load<uint32_t>(m.a_half + ((g + i % 2 * 8) * 16 + 2 * t + i / 2 * 8));
+  }
+  for (int i = 0; i < 2; ++i) {
+    b[i] = load<uint32_t>(m.b_half + (g * 16 + 2 * t + i * 8));
+  }
+  float c_half[4] = {0.5F, 0.5F, 0.5F, 0.5F};
+  cuda::mma_f16(c_half, a, b);
+  for (int i = 0; i < 4; ++i) {
+    m.c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+    m.c_half[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c_half[i];
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the tensor cores' products, where the instruction set's manual has their values") {
+  std::mt19937 random(70);
+  std::vector<uint8_t> a(16 * 32), b(8 * 32);
+  std::vector<uint16_t> a_half(16 * 16), b_half(8 * 16);
+  for (auto* bytes : {&a, &b}) {
+    for (uint8_t& byte : *bytes) {
+      byte = static_cast<uint8_t>(random());
+    }
+  }
+  for (auto* halves : {&a_half, &b_half}) {
+    for (uint16_t& half : *halves) {
+      half = f16_from_f32(static_cast<float>(static_cast<int>(random() % 65)) - 32);
+    }
+  }
+  Buffer<uint8_t> a_on("a", a), b_on("b", b);
+  Buffer<uint16_t> a_half_on("a_half", a_half), b_half_on("b_half", b_half);
+  Buffer<int> c("c", 16 * 8);
+  Buffer<float> c_half("c_half", 16 * 8);
+  const MmaArgs args{a_on.data(), b_on.data(), a_half_on.data(), b_half_on.data(), c.data(), c_half.data()};
+  require(cuda::launch("mma", mma_once, dim3{1, 1, 1}, 32, 0, nullptr, args));
+  for (size_t row = 0; row < 16; ++row) {
+    for (size_t column = 0; column < 8; ++column) {
+      int sum = 1;
+      for (size_t k = 0; k < 32; ++k) {
+        sum += int{static_cast<int8_t>(a[row * 32 + k])} * int{static_cast<int8_t>(b[column * 32 + k])};
+      }
+      REQUIRE(c.values()[row * 8 + column] == sum);
+      float sum_half = 0.5F;
+      for (size_t k = 0; k < 16; ++k) {
+        sum_half += f32_from_f16(a_half[row * 16 + k]) * f32_from_f16(b_half[column * 16 + k]);
+      }
+      REQUIRE(c_half.values()[row * 8 + column] == sum_half);
+    }
+  }
+}
+
+TEST_CASE("prefill's product of every type, odd sizes") {
+  for (const WeightFormat& format : weight_formats()) {
+    if (!cuda::has_dots(format.ggml_type) && !cuda::has_floats(format.ggml_type)) {
+      continue;
+    }
+    CAPTURE(format.name);
+    // One of them in four tiles, none of them whole.
+    const size_t n_rows = format.name == "q4_k" ? 70 : 17, n_tokens = format.name == "q4_k" ? 67 : 9;
+    const auto tokens = static_cast<int>(n_tokens);
+    Buffer<int> used("used", std::vector{tokens});
+    const int64_t cols = format.block_values == 256 ? 256 : 160;
+    const size_t row_bytes = static_cast<size_t>(cols / format.block_values * format.block_bytes);
+    std::mt19937 random(71);
+    std::vector<std::byte> data(row_bytes * n_rows);
+    for (size_t r = 0; r < n_rows; ++r) {
+      testing::any_row(format, cols, random, data.data() + r * row_bytes);
+    }
+    const auto x = testing::rough(n_tokens * static_cast<size_t>(cols), 72),
+               bias = testing::gaussian(n_rows, 73);
+    Buffer<std::byte> data_on("weights", data);
+    Buffer<float> x_on("x", x), bias_on("bias", bias), y("y", n_tokens * n_rows);
+    Buffer<uint16_t> halves("halves", x.size());
+    require(cuda::to_halves(nullptr, {tokens + 1, used.data()}, x_on.data(), nullptr, static_cast<int>(cols),
+                            halves.data()));
+    cuda::Gemm product{.ggml_type = format.ggml_type,
+                       .data = data_on.data(),
+                       .n_rows = static_cast<int64_t>(n_rows),
+                       .cols = cols};
+    product.row_bytes = row_bytes, product.x = halves.data(), product.bias = bias_on.data(),
+    product.y = y.data();
+    require(cuda::gemm(nullptr, {tokens + 1, used.data()}, product));
+    CHECK(y.unwritten() == 0);
+    const std::vector<float> got = y.values();
+    std::vector<float> row(static_cast<size_t>(cols));
+    for (size_t r = 0; r < n_rows; ++r) {
+      format.dequantize(data.data() + r * row_bytes, cols, row.data());
+      for (size_t t = 0; t < n_tokens; ++t) {
+        double want = bias[r], size = std::fabs(bias[r]);
+        for (size_t k = 0; k < row.size(); ++k) {
+          const double term = double{row[k]} * x[t * row.size() + k];
+          want += term;
+          size += std::fabs(term);
+        }
+        simt::require_close(got[t * n_rows + r], want, 0x1p-10, size);
+      }
+    }
+  }
+}
