@@ -31,6 +31,7 @@ struct Options {
   std::vector<std::string> peer_kv = {"f16/f16", "q8_0/q8_0", "q4_0/q4_0"};
   std::vector<int> depths = {0, 1024, 8192, 16384, 32768};
   int peer_most = 8192;  // deeper takes llama-bench minutes a round
+  int peer_rounds = 1;   // of a depth: each reads the whole prompt
   int rounds = 5, tokens = 8, threads = 2;
   std::string out, peer;
 };
@@ -191,7 +192,8 @@ int measure(const Options& options, int argc, char** argv) {
           all[i].tps.push_back(tps);
         }
       }
-      for (size_t i = caches.size(); i < all.size() && round >= 0; ++i) {
+      fmt::print(stderr, "depth {}, round {} of {}\n", depth, round + 1, options.rounds);
+      for (size_t i = caches.size(); i < all.size() && round >= 0 && round < options.peer_rounds; ++i) {
         const auto [k, v] = sides(options.peer_kv[i - caches.size()]);
         all[i].tps.push_back(bench::llama_bench_tps(
             options.peer, {"-m", file.path(), "-t", std::to_string(options.threads), "-p", "0", "-n",
@@ -221,6 +223,8 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "tokens of a round")->check(CLI::Range(1, 10000));
   app.add_option("--llama-bench", options.peer, "llama.cpp's llama-bench, to compare with");
   app.add_option("--llama-bench-kv", options.peer_kv, "pairs of KV types for it")->delimiter(',');
+  app.add_option("--llama-bench-rounds", options.peer_rounds, "in how many rounds it takes part")
+      ->check(CLI::Range(1, 10000));
   app.add_option("--llama-bench-most", options.peer_most, "the largest depth for it");
   app.add_option("--out", options.out, "write the results there, such as results/depth-bench.md");
   CLI11_PARSE(app, argc, argv);

@@ -257,7 +257,10 @@ std::string Plugin::examine(const base::Json& proposal, const PluginExchange& ex
   if (history_.doomed(config)) {
     return history_.frontier().why(space_, config);
   }
-  return history_.open(config) ? "" : "was skipped before: it is known not to fit";
+  if (!history_.open(config)) {
+    return "was skipped before: it is known not to fit";
+  }
+  return options_.cannot_fit ? clipped(options_.cannot_fit(config)) : "";
 }
 
 }  // namespace search

@@ -21,6 +21,8 @@ namespace search {
 struct PluginOptions {
   double share = 0.3;    // of the launched trials, at any time, at most
   int per_exchange = 3;  // proposals asked for at once, at most
+  // Why a configuration cannot be launched at all (a forecast of memory); "" where it may, empty where nobody knows.
+  std::function<std::string(const Config&)> cannot_fit = {};
 };
 
 // What came of asking once. `line` is the plugin's answer; else `fault` says what went wrong. `asked` false: nobody was

@@ -50,11 +50,15 @@ __device__ __forceinline__ uint16_t float_to_half(float value) {
 
 namespace kernels::cuda {
 
-// Runs kernel(args) on a grid. `name` is what an error is reported under.
+// Runs kernel(args) on a grid; an empty one (a step without rows) is done already. `name` is what an error is reported
+// under.
 template <class Args>
 base::Result<void> launch(const char* name, void (*kernel)(Args), dim3 blocks, int threads,
                           size_t shared_bytes, void* stream, const Args& args) {
   constexpr size_t kUnasked = size_t{48} << 10;  // more dynamic shared memory than this must be asked for
+  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) {
+    return {};
+  }
   cudaError_t error = cudaSuccess;
   if (shared_bytes > kUnasked) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -67,6 +71,7 @@ base::Result<void> launch(const char* name, void (*kernel)(Args), dim3 blocks, i
   if (error == cudaSuccess) {
     return {};
   }
+  (void)cudaGetLastError();  // or the next launch would be told of it
   return base::Error{name, cudaGetErrorString(error),
                      "see the GPU's driver log; --n-gpu-layers 0 computes on the CPU"};
 }

@@ -12,7 +12,7 @@ base::Result<void> to_halves(Stream stream, Rows rows, const float* x, const flo
 
 struct Gemm {
   uint32_t ggml_type = 0;
-  const void* data = nullptr;    // aligned to 4
+  const void* data = nullptr;    // aligned to 16, as in mat_vec.h
   int64_t n_rows = 0, cols = 0;  // cols a multiple of 32
   size_t row_bytes = 0;
   const uint16_t* x = nullptr;  // [rows x cols] float16, aligned to 16

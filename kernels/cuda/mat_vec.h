@@ -15,7 +15,7 @@ base::Result<void> quantize_dots(Stream stream, Rows rows, const float* x, const
 
 struct MatVec {
   uint32_t ggml_type = 0;
-  const void* data = nullptr;  // aligned to 4
+  const void* data = nullptr;  // aligned to 16: a GGUF's own tensors are, unless its alignment is smaller
   int64_t n_rows = 0, cols = 0;
   size_t row_bytes = 0;
   // Which matrix of a stack [experts x n_rows x cols] output row i takes, expert_bytes apart; nullptr: the first.

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kWarpThreads) route_rows(RouteArgs a) {
     }
   }
   if (lane < a.n_used) {
-    const float by = a.normalize ? (used > kLeastSum ? used : kLeastSum) : 1.0F;
+    const float by = a.normalize ? (used < kLeastSum ? kLeastSum : used) : 1.0F;  // a NaN stays one
     a.weights[int64_t{row} * a.n_used + lane] = mine * (a.scale / by);
   }
 }

@@ -56,6 +56,9 @@ bool keeps_secrets(const std::string& url) {
   }
   std::string host = url.substr(std::min(url.size(), std::string("http://").size()));
   host = host.substr(0, host.find('/'));
+  if (host.find('@') != std::string::npos) {  // what stands before it is no host
+    return false;
+  }
   if (host.starts_with("[")) {
     return host.starts_with("[::1]");
   }
@@ -68,7 +71,9 @@ bool keeps_secrets(const std::string& url) {
 Proposer::Proposer(Options options, std::string key) : options_(std::move(options)), key_(std::move(key)) {}
 
 std::string Proposer::without_key(std::string text) const {
-  for (size_t at = 0; !key_.empty() && (at = text.find(key_, at)) != std::string::npos; at += 3) {
+  constexpr size_t kLeastSecret = 6;  // a shorter key would blank out innocent words
+  for (size_t at = 0; key_.size() >= kLeastSecret && (at = text.find(key_, at)) != std::string::npos;
+       at += 3) {
     text.replace(at, key_.size(), "***");
   }
   return text;
@@ -167,7 +172,7 @@ Proposer::Outcome Proposer::ask_model(const base::Json& request, Clock::time_poi
     http.max_body_bytes = kMaxAnswer;
     http.timeout_s = std::max(0.01, left_s(deadline));
     http.connect_timeout_s = std::min(10.0, http.timeout_s);
-    http.use_proxy = true;
+    http.use_proxy = url.starts_with("https://");  // without it only this machine is asked
     answer = {};
     outcome.asked = true;
     auto response = os::http(http);

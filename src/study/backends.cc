@@ -330,6 +330,12 @@ base::Result<LaunchPlan> plan_launch(const Study& study, const ServerProgram& de
   if (!planned) {
     return planned.failure();
   }
+  // A paid key of the plugin's is none of a server's business, unless it is given one.
+  if (study.search.plugin && !study.search.plugin->key_env.empty() &&
+      study.search.plugin->key_env != study.backend.api_key_env &&
+      !study.backend.env.contains(study.search.plugin->key_env)) {
+    plan.unset_env.push_back(study.search.plugin->key_env);
+  }
   return plan;
 }
 

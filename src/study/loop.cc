@@ -158,9 +158,8 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
     return broken;
   }
   // A sweep's effect is wanted even where it loses.
-  const bool may_lose = (phase != "perturb" && phase != "plugin") ||
-                        study_.objective.pareto;  // what does not lead may be on the front
-  const Ranked* leader = !may_lose ? ranking_.leader(sigma(), default_key_) : nullptr;
+  const bool must_lead = phase == "perturb" && !study_.objective.pareto;  // all others are learnt from
+  const Ranked* leader = must_lead ? ranking_.leader(sigma(), default_key_) : nullptr;
   return leader == nullptr
              ? std::nullopt
              : cannot_win(study_, level, default_metrics(), leader->objective, leader->launches, error);

@@ -236,6 +236,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   AR_CHECK(info != nullptr, "a study with an unknown strategy");
   AR_CHECK(rates.decode_tps > 0 && rates.prefill_tps > 0, "a plan without speeds");
   Plan plan;
+  plan.strategy = study.search.strategy;
   plan.axes = study.space.axes.size();
   plan.grid_size = study.space.grid_size();
   plan.max_trials = study.search.max_trials;
@@ -257,7 +258,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
     if (!proposal) {
       break;
     }
-    if (proposal->phase == "perturb") {
+    if (proposal->phase == "perturb" || proposal->phase == "model") {  // what it is depends on outcomes
       plan.open_ended = true;
       break;
     }
@@ -329,9 +330,8 @@ std::string to_text(const Study& study, const Plan& plan) {
   }
   int more = plan.max_trials - static_cast<int>(plan.first.size());
   if (plan.open_ended && more > 0) {
-    text += fmt::format(
-        "  then up to {} that depend on what these show: winners together, steps from the best point\n",
-        more);
+    text += fmt::format("  then up to {} that depend on what these show{}\n", more,
+                        plan.strategy == "two-phase" ? ": winners together, steps from the best point" : "");
   } else if (more > 0) {
     text += fmt::format("  and {} more of the kind\n", more);
   }

@@ -52,6 +52,7 @@ struct Plan {
   double grid_size = 0;
   std::vector<PlannedTrial> first;  // everything before the search depends on results
   int max_trials = 0;
+  std::string strategy;
   bool open_ended = false;  // steps follow that depend on results
   PlanRates rates;
   double load_s = 0, load_worst_s = 0;  // one launch until it answers

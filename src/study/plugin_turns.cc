@@ -50,6 +50,7 @@ std::unique_ptr<search::Strategy> Loop::with_plugin(std::unique_ptr<search::Stra
   }
   search::PluginOptions options;
   options.share = study_.search.plugin->share;
+  options.cannot_fit = options_.cannot_fit;
   auto plugin = std::make_unique<search::Plugin>(std::move(strategy), study_.space, options);
   plugin_ = plugin.get();
   return plugin;
@@ -95,7 +96,9 @@ search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
   }
   request["study"] = study_.name;
   request["facts"] = plugin_facts_;
-  request["objective"] = {{"maximize", texts(study_.objective.maximize)}, {"subject_to", std::move(limits)}};
+  request["objective"] = {{"maximize", texts(study_.objective.maximize)},
+                          {"subject_to", std::move(limits)},
+                          {"pareto", study_.objective.pareto}};
   request["trials_left"] = std::max(0, options_.max_trials - ended_);
   request["time_left_s"] =
       limit_s() > 0 ? base::Json(std::max(0.0, limit_s() - elapsed_s())) : base::Json(nullptr);
@@ -103,7 +106,7 @@ search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
   std::string server = runner_.server_url();
   request["server_url"] = server.empty() ? base::Json(nullptr) : base::Json(server);
   search::PluginReply reply = options_.ask_plugin(exchange, base::dump_line(request), patience);
-  if (stopped()) {
+  if (stopped() && reply.line.empty()) {
     reply.asked = false;  // by the user: no failure of the plugin's, and nothing to record
     reply.fault = "the run was stopped";
   }

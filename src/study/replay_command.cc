@@ -236,9 +236,15 @@ std::string markdown(const Table& table, const std::vector<Played>& all, const b
   return out;
 }
 
-std::vector<Played> play_all(const search::RecordedGrid& grid, const Options& options,
-                             const search::ReplayOptions& replay) {
+std::vector<Played> play_all(const search::RecordedGrid& grid, const base::Json& header,
+                             const Options& options, const search::ReplayOptions& replay) {
   const bool live = isatty(STDERR_FILENO) != 0;
+  std::vector<std::string> in_place;
+  for (const base::Json& axis : header.value("in_place", base::Json::array())) {
+    if (axis.is_string()) {
+      in_place.push_back(axis);
+    }
+  }
   std::vector<Played> all;
   for (const std::string& name : options.strategies) {
     const search::StrategyInfo* info = search::find_strategy(name);
@@ -250,6 +256,7 @@ std::vector<Played> play_all(const search::RecordedGrid& grid, const Options& op
       search::Limits limits;
       limits.max_trials = replay.max_trials;
       limits.pareto = grid.pareto();
+      limits.in_place = in_place;  // as the driver would
       auto strategy = info->make(grid.space(), static_cast<uint64_t>(seed), limits);
       runs.push_back(search::replay(grid, *strategy, static_cast<uint64_t>(seed), replay));
     }
@@ -320,7 +327,7 @@ int replay_command(int argc, char** argv) {
   if (!grid) {
     return fail(grid.failure(), kExitJournal);
   }
-  const std::vector<Played> played = play_all(*grid, options, replay);
+  const std::vector<Played> played = play_all(*grid, journal->header, options, replay);
   const Table table(*study, *grid, journal->header, options, replay);
   fmt::print("{}", options.json ? base::dump_line(table.json(played)) + "\n" : terminal_text(table, played));
   if (!options.out.empty()) {

@@ -13,6 +13,17 @@ namespace {
 
 constexpr std::string_view kExec = "exec:", kLlm = "llm";
 
+// "${OPENAI_API_KEY}" somewhere in a word.
+bool expands_a_secret(std::string_view word) {
+  for (size_t at = word.find("${"); at != std::string_view::npos; at = word.find("${", at + 2)) {
+    const std::string_view name = word.substr(at + 2);
+    if (names_a_secret(name.substr(0, name.find_first_of(":}")))) {
+      return true;
+    }
+  }
+  return false;
+}
+
 class PluginReader {
  public:
   PluginReader(SpaceReader& reader, SearchOptions& options) : reader_(reader), options_(options) {}
@@ -67,7 +78,7 @@ class PluginReader {
     }
   }
 
-  // The journal keeps the file's text: what follows a flag that names a secret must be a variable.
+  // The journal keeps the file's text, and the process list the words.
   void read_command(const YamlNode& at) {
     setup_.name = "exec";
     auto raw = command_words(std::string_view(at.text).substr(kExec.size()));
@@ -80,7 +91,8 @@ class PluginReader {
     }
     for (size_t i = 0; i < raw->size(); ++i) {
       size_t equals = (*raw)[i].find('=');
-      if (!(*raw)[i].starts_with("-") || !names_a_secret((*raw)[i].substr(0, equals))) {
+      const bool named = (*raw)[i].starts_with("-") || equals != std::string::npos;
+      if (!(named && names_a_secret((*raw)[i].substr(0, equals))) && !expands_a_secret((*raw)[i])) {
         continue;
       }
       reader_.fail(at, fmt::format("{} would show a secret in the process list", (*raw)[i].substr(0, equals)),

@@ -21,9 +21,16 @@ bool has(const std::string& text, const std::string& piece) {
   return text.find(piece) != std::string::npos;
 }
 
+// What the driver forecasts of spaces::constrained().
+const base::Json kNoRoom = {
+    {"n_batch", 128}, {"n_ubatch", 64}, {"cache_type_v", "tbq3_0"}, {"flash_attn", "on"}};
+
 Plugin make(const Space& space, double share, int max_trials = 30) {
   search::PluginOptions options;
   options.share = share;
+  options.cannot_fit = [&space](const Config& config) {
+    return search::to_json(space, config) == kNoRoom ? std::string("no room for it") : std::string();
+  };
   return Plugin(search::find_strategy("two-phase")->make(space, 7, {max_trials}), space, options);
 }
 
@@ -100,6 +107,7 @@ TEST_CASE("a plugin that gives nothing usable leaves the fallback's trials as th
       {"is not one of its values", proposal(off_axis)},
       {"breaks the constraint", proposal(broken)},
       {"has been run before", proposal(usual)},
+      {"no room for it", proposal(kNoRoom)},
       {"is missing", proposal(base::Json::object())},
       {"is not a JSON object", proposal("text")},
       {"a proposal without params", R"({"proposals": [7]})"},

@@ -247,6 +247,8 @@ TEST_CASE("a row is stored as the CPU's bytes, in every type") {
   }
   CHECK(!cuda::kv_type(*find_kv_format("tbq4_0"), 72));
   CHECK(!cuda::kv_type(*find_kv_format("q5_1"), 128));
+  CHECK(!cuda::kv_type(*find_kv_format("tcq4_0"), 128));
+  CHECK(!cuda::kv_type(*find_kv_format("tcq3_0"), 128));
 }
 
 TEST_CASE("decode attention over every type of K and of V") {
