@@ -41,6 +41,13 @@ std::string clipped(std::string_view text) {
   return line;
 }
 
+void hide_secret(std::string& text, const std::string& secret) {
+  constexpr size_t kLeast = 6;
+  for (size_t at = 0; secret.size() >= kLeast && (at = text.find(secret, at)) != std::string::npos; at += 3) {
+    text.replace(at, secret.size(), "***");
+  }
+}
+
 base::Json shortened(const base::Json& value) {
   std::string text = base::dump_line(value);
   return text.size() > kMostText ? base::Json(clipped(text)) : value;

@@ -18,6 +18,8 @@ base::Json refused_json(const std::vector<PluginExchange::Refused>& refused);
 void read_usage(const base::Json& answer, PluginExchange& exchange);
 // For the journal and for people: one line of at most 400 bytes, control characters as blanks.
 std::string clipped(std::string_view text);
+// Without a secret, in case the other side repeats it; one under 6 bytes would blank out innocent words, and is left.
+void hide_secret(std::string& text, const std::string& secret);
 // The value itself, or, where it is long, the beginning of its text.
 base::Json shortened(const base::Json& value);
 

@@ -71,11 +71,7 @@ bool keeps_secrets(const std::string& url) {
 Proposer::Proposer(Options options, std::string key) : options_(std::move(options)), key_(std::move(key)) {}
 
 std::string Proposer::without_key(std::string text) const {
-  constexpr size_t kLeastSecret = 6;  // a shorter key would blank out innocent words
-  for (size_t at = 0; key_.size() >= kLeastSecret && (at = text.find(key_, at)) != std::string::npos;
-       at += 3) {
-    text.replace(at, key_.size(), "***");
-  }
+  search::hide_secret(text, key_);
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "search/plugin_text.h"
 #include "src/os/files.h"
 #include "src/study/interrupt.h"
 
@@ -14,19 +15,11 @@ namespace {
 
 constexpr size_t kMaxAnswer = 1 << 20;
 constexpr uint64_t kMaxLog = 16 << 20;
-constexpr double kGuardHz = 0.2;    // there is only the log's size to watch, and trials are being measured
-constexpr size_t kLeastSecret = 6;  // shorter ones would blank out innocent words
+constexpr double kGuardHz = 0.2;  // there is only the log's size to watch, and trials are being measured
 
 std::string value_of(const std::string& variable) {
   const char* value = variable.empty() ? nullptr : std::getenv(variable.c_str());
   return value == nullptr ? "" : value;
-}
-
-void hide(std::string& text, const std::string& secret) {
-  for (size_t at = 0; secret.size() >= kLeastSecret && (at = text.find(secret, at)) != std::string::npos;) {
-    text.replace(at, secret.size(), "***");
-    at += 3;
-  }
 }
 
 }  // namespace
@@ -70,8 +63,8 @@ search::PluginReply PluginSite::ask(int exchange, const std::string& request, do
     }
   }
   for (const std::string& secret : secrets_) {
-    hide(reply.line, secret);
-    hide(reply.fault, secret);
+    search::hide_secret(reply.line, secret);
+    search::hide_secret(reply.fault, secret);
   }
   reply.seconds = seconds();
   return reply;

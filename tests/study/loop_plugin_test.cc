@@ -1,0 +1,124 @@
+// What a plugin proposes, in the loop and its journal.
+
+#include "tests/study/loop_rig.h"
+
+using namespace loop_rig;
+
+namespace {
+
+// Answers with every point of the grid, begun elsewhere each time: the first that are new are taken.
+search::PluginReply scripted_answer(int exchange, const std::string& request) {
+  CHECK(base::parse_json(request, "request").ok());
+  base::Json proposals = base::Json::array({{{"params", {{"n_batch", 3}, {"n_threads", 1}}}}});
+  for (int at = 5 * exchange; at < 5 * exchange + 12; ++at) {
+    proposals.push_back({{"params", {{"n_batch", 1 << (3 - at % 4)}, {"n_threads", 3 - at / 4 % 3}}},
+                         {"rationale", "by script"}});
+  }
+  search::PluginReply reply;
+  reply.line = base::dump_line({{"proposals", proposals}, {"usage", {{"cost_usd", 0.25}}}});
+  reply.seconds = 0.001;
+  return reply;
+}
+
+void add_plugin(Fixture& f, int& asked, double time_share = 1000) {
+  f.study.search.plugin.emplace();
+  f.study.search.plugin->name = "exec";
+  f.study.search.plugin->argv = {"unused"};
+  f.study.search.plugin->time_share = time_share;
+  f.study.search.plugin->share = 0.5;
+  f.options.ask_plugin = [&](int exchange, const std::string& request, double patience_s) {
+    ++asked;
+    CHECK_GT(patience_s, 0);
+    CHECK_LE(patience_s, 60);
+    return scripted_answer(exchange, request);
+  };
+}
+
+}  // namespace
+
+TEST_CASE("a plugin's trials and exchanges are in the journal, and resume takes them from there") {
+  std::vector<std::string> undisturbed;
+  int asked = 0;
+  {
+    Fixture f;
+    add_plugin(f, asked);
+    FakeRunner runner;
+    f.start(runner);
+    undisturbed = f.ends();
+    auto content = f.content();
+    auto exchanges = content.of_type("plugin");
+    REQUIRE_EQ(static_cast<int>(exchanges.size()), asked);
+    REQUIRE_GE(asked, 2);
+    const base::Json& first = *exchanges[0];
+    CHECK_EQ(first["exchange"], 1);
+    CHECK_EQ(first["proposer"], "exec");
+    CHECK_EQ(first["usage"]["cost_usd"], 0.25);
+    CHECK(first["fault"].is_null());
+    CHECK_EQ(first["refused"][0]["params"]["n_batch"], 3);
+    int proposed = 0, ends = 0;
+    for (const base::Json* end : content.of_type("trial_end")) {
+      bool its = (*end)["phase"] == "plugin";
+      proposed += its ? 1 : 0;
+      CHECK_EQ((*end)["proposer"], its ? "exec" : "two-phase");
+      CHECK_LE(proposed, 0.5 * ++ends);
+      if (its) {
+        CHECK_EQ((*end)["rationale"], "by script");
+      }
+    }
+    CHECK_GE(proposed, 3);
+  }
+  for (int stop_at = 1; stop_at <= static_cast<int>(undisturbed.size()); ++stop_at) {
+    CAPTURE(stop_at);
+    Fixture f;
+    int asked_again = 0;
+    add_plugin(f, asked_again);
+    FakeRunner first;
+    first.before_run = [&](const study::TrialRequest& request) {
+      if (request.trial_id == stop_at) {
+        study::set_interrupted(15);
+      }
+    };
+    CHECK_EQ(f.start(first).end, study::EndReason::kInterrupted);
+    FakeRunner second;
+    f.resume(second);
+    CHECK_EQ(f.ends(), undisturbed);
+    CHECK_EQ(asked_again, asked);
+    CHECK(f.observer.notes.empty());
+  }
+}
+
+TEST_CASE("a plugin is not asked where there is no time for it, and its faults change no trial") {
+  std::vector<std::string> alone;
+  {
+    Fixture f;
+    FakeRunner runner;
+    f.start(runner);
+    alone = f.ends();
+  }
+  Fixture f;
+  int asked = 0;
+  std::string says = "search.plugin.time";
+  SUBCASE("trials of 10 ms leave no time") {
+    add_plugin(f, asked, 0.05);
+  }
+  SUBCASE("late") {
+    add_plugin(f, asked);
+    says = "timed out after 1 s";
+    f.options.ask_plugin = [&](int, const std::string&, double) {
+      search::PluginReply reply;
+      reply.fault = says;
+      reply.seconds = 1;
+      return reply;
+    };
+  }
+  FakeRunner runner;
+  f.start(runner);
+  CHECK_EQ(asked, 0);
+  CHECK_EQ(f.ends(), alone);
+  auto content = f.content();
+  CHECK_EQ(content.of_type("plugin").empty(), says[0] == 's');
+  auto ends = content.of_type("trial_end");
+  CHECK_FALSE(ends[0]->contains("fallback"));
+  REQUIRE(ends[3]->contains("fallback"));
+  CHECK_NE((*ends[3])["fallback"].get<std::string>().find(says), std::string::npos);
+}
