@@ -2,6 +2,7 @@
 
 #include "search/history.h"
 #include "search/incumbent.h"
+#include "search/model_based.h"
 #include "search/two_phase_plan.h"
 #include "search/two_phase_steps.h"
 
@@ -11,7 +12,11 @@ namespace {
 class TwoPhase final : public Strategy {
  public:
   TwoPhase(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), plan_(space, limits) {}
+      : history_(space),
+        limits_(limits),
+        seed_(seed),
+        plan_(space, limits),
+        model_(make_model_based(space, seed, limits)) {}
 
   std::optional<Proposal> ask() override {
     if (!computed_) {
@@ -28,6 +33,7 @@ class TwoPhase final : public Strategy {
     ask();
     int before = history_.launched();
     history_.tell(config, outcome);
+    model_->tell(config, outcome);
     idle_ += stepping_ && history_.launched() > before ? 1 : 0;
     if (incumbent_.update(history_)) {
       idle_ = 0;
@@ -51,19 +57,28 @@ class TwoPhase final : public Strategy {
       return planned;
     }
     stepping_ = true;
-    const History::Entry* best = incumbent_.get(history_);
-    bool noisy = best != nullptr && best->outcome.noise > kNoisy;
-    if (idle_ >= (noisy ? kPatienceInNoise : kPatience)) {
+    if (idle_ >= 2 * patience()) {
       return std::nullopt;
     }
-    return next_step(history_, plan_.singles(), best != nullptr ? best->config : history_.default_config(),
-                     seed_, limits_.in_place);
+    std::optional<Proposal> step;
+    if (idle_ < patience()) {
+      const History::Entry* best = incumbent_.get(history_);
+      step = next_step(history_, plan_.singles(), best != nullptr ? best->config : history_.default_config(),
+                       seed_, limits_.in_place);
+    }
+    return step ? step : model_->ask();
+  }
+
+  int patience() const {
+    const History::Entry* best = incumbent_.get(history_);
+    return best != nullptr && best->outcome.noise > kNoisy ? kPatienceInNoise : kPatience;
   }
 
   History history_;
   Limits limits_;
   uint64_t seed_;
   TwoPhasePlan plan_;
+  std::unique_ptr<Strategy> model_;  // asked where steps have ended
   Incumbent incumbent_;
   int idle_ = 0;           // new points since the last real gain, planned ones left aside
   bool stepping_ = false;  // pending_ came after every plan

@@ -4,7 +4,9 @@
 // changes before the others; some pairs of KV types. Phase 2: the winners of the axes together; where larger
 // values failed for lack of memory, those with the leanest values; then steps on one or two axes from the
 // incumbent (incumbent.h), biased to what mattered, until kPatience new points in a row gain nothing beyond
-// noise. What the frontier of memory failures dooms is proposed as such, and one in so many audited.
+// noise; then what a model of all launches promises most of (model_based.h), until as many of those gain nothing: a walk
+// ends beside what only two axes together reach. A gain leads back to steps. What the frontier of memory failures dooms is
+// proposed as such, and one in so many audited.
 
 #include "search/strategy.h"
 

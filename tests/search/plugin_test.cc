@@ -181,7 +181,8 @@ TEST_CASE(
         ++told;
       }
       CHECK_EQ(all.front().phase, "default");
-      CHECK_GE(its, share < 1 ? launched / 4 : launched * 3 / 4);
+      CHECK_GE(its, share < 1 ? launched / 4 - 1
+                              : launched * 3 / 4);  // a small space may be known before the next is due
       REQUIRE_FALSE(ledger.empty());
       CHECK_EQ(ledger.front().taken.front().rationale, "from the end of the grid");
       const base::Json& last = requests.back();
