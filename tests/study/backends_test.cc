@@ -202,7 +202,7 @@ TEST_CASE("axes of their own go by flag or environment; the user's args come las
       study::plan_launch(study, program_with(kRecentHelp), study.space.default_config(), site);
   REQUIRE(with_secret.ok());
   CHECK(study::served_env(study, *with_secret) ==
-        std::vector<std::string>{"CUDA_VISIBLE_DEVICES=0", "HF_TOKEN=***", "OMP_NUM_THREADS=4"});
+        std::vector<std::string>{"OMP_NUM_THREADS=4", "CUDA_VISIBLE_DEVICES=0", "HF_TOKEN=***"});
   using Pair = std::pair<std::string, std::string>;
   for (const Pair& wanted : {Pair{"OMP_NUM_THREADS", "4"}, Pair{"CUDA_VISIBLE_DEVICES", "0"},
                              Pair{"XDG_CONFIG_HOME", "/empty"}, Pair{"LLAMA_API_KEY", "very-secret"}}) {
