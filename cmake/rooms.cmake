@@ -23,20 +23,9 @@ function(room name)
   if(NOT AR_SANITIZE AND CMAKE_BUILD_TYPE STREQUAL RelWithDebInfo AND name MATCHES "^(study|report|probes)$")
     target_compile_options(ar_${name} PRIVATE -O1)  # these wait for servers
   endif()
-  if(name STREQUAL engine)
-    gate_precompiles(ar_${name})
-  endif()
   if(AR_SANITIZE AND NOT AR_SANITIZE_ALL AND name STREQUAL kernels)
     list(FILTER sources INCLUDE REGEX "kernels/formats/(q|iq|mxfp|f|bf).*\\.cc$")
     set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS -fno-sanitize=undefined)
-  endif()
-endfunction()
-
-# gate_precompiles(TARGET HEADER...): in the gate's sanitizer build the headers that take longest are read once for all
-# files of the target. In no other build: it would hide a missing #include.
-function(gate_precompiles target)
-  if(AR_SANITIZE AND NOT AR_SANITIZE_ALL)
-    target_precompile_headers(${target} PRIVATE <functional> <map> <nlohmann/json.hpp> ${ARGN})
   endif()
 endfunction()
 

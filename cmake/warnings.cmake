@@ -8,8 +8,8 @@ if(AR_WERROR)
   target_compile_options(ar_flags INTERFACE -Werror)
 endif()
 if(AR_SANITIZE)
-  target_compile_options(ar_flags INTERFACE -fsanitize=address $<$<NOT:$<BOOL:$<TARGET_PROPERTY:AR_NO_UBSAN>>>:-fsanitize=undefined>
-                                            -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_compile_options(ar_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined
+                                            -fno-omit-frame-pointer)
   target_link_options(ar_flags INTERFACE -fsanitize=address,undefined)
   if(NOT AR_SANITIZE_ALL)  # minutes less to compile; the address sanitizer sees what most of these three see
     target_compile_definitions(ar_flags INTERFACE AR_GATE_TARGETS)

@@ -10,6 +10,7 @@
 #include "src/base/json.h"
 #include "src/engine/server.h"
 #include "src/os/http_client.h"
+#include "tests/engine/vocab_fixture.h"
 
 namespace fixtures {
 
@@ -36,6 +37,7 @@ struct HttpRig {
     request.method = method;
     request.url = server.url() + path;
     request.body = body;
+    request.timeout_s = test::time_limit(request.timeout_s);
     auto response = os::http(request);
     REQUIRE_MESSAGE(response.ok(), (response.ok() ? "" : response.failure().to_string()));
     return *response;

@@ -14,9 +14,11 @@ inline std::string reference_dir() {
   return env ? env : std::string(AR_SOURCE_DIR) + "/../shared/reference";
 }
 
-// Sanitizers slow everything; limits in seconds grow with them.
+// Sanitizers slow everything, and an emulated machine more; limits in seconds grow with them.
 inline double time_limit(double seconds) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(AR_EMULATED)
+  return seconds * 20;
+#elif defined(__SANITIZE_ADDRESS__)
   return seconds * 10;
 #else
   return seconds;
