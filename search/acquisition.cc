@@ -17,6 +17,7 @@ constexpr double kUnknownNoise = 0.01;    // of a launch whose noise nobody know
 constexpr double kVerdictNoise = 0.15;    // of feasible (1) or not (0)
 constexpr double kLeastFeasible = 0.002;  // no candidate is ruled out for good
 constexpr double kEarlierGain = 0.2;      // a gain in an earlier entry, beside its size
+constexpr size_t kMostModelled = 150;     // launches
 constexpr double kOptimism = 1.0;         // sigmas, where volumes are compared
 
 double density(double z) {
@@ -68,6 +69,61 @@ class Entry {
   std::vector<Surrogate::Prediction> smooth_;
 };
 
+// What is modelled of a long study: the best, the latest, and an even sample of the rest, in their order. (A model's cost
+// grows with the cube of its launches.)
+std::vector<const History::Entry*> modelled(const History& history, bool pareto) {
+  const auto& entries = history.entries();
+  std::vector<const History::Entry*> kept;
+  if (entries.size() <= kMostModelled) {
+    for (const History::Entry& entry : entries) {
+      kept.push_back(&entry);
+    }
+    return kept;
+  }
+  std::vector<size_t> order;
+  std::vector<int> beaten(entries.size(), 0);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const Outcome& mine = entries[i].outcome;
+    if (!mine.feasible) {
+      continue;
+    }
+    order.push_back(i);
+    for (size_t j = 0; pareto && j < entries.size(); ++j) {
+      const Outcome& other = entries[j].outcome;
+      beaten[i] += other.feasible && other.objective.size() == mine.objective.size() &&
+                           dominates(other.objective, mine.objective)
+                       ? 1
+                       : 0;
+    }
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return pareto ? beaten[a] < beaten[b] : entries[a].outcome.objective > entries[b].outcome.objective;
+  });
+  std::vector<bool> chosen(entries.size(), false);
+  for (size_t i = 0; i < std::min(order.size(), kMostModelled / 3); ++i) {
+    chosen[order[i]] = true;
+  }
+  for (size_t i = entries.size() - kMostModelled / 3; i < entries.size(); ++i) {
+    chosen[i] = true;
+  }
+  std::vector<size_t> rest;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!chosen[i]) {
+      rest.push_back(i);
+    }
+  }
+  const size_t room = kMostModelled - (entries.size() - rest.size());
+  for (size_t i = 0; i < std::min(room, rest.size()); ++i) {
+    chosen[rest[i * rest.size() / std::min(room, rest.size())]] = true;
+  }
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (chosen[i]) {
+      kept.push_back(&entries[i]);
+    }
+  }
+  return kept;
+}
+
 // The launches that were measured, and a model of each entry of the objective.
 struct Measured {
   std::vector<Levels> points;
@@ -76,11 +132,11 @@ struct Measured {
   std::vector<Entry> entries;
 };
 
-Measured measured_of(const History& history, bool pareto) {
+Measured measured_of(const History& history, std::span<const History::Entry* const> launches, bool pareto) {
   Measured all;
   size_t width = std::numeric_limits<size_t>::max();
-  for (const History::Entry& entry : history.entries()) {
-    const Outcome& outcome = entry.outcome;
+  for (const History::Entry* entry : launches) {
+    const Outcome& outcome = entry->outcome;
     const bool finite = std::all_of(outcome.objective.begin(), outcome.objective.end(),
                                     [](double value) { return std::isfinite(value); });
     if (!outcome.ok || outcome.objective.empty() || !finite) {
@@ -90,7 +146,7 @@ Measured measured_of(const History& history, bool pareto) {
       all.feasible.push_back(all.outcomes.size());
     }
     width = std::min(width, outcome.objective.size());
-    all.points.push_back(levels_of(history.space(), entry.config));
+    all.points.push_back(levels_of(history.space(), entry->config));
     all.outcomes.push_back(&outcome);
   }
   for (size_t entry = 0; !all.outcomes.empty() && entry < width; ++entry) {
@@ -100,14 +156,16 @@ Measured measured_of(const History& history, bool pareto) {
 }
 
 // 1 for all where nothing has failed.
-std::vector<double> feasible_probability(const History& history, std::span<const Levels> candidates) {
+std::vector<double> feasible_probability(const History& history,
+                                         std::span<const History::Entry* const> launches,
+                                         std::span<const Levels> candidates) {
   std::vector<Levels> points;
   std::vector<double> verdicts;
   double failures = 0;
-  for (const History::Entry& entry : history.entries()) {
-    points.push_back(levels_of(history.space(), entry.config));
-    verdicts.push_back(entry.outcome.feasible ? 1 : 0);
-    failures += entry.outcome.feasible ? 0 : 1;
+  for (const History::Entry* entry : launches) {
+    points.push_back(levels_of(history.space(), entry->config));
+    verdicts.push_back(entry->outcome.feasible ? 1 : 0);
+    failures += entry->outcome.feasible ? 0 : 1;
   }
   std::vector<double> probability(candidates.size(), 1);
   if (failures == 0) {
@@ -195,8 +253,9 @@ std::vector<double> volume_added(const Measured& all, std::span<const Levels> ca
 }  // namespace
 
 std::vector<double> promise(const History& history, std::span<const Levels> candidates, bool pareto) {
-  std::vector<double> probability = feasible_probability(history, candidates);
-  const Measured all = measured_of(history, pareto);
+  const auto launches = modelled(history, pareto);
+  std::vector<double> probability = feasible_probability(history, launches, candidates);
+  const Measured all = measured_of(history, launches, pareto);
   if (all.feasible.empty() || all.entries.empty()) {
     return probability;
   }

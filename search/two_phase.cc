@@ -1,6 +1,6 @@
 #include "search/two_phase.h"
 
-#include "search/history.h"
+#include "search/history_strategy.h"
 #include "search/incumbent.h"
 #include "search/two_phase_plan.h"
 #include "search/two_phase_steps.h"
@@ -8,40 +8,26 @@
 namespace search {
 namespace {
 
-class TwoPhase final : public Strategy {
+class TwoPhase final : public HistoryStrategy {
  public:
   TwoPhase(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), plan_(space, limits) {}
-
-  std::optional<Proposal> ask() override {
-    if (!computed_) {
-      stepping_ = false;
-      pending_ = compute();
-      computed_ = true;
-    }
-    return pending_;
-  }
+      : HistoryStrategy(space, limits), seed_(seed), plan_(space, limits) {}
 
   void tell(const Config& config, const Outcome& outcome) override {
     // Patience counts launches of new points while no plan was left, whoever proposed them. Asking first makes
     // a replay that only tells agree with a study that asked.
     ask();
     int before = history_.launched();
-    history_.tell(config, outcome);
+    HistoryStrategy::tell(config, outcome);
     idle_ += stepping_ && history_.launched() > before ? 1 : 0;
     if (incumbent_.update(history_)) {
       idle_ = 0;
     }
-    computed_ = false;
   }
 
-  bool done() const override { return history_.used_up(limits_) || (computed_ && !pending_); }
-
  private:
-  std::optional<Proposal> compute() {
-    if (history_.used_up(limits_)) {
-      return std::nullopt;
-    }
+  std::optional<Proposal> compute() override {
+    stepping_ = false;
     if (const Config* doomed = history_.due_audit()) {
       return Proposal{*doomed, "perturb",
                       "audit of what was skipped, launched all the same: " +
@@ -60,15 +46,11 @@ class TwoPhase final : public Strategy {
                      seed_, limits_.in_place);
   }
 
-  History history_;
-  Limits limits_;
   uint64_t seed_;
   TwoPhasePlan plan_;
   Incumbent incumbent_;
   int idle_ = 0;           // new points since the last real gain, planned ones left aside
   bool stepping_ = false;  // pending_ came after every plan
-  bool computed_ = false;
-  std::optional<Proposal> pending_;
 };
 
 }  // namespace
