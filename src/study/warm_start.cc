@@ -256,6 +256,9 @@ class Gatherer {
   void left_out(const std::string& why, bool again) { left_out_[why] += again ? 0 : 1; }
 
   std::string unusable(Status status, const std::optional<TrialMetrics>& metrics) const {
+    if (status == Status::kImplausible || status == Status::kTimeout) {
+      return "were disturbed";  // that says more of the hour than of the configuration
+    }
     if (ended_early(status)) {
       return same_objective_ ? "" : "ended early by another objective";
     }
