@@ -55,8 +55,9 @@ Candidates::Candidates(const Space& space) : space_(space), listed_(space.grid_s
   all_ = gatherer.take();
 }
 
-std::vector<Levels> Candidates::get(uint64_t seed, uint64_t stream, std::span<const Config> centres) const {
-  if (listed_) {
+std::vector<Levels> Candidates::get(uint64_t seed, uint64_t stream, std::span<const Config> centres,
+                                    size_t most) const {
+  if (listed_ && all_.size() <= most) {
     return all_;
   }
   Gatherer gatherer(space_);

@@ -24,9 +24,10 @@ class Candidates {
 
   explicit Candidates(const Space& space);
 
-  // Canonical, no constraint broken, each once. Where the space is too large for a list: kSample draws by `seed` and
-  // `stream`, and all that differ from one of `centres` in one axis.
-  std::vector<Levels> get(uint64_t seed, uint64_t stream, std::span<const Config> centres) const;
+  // Canonical, no constraint broken, each once. Where the space is too large for a list, or that list holds more than
+  // `most`: kSample draws by `seed` and `stream`, and all that differ from one of `centres` in one axis.
+  std::vector<Levels> get(uint64_t seed, uint64_t stream, std::span<const Config> centres,
+                          size_t most = static_cast<size_t>(kMaxListed)) const;
 
  private:
   Space space_;

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "search/history.h"
+#include "search/history_strategy.h"
 
 namespace search {
 namespace {
@@ -10,62 +10,36 @@ namespace {
 // One ask looks at no more points than this: a space whose constraints leave nothing must still end.
 constexpr uint64_t kMaxScan = 1'000'000;
 
-class Grid final : public Strategy {
+class Grid final : public HistoryStrategy {
  public:
   Grid(const Space& space, const Limits& limits)
-      : history_(space),
-        limits_(limits),
+      : HistoryStrategy(space, limits),
         size_(space.grid_size() < 1e15 ? static_cast<uint64_t>(space.grid_size()) : uint64_t{1} << 50) {}
-
-  std::optional<Proposal> ask() override {
-    advance();
-    return pending_;
-  }
 
   void tell(const Config& config, const Outcome& outcome) override {
     int reprieves = history_.reprieves();
-    history_.tell(config, outcome);
+    HistoryStrategy::tell(config, outcome);
     if (history_.reprieves() > reprieves) {
-      // Points passed over may be open again; a resumed study starts from the first one, too.
-      next_ = 0;
-      exhausted_ = false;
-    }
-    if (pending_ && !history_.worth_trying(pending_->config)) {
-      pending_.reset();
+      next_ = 0;  // points passed over may be open again; a resumed study starts from the first one, too
     }
   }
-
-  bool done() const override { return exhausted_ || history_.used_up(limits_); }
 
  private:
-  void advance() {
-    if (done()) {
-      pending_.reset();
-      return;
+  std::optional<Proposal> compute() override {
+    if (auto usual = first()) {
+      return usual;
     }
-    if (pending_) {
-      return;
-    }
-    if (history_.worth_trying(history_.default_config())) {
-      pending_ = Proposal{history_.default_config(), "default", "the default configuration, to compare with"};
-      return;
-    }
-    for (uint64_t scanned = 0; next_ < size_ && scanned < kMaxScan; ++scanned) {
-      uint64_t index = next_++;
-      Config config = history_.space().canonical(grid_point(history_.space(), index));
+    for (uint64_t scanned = 0; next_ < size_ && scanned < kMaxScan; ++scanned, ++next_) {
+      Config config = history_.space().canonical(grid_point(history_.space(), next_));
       if (history_.worth_trying(config)) {
-        pending_ = Proposal{std::move(config), "grid", fmt::format("point {} of {}", index + 1, size_)};
-        return;
+        return Proposal{std::move(config), "grid", fmt::format("point {} of {}", next_ + 1, size_)};
       }
     }
-    exhausted_ = true;
+    next_ = size_;
+    return std::nullopt;
   }
 
-  History history_;
-  Limits limits_;
-  uint64_t size_, next_ = 0;
-  bool exhausted_ = false;
-  std::optional<Proposal> pending_;
+  uint64_t size_, next_ = 0;  // points before next_ are launched, forbidden or passed over
 };
 
 }  // namespace

@@ -7,44 +7,26 @@
 
 #include "search/acquisition.h"
 #include "search/candidates.h"
-#include "search/history.h"
+#include "search/history_strategy.h"
 #include "search/rng.h"
 
 namespace search {
 namespace {
 
 constexpr size_t kCentres = 5;  // best launches whose neighbours a sample is given
+// Forecasts cost the square of the launches for each candidate: with many of the one, fewer of the other.
+constexpr int kManyLaunches = 80;
+constexpr size_t kFewCandidates = 4000;
 
-class ModelBased final : public Strategy {
+class ModelBased final : public HistoryStrategy {
  public:
   ModelBased(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), candidates_(space) {}
-
-  std::optional<Proposal> ask() override {
-    if (!computed_) {
-      pending_ = compute();
-      computed_ = true;
-    }
-    return pending_;
-  }
-
-  void tell(const Config& config, const Outcome& outcome) override {
-    history_.tell(config, outcome);
-    computed_ = false;
-  }
-
-  bool done() const override { return history_.used_up(limits_) || (computed_ && !pending_); }
+      : HistoryStrategy(space, limits), seed_(seed), candidates_(space) {}
 
  private:
-  std::optional<Proposal> compute() const {
-    if (history_.used_up(limits_)) {
-      return std::nullopt;
-    }
-    const Config& base = history_.default_config();
-    if (history_.worth_trying(base)) {
-      return Proposal{base, "default", "the default configuration, to compare with"};
-    }
-    return by_model();
+  std::optional<Proposal> compute() override {
+    auto usual = first();
+    return usual ? usual : by_model();
   }
 
   std::vector<Config> centres() const {
@@ -66,7 +48,9 @@ class ModelBased final : public Strategy {
 
   std::optional<Proposal> by_model() const {
     const auto stream = static_cast<uint64_t>(history_.launched());
-    std::vector<Levels> open = candidates_.get(seed_, stream, centres());
+    const size_t most =
+        history_.launched() > kManyLaunches ? kFewCandidates : static_cast<size_t>(Candidates::kMaxListed);
+    std::vector<Levels> open = candidates_.get(seed_, stream, centres(), most);
     std::vector<double> value = promise(history_, open, limits_.pareto);
     // Equal promises (before anything was learnt of an axis) are told apart by the seed.
     Rng rng(seed_, 5000 + stream);
@@ -87,12 +71,8 @@ class ModelBased final : public Strategy {
     return std::nullopt;
   }
 
-  History history_;
-  Limits limits_;
   uint64_t seed_;
   Candidates candidates_;
-  bool computed_ = false;
-  std::optional<Proposal> pending_;
 };
 
 }  // namespace

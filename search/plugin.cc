@@ -39,6 +39,14 @@ void Plugin::tell(const Config& config, const Outcome& outcome) {
   computed_ = false;
 }
 
+void Plugin::know(const Config& config, const Outcome& outcome) {
+  const int before = history_.launched();
+  fallback_->tell(config, outcome);
+  history_.tell(config, outcome);
+  known_ += history_.launched() - before;
+  computed_ = false;
+}
+
 void Plugin::connect(Ask ask, Record record) {
   ask_ = std::move(ask);
   record_ = std::move(record);
@@ -48,8 +56,7 @@ void Plugin::connect(Ask ask, Record record) {
 
 int Plugin::room() const {
   int n = 0;  // the share must hold after each of them
-  while (n < options_.per_exchange &&
-         trials_ + n + 1 <= options_.share * (history_.launched() + n + 1) + 1e-9) {
+  while (n < options_.per_exchange && trials_ + n + 1 <= options_.share * (launched() + n + 1) + 1e-9) {
     ++n;
   }
   return n;
@@ -88,9 +95,7 @@ std::optional<Proposal> Plugin::queued() {
   while (!queue_.empty()) {
     const PluginExchange::Taken& next = queue_.front();
     if (history_.worth_trying(next.config)) {
-      Proposal proposal{next.config, "plugin", next.rationale};
-      proposal.proposer = "plugin";
-      return proposal;
+      return Proposal{next.config, "plugin", next.rationale};
     }
     // Somebody else ran it meanwhile, or what did shows that it cannot fit.
     taken_.erase(key_of(next.config));
@@ -186,7 +191,7 @@ base::Json Plugin::request() const {
       request[name].push_back(trial_json(trial));
     }
   }
-  request["trials_done"] = history_.launched();
+  request["trials_done"] = launched();
   request["usage_so_far"] = {
       {"input_tokens", input_tokens_}, {"output_tokens", output_tokens_}, {"cost_usd", cost_usd_}};
   request["refused_last_time"] = refused_json(last_refused_);

@@ -1,7 +1,7 @@
 #include "search/random.h"
 
 #include "search/grid.h"
-#include "search/history.h"
+#include "search/history_strategy.h"
 #include "search/rng.h"
 
 namespace search {
@@ -11,33 +11,15 @@ constexpr int kDraws = 2000;
 // When draws keep missing, a space of up to this many points is walked from a random start instead.
 constexpr double kMaxWalk = 1e6;
 
-class Random final : public Strategy {
+class Random final : public HistoryStrategy {
  public:
   Random(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed) {}
-
-  std::optional<Proposal> ask() override {
-    if (!computed_) {
-      pending_ = compute();
-      computed_ = true;
-    }
-    return pending_;
-  }
-
-  void tell(const Config& config, const Outcome& outcome) override {
-    history_.tell(config, outcome);
-    computed_ = false;
-  }
-
-  bool done() const override { return history_.used_up(limits_) || (computed_ && !pending_); }
+      : HistoryStrategy(space, limits), seed_(seed) {}
 
  private:
-  std::optional<Proposal> compute() const {
-    if (history_.used_up(limits_)) {
-      return std::nullopt;
-    }
-    if (history_.worth_trying(history_.default_config())) {
-      return Proposal{history_.default_config(), "default", "the default configuration, to compare with"};
+  std::optional<Proposal> compute() override {
+    if (auto usual = first()) {
+      return usual;
     }
     // A function of the seed and of how much is known, so that a resumed study goes on alike.
     const Space& space = history_.space();
@@ -66,11 +48,7 @@ class Random final : public Strategy {
     return std::nullopt;
   }
 
-  History history_;
-  Limits limits_;
   uint64_t seed_;
-  bool computed_ = false;
-  std::optional<Proposal> pending_;
 };
 
 }  // namespace

@@ -4,17 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
-#include <unordered_set>
 
-#include "search/grid.h"
-#include "search/history.h"
-#include "search/pareto.h"
 #include "search/rng.h"
 
 namespace search {
 namespace {
 
-constexpr double kMaxWalk = 1e6;       // points of a space that are counted one by one
 constexpr double kDriftPeriod = 40;    // trials
 constexpr int kWaves[] = {6, 3, 2};    // as study::kFinalWaves
 constexpr int kPairs = 6;              // of the confirmation
@@ -31,137 +26,6 @@ double normal(uint64_t seed, const std::string& key, uint64_t launch) {
   const double u = 1 - rng.uniform();
   return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * rng.uniform());
 }
-
-}  // namespace
-
-RecordedGrid::RecordedGrid(Space space, std::vector<bool> noisy, bool pareto)
-    : space_(std::move(space)), noisy_(std::move(noisy)), pareto_(pareto) {}
-
-void RecordedGrid::add(const Config& told, const Outcome& outcome) {
-  Config config = space_.canonical(told);
-  auto [at, fresh] = index_.emplace(key_of(config), points_.size());
-  if (fresh) {
-    points_.push_back({std::move(config), outcome});
-    launches_.push_back({outcome});
-  } else {
-    auto& launches = launches_[at->second];
-    if (outcome.predicted) {
-      return;
-    }
-    if (launches.front().predicted) {
-      launches.clear();
-    }
-    launches.push_back(outcome);
-    points_[at->second].outcome = pooled(launches);
-  }
-  Point& point = points_[at->second];
-  point.outcome.predicted = false;
-  point.outcome.noise = 0;
-  point.launches = static_cast<int>(std::count_if(launches_[at->second].begin(), launches_[at->second].end(),
-                                                  [](const Outcome& o) { return o.ok; }));
-}
-
-const Outcome* RecordedGrid::find(const Config& canonical) const {
-  auto at = index_.find(key_of(canonical));
-  return at == index_.end() ? nullptr : &points_[at->second].outcome;
-}
-
-void RecordedGrid::add_doomed() {
-  Frontier frontier;
-  for (const Point& point : points_) {
-    if (point.outcome.out_of_memory) {
-      frontier.failed(space_, point.config);
-    } else if (point.outcome.ok) {
-      frontier.ran(space_, point.config);
-    }
-  }
-  for (uint64_t i = 0; space_.grid_size() <= kMaxWalk && i < static_cast<uint64_t>(space_.grid_size()); ++i) {
-    const Config config = space_.canonical(grid_point(space_, i));
-    if (frontier.dooms(space_, config) && find(config) == nullptr && space_.violated(config).empty()) {
-      Outcome forecast;
-      forecast.out_of_memory = forecast.predicted = true;
-      add(config, forecast);
-    }
-  }
-}
-
-void RecordedGrid::finish() {
-  add_doomed();
-  std::vector<const Outcome*> outcomes;
-  std::vector<std::vector<double>> feasible;
-  for (Point& point : points_) {
-    point.outcome.feasible = point.outcome.feasible && !point.outcome.objective.empty();
-    outcomes.push_back(&point.outcome);
-    if (point.outcome.feasible) {
-      feasible.push_back(point.outcome.objective);
-    }
-  }
-  best_ = pareto_ ? std::nullopt : best_of(outcomes, kObjectiveTolerance);
-  floor_.clear();
-  for (const auto& values : feasible) {
-    floor_.resize(values.size(), std::numeric_limits<double>::infinity());
-    for (size_t i = 0; i < values.size(); ++i) {
-      floor_[i] = std::min(floor_[i], values[i]);
-    }
-  }
-  whole_ = pareto_ ? hypervolume(feasible, floor_) : 0;
-}
-
-double RecordedGrid::shortfall(const Outcome& outcome) const {
-  const Point* top = best();
-  if (top == nullptr || !outcome.feasible) {
-    return 1;
-  }
-  const auto& peak = top->outcome.objective;
-  const size_t entries = std::min(peak.size(), outcome.objective.size());
-  for (size_t i = 0; i < entries; ++i) {
-    const double scale = std::fabs(peak[i]);
-    const double loss = scale > 0 ? (peak[i] - outcome.objective[i]) / scale : peak[i] - outcome.objective[i];
-    if (i + 1 == entries || loss > kObjectiveTolerance) {
-      return std::clamp(loss, 0.0, 1.0);
-    }
-  }
-  return 1;
-}
-
-double RecordedGrid::shortfall(const std::vector<std::vector<double>>& launched) const {
-  return whole_ > 0 ? 1 - hypervolume(launched, floor_) / whole_ : 1;
-}
-
-RecordedGrid::Census RecordedGrid::census() const {
-  Census census;
-  double squares = 0;
-  int freedom = 0;
-  for (size_t at = 0; at < points_.size(); ++at) {
-    const Outcome& outcome = points_[at].outcome;
-    ++census.points;
-    census.feasible += outcome.feasible ? 1 : 0;
-    census.out_of_memory += outcome.out_of_memory ? 1 : 0;
-    census.failed += outcome.ok || outcome.out_of_memory ? 0 : 1;
-    census.near_best += best_ && shortfall(outcome) <= kNear ? 1 : 0;
-    for (const Outcome& launch : launches_[at]) {
-      if (launch.ok && !launch.objective.empty() && points_[at].launches > 1 && !outcome.objective.empty() &&
-          outcome.objective.back() != 0) {
-        squares += std::pow(launch.objective.back() / outcome.objective.back() - 1, 2);
-      }
-    }
-    freedom += std::max(points_[at].launches - 1, 0);
-  }
-  census.scatter = freedom > 0 ? std::sqrt(squares / freedom) : 0;
-  if (space_.grid_size() <= kMaxWalk) {
-    std::unordered_set<std::string> missing;
-    for (uint64_t i = 0; i < static_cast<uint64_t>(space_.grid_size()); ++i) {
-      const Config config = space_.canonical(grid_point(space_, i));
-      if (find(config) == nullptr && space_.violated(config).empty()) {
-        missing.insert(key_of(config));
-      }
-    }
-    census.missing = missing.size();
-  }
-  return census;
-}
-
-namespace {
 
 class Player {
  public:
@@ -360,6 +224,38 @@ std::optional<double> quantile(std::vector<double> sorted, double share) {
 
 ReplayRun replay(const RecordedGrid& grid, Strategy& strategy, uint64_t seed, const ReplayOptions& options) {
   return Player(grid, seed, options).play(strategy);
+}
+
+std::vector<ReplayRun> replay_seeds(const RecordedGrid& grid, const StrategyInfo& info, int seeds,
+                                    const ReplayOptions& options, const std::vector<std::string>& in_place,
+                                    const std::function<void(int)>& each) {
+  std::vector<ReplayRun> runs;
+  for (int seed = 1; seed <= seeds; ++seed) {
+    if (each) {
+      each(seed);
+    }
+    Limits limits;
+    limits.max_trials = options.max_trials;
+    limits.pareto = grid.pareto();
+    limits.in_place = in_place;  // as the driver would
+    auto strategy = info.make(grid.space(), static_cast<uint64_t>(seed), limits);
+    runs.push_back(replay(grid, *strategy, static_cast<uint64_t>(seed), options));
+  }
+  return runs;
+}
+
+std::vector<double> median_progress(const std::vector<ReplayRun>& runs, int trials) {
+  std::vector<double> progress;
+  for (int i = 0; i < trials; ++i) {
+    std::vector<double> shares;
+    for (const ReplayRun& run : runs) {
+      const size_t at = std::min(static_cast<size_t>(i) + 1, run.trials.size());
+      shares.push_back(at > 0 ? 1 - run.trials[at - 1].shortfall : 0);
+    }
+    std::sort(shares.begin(), shares.end());
+    progress.push_back(shares.empty() ? 0 : quantile(shares, 0.5).value_or(0));
+  }
+  return progress;
 }
 
 ReplaySummary summarize(const std::vector<ReplayRun>& runs) {

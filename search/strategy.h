@@ -22,8 +22,8 @@ struct Proposal {
   // Why it must run out of memory, judging by smaller ones that did; "" otherwise. Such a point is recorded as
   // skipped_predicted and told as Outcome{predicted}, not launched.
   std::string doomed = {};
-  // Who proposes it, where that is not the strategy of the study; and why somebody whose turn it was does not.
-  std::string proposer = {}, fallback = {};
+  // Why the plugin, whose turn it was, does not propose it; "" where it was nobody else's turn.
+  std::string fallback = {};
 };
 
 // What a trial came to, as far as the search may see it.

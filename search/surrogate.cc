@@ -17,7 +17,8 @@ constexpr double kLeastVariance = 0.0025;  // of y: few launches that agree do n
 constexpr int kRounds = 2;
 constexpr std::array kSteps = {0.15, 0.5, 2.0, 6.0};
 constexpr double kLeastWeight = 0.005, kMostWeight = 4;
-constexpr size_t kBlock = 16;  // candidates predicted side by side
+constexpr size_t kBlock = 16;           // candidates predicted side by side
+constexpr size_t kMostForWeights = 64;  // launches by which weights are fitted
 
 double matern52(double distance) {
   const double r = std::sqrt(5.0) * distance / kLengthScale;
@@ -143,6 +144,17 @@ double Surrogate::covariance(const Levels& a, const Levels& b) const {
   return amplitude_ * (product - 1 + kLevelVariance);
 }
 
+std::vector<double> Surrogate::similarities(size_t axis, std::span<const Levels> x) const {
+  const size_t n = x.size();
+  std::vector<double> all(n * n, 0);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j <= i; ++j) {
+      all[i * n + j] = similarity(axis, x[i][axis], x[j][axis]);
+    }
+  }
+  return all;
+}
+
 void Surrogate::fit(std::span<const Levels> x, std::span<const double> y, std::span<const double> noise) {
   AR_CHECK(!x.empty() && x.size() == y.size() && y.size() == noise.size(), "nothing to fit");
   const size_t n = x.size();
@@ -152,26 +164,51 @@ void Surrogate::fit(std::span<const Levels> x, std::span<const double> y, std::s
     mean_ += value / static_cast<double>(n);
   }
   std::vector<double> centred(y.begin(), y.end());
-  double variance = 0;
   for (double& value : centred) {
     value -= mean_;
-    variance += value * value / static_cast<double>(n);
+  }
+  if (n <= kMostForWeights) {
+    find_weights(x, centred, noise);
+  } else {
+    // A hundred factorisations: a sample says the same of the weights, evenly over the study.
+    std::vector<Levels> some;
+    std::vector<double> some_y, some_noise;
+    for (size_t i = 0; i < kMostForWeights; ++i) {
+      const size_t at = i * n / kMostForWeights;
+      some.push_back(x[at]);
+      some_y.push_back(centred[at]);
+      some_noise.push_back(noise[at]);
+    }
+    find_weights(some, some_y, some_noise);
+  }
+  Fit whole(centred, noise);
+  for (size_t axis = 0; axis < sizes_.size(); ++axis) {
+    whole.multiply(similarities(axis, x), weights_[axis]);
+  }
+  const double last = whole.likelihood(amplitude_);
+  AR_CHECK(std::isfinite(last), "a covariance with noise on its diagonal is positive definite");
+  alpha_ = whole.inverse_times_y();
+  factor_ = whole.take_factor();
+}
+
+void Surrogate::find_weights(std::span<const Levels> x, std::span<const double> centred,
+                             std::span<const double> noise) {
+  double variance = 0;
+  for (double value : centred) {
+    variance += value * value / static_cast<double>(x.size());
   }
   // Axes that have not moved among these points say nothing of their weight.
-  std::vector<std::vector<double>> similarities(sizes_.size());
+  std::vector<std::vector<double>> similar;
   std::vector<bool> moved(sizes_.size(), false);
   Fit fit(centred, noise);
   weights_ = prior_;
   double total = 1;
   for (size_t axis = 0; axis < sizes_.size(); ++axis) {
-    similarities[axis].resize(n * n);
-    for (size_t i = 0; i < n; ++i) {
-      for (size_t j = 0; j <= i; ++j) {
-        similarities[axis][i * n + j] = similarity(axis, x_[i][axis], x_[j][axis]);
-      }
-      moved[axis] = moved[axis] || x_[i][axis] != x_[0][axis];
+    similar.push_back(similarities(axis, x));
+    for (const Levels& point : x) {
+      moved[axis] = moved[axis] || point[axis] != x[0][axis];
     }
-    fit.multiply(similarities[axis], weights_[axis]);
+    fit.multiply(similar[axis], weights_[axis]);
     total *= 1 + weights_[axis];
   }
   const double usual = std::max(variance, kLeastVariance) / std::max(total - 1, 1e-6);
@@ -198,8 +235,8 @@ void Surrogate::fit(std::span<const Levels> x, std::span<const double> y, std::s
       // `best` holds the priors of all weights as they were, this one's included.
       for (double step : kSteps) {
         const double tried = std::clamp(kept * step, kLeastWeight, kMostWeight);
-        fit.divide(similarities[axis], now);
-        fit.multiply(similarities[axis], tried);
+        fit.divide(similar[axis], now);
+        fit.multiply(similar[axis], tried);
         now = tried;
         double score = fit.likelihood(amplitude_) + log_prior(amplitude_, usual);
         for (size_t other = 0; other < sizes_.size(); ++other) {
@@ -210,15 +247,11 @@ void Surrogate::fit(std::span<const Levels> x, std::span<const double> y, std::s
           chosen = tried;
         }
       }
-      fit.divide(similarities[axis], now);
-      fit.multiply(similarities[axis], chosen);
+      fit.divide(similar[axis], now);
+      fit.multiply(similar[axis], chosen);
       weights_[axis] = chosen;
     }
   }
-  const double last = fit.likelihood(amplitude_);
-  AR_CHECK(std::isfinite(last), "a covariance with noise on its diagonal is positive definite");
-  alpha_ = fit.inverse_times_y();
-  factor_ = fit.take_factor();
 }
 
 std::vector<Surrogate::Prediction> Surrogate::predict(std::span<const Levels> at) const {

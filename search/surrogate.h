@@ -28,6 +28,11 @@ class Surrogate {
  private:
   double similarity(size_t axis, size_t a, size_t b) const { return tables_[axis][a * sizes_[axis] + b]; }
   double covariance(const Levels& a, const Levels& b) const;
+  // Of every pair, the lower triangle; (n, n).
+  std::vector<double> similarities(size_t axis, std::span<const Levels> x) const;
+  // weights_ and amplitude_ by the marginal likelihood.
+  void find_weights(std::span<const Levels> x, std::span<const double> centred,
+                    std::span<const double> noise);
 
   std::vector<size_t> sizes_;                // values of each axis
   std::vector<std::vector<double>> tables_;  // [axis][a * sizes + b]

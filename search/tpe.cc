@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "search/candidates.h"
-#include "search/history.h"
+#include "search/history_strategy.h"
 #include "search/pareto.h"
 #include "search/random.h"
 #include "search/rng.h"
@@ -47,26 +47,15 @@ Density density_of(const Space& space, const std::vector<Levels>& points) {
   return density;
 }
 
-class Tpe final : public Strategy {
+class Tpe final : public HistoryStrategy {
  public:
   Tpe(const Space& space, uint64_t seed, const Limits& limits)
-      : history_(space), limits_(limits), seed_(seed), random_(make_random(space, seed, limits)) {}
-
-  std::optional<Proposal> ask() override {
-    if (!computed_) {
-      pending_ = compute();
-      computed_ = true;
-    }
-    return pending_;
-  }
+      : HistoryStrategy(space, limits), seed_(seed), random_(make_random(space, seed, limits)) {}
 
   void tell(const Config& config, const Outcome& outcome) override {
-    history_.tell(config, outcome);
+    HistoryStrategy::tell(config, outcome);
     random_->tell(config, outcome);
-    computed_ = false;
   }
-
-  bool done() const override { return history_.used_up(limits_) || (computed_ && !pending_); }
 
  private:
   // Launches, the best first: by entries of the objective in turn, or with `pareto` by how many beat each.
@@ -96,10 +85,7 @@ class Tpe final : public Strategy {
     return order;
   }
 
-  std::optional<Proposal> compute() {
-    if (history_.used_up(limits_)) {
-      return std::nullopt;
-    }
+  std::optional<Proposal> compute() override {
     if (history_.launched() <= kStartup) {
       return random_->ask();
     }
@@ -145,12 +131,8 @@ class Tpe final : public Strategy {
                 : random_->ask();
   }
 
-  History history_;
-  Limits limits_;
   uint64_t seed_;
   std::unique_ptr<Strategy> random_;  // the first points, and what is left when draws find nothing new
-  bool computed_ = false;
-  std::optional<Proposal> pending_;
 };
 
 }  // namespace

@@ -149,7 +149,8 @@ Prompt make_prompt(const base::Json& request) {
   if (!part(request, "refused_last_time").empty()) {
     data["refused_last_time"] = part(request, "refused_last_time");
   }
-  prompt.system = std::string(kSystem) + kFormat;
+  prompt.system = kSystem;
+  prompt.format = kFormat;
   prompt.user = base::dump_line(data);
   prompt.schema = answer_schema(axes);
   return prompt;

@@ -9,7 +9,8 @@ namespace llm {
 
 struct Prompt {
   std::string system, user;
-  base::Json schema;  // JSON Schema of the answer: {"proposals": [{"params": {axis: value}, "rationale"}]}
+  std::string format;  // the answer's form in words, where `schema` cannot be relied upon
+  base::Json schema;   // JSON Schema of the answer: {"proposals": [{"params": {axis: value}, "rationale"}]}
 };
 // The request's data is passed on as data: what servers and files said in it is never an instruction. Parts that are
 // missing are left out.

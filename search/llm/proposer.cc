@@ -45,7 +45,8 @@ double retry_after_s(const os::HttpResponse& response) {
 }
 
 double estimated_tokens(const Prompt& prompt) {
-  size_t bytes = prompt.system.size() + prompt.user.size() + base::dump_line(prompt.schema).size();
+  size_t bytes = prompt.system.size() + prompt.format.size() + prompt.user.size() +
+                 base::dump_line(prompt.schema).size();
   return std::ceil(static_cast<double>(bytes) / kBytesPerToken);
 }
 

@@ -141,7 +141,7 @@ Call make_call(const Options& options, const std::string& url, const std::string
     }
     // OpenAI's own newer models know the second name only, most compatible servers the first.
     body[options.url.empty() ? "max_completion_tokens" : "max_tokens"] = options.max_tokens;
-    base::Json system = {{"role", "system"}, {"content", prompt.system}};
+    base::Json system = {{"role", "system"}, {"content", prompt.system + prompt.format}};
     body["messages"] = base::Json::array({system, user});
     if (structured) {
       body["response_format"] = {

@@ -206,7 +206,9 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       Row row = read_row(out.axes, record);
       ended.insert(row.params_hash);
       out.total_s += row.t_total_s;
-      out.plugin.trials += row.phase == "plugin" ? 1 : 0;
+      if (row.phase == "plugin") {
+        ++(row.status == "skipped_predicted" ? out.plugin.skipped : out.plugin.trials);
+      }
       std::vector<Row>& group = row.status == "skipped_predicted" ? out.skipped
                                 : row.phase == "confirm"          ? out.confirmations
                                 : row.phase == "anchor"           ? out.anchors

@@ -46,8 +46,9 @@ struct AxisInfo {
 
 // What the exchanges with a plugin came to.
 struct PluginUse {
-  std::string name, last_fault;                  // last_fault: of the last exchange that came to nothing
-  int exchanges = 0, fruitless = 0, trials = 0;  // trials: that it proposed
+  std::string name, last_fault;  // last_fault: of the last exchange that came to nothing
+  // Trials that it proposed: launched; never launched, since they were bound to run out of memory.
+  int exchanges = 0, fruitless = 0, trials = 0, skipped = 0;
   double seconds = 0, tokens = 0, usd = 0;
 };
 

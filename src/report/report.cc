@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "src/base/units.h"
 #include "src/report/digest.h"
 #include "src/report/findings.h"
@@ -50,10 +52,32 @@ std::string plugin_text(const PluginUse& use) {
   text += use.tokens > 0 ? fmt::format(", {:.0f} tokens", use.tokens) : "";
   text += use.usd > 0 ? fmt::format(", ${:.4f}", use.usd) : "";
   text += ")";
+  if (use.skipped > 0) {
+    text += fmt::format("; {} more {} skipped, bound to run out of memory", use.skipped,
+                        use.skipped == 1 ? "was" : "were");
+  }
   if (use.fruitless > 0) {
     text += fmt::format("; {} came to nothing, the last: {}", use.fruitless, printable(use.last_fault));
   }
   return text;
+}
+
+// "" of a study that began cold.
+std::string warm_start_text(const Digest& digest) {
+  const base::Json& warm = part(digest.header, "warm_start");
+  if (!warm.is_object()) {
+    return "";
+  }
+  const auto again = std::count_if(digest.trials.begin(), digest.trials.end(),
+                                   [](const Row& row) { return row.phase == "check"; });
+  const size_t known = part(warm, "known").size();
+  std::string text = fmt::format("{} configuration{} from study {} of {}, {} of them launched again", known,
+                                 known == 1 ? "" : "s", printable(text_of(warm, "study_id")),
+                                 printable(text_of(warm, "started")), again);
+  const std::string then = text_of(warm, "version"), now = text_of(part(digest.header, "binary"), "version");
+  return then == now
+             ? text
+             : text + fmt::format("; measured with another build of the server ({})", printable(then));
 }
 
 void head_section(const Page& page, std::string& out) {
@@ -103,6 +127,7 @@ void head_section(const Page& page, std::string& out) {
       (pareto ? "the front of " : "maximize ") + joined(part(goal, "maximize"), pareto ? " and " : ", then ");
   std::string limits = joined(part(goal, "subject_to"), "; ");
   fact(page, out, "goal", wanted + (limits.empty() ? "" : "; subject to " + limits));
+  fact(page, out, "known", warm_start_text(page.digest));
   fact(page, out, "plugin", plugin_text(page.digest.plugin));
   fact(page, out, "started", text_of(header, "started"));
 }

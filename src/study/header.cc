@@ -47,33 +47,12 @@ base::Json scalar(const search::Value& value) {
   return std::visit([](const auto& held) { return base::Json(held); }, value);
 }
 
-base::Json axes_json(const search::Space& space) {
-  base::Json axes = base::Json::array();
-  for (const search::Axis& axis : space.axes) {
-    base::Json values = base::Json::array();
-    for (const search::Value& value : axis.values) {
-      values.push_back(scalar(value));
-    }
-    axes.push_back(
-        {{"name", axis.name}, {"values", values}, {"default", scalar(axis.values[axis.default_index])}});
-  }
-  return axes;
-}
-
 base::Json texts(const std::vector<search::Expression>& expressions) {
   base::Json list = base::Json::array();
   for (const search::Expression& expression : expressions) {
     list.push_back(expression.text());
   }
   return list;
-}
-
-base::Json objective_json(const Objective& objective) {
-  base::Json limits = texts(objective.subject_to);
-  for (const std::string& reference : objective.quality_not_worse_than) {
-    limits.push_back("quality not_worse_than " + reference);
-  }
-  return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}, {"pareto", objective.pareto}};
 }
 
 base::Json suite_json(const ProbeOptions& probes) {
@@ -111,6 +90,27 @@ base::Json binary_json(const ServerProgram& program) {
 }
 
 }  // namespace
+
+base::Json axes_json(const search::Space& space) {
+  base::Json axes = base::Json::array();
+  for (const search::Axis& axis : space.axes) {
+    base::Json values = base::Json::array();
+    for (const search::Value& value : axis.values) {
+      values.push_back(scalar(value));
+    }
+    axes.push_back(
+        {{"name", axis.name}, {"values", values}, {"default", scalar(axis.values[axis.default_index])}});
+  }
+  return axes;
+}
+
+base::Json objective_json(const Objective& objective) {
+  base::Json limits = texts(objective.subject_to);
+  for (const std::string& reference : objective.quality_not_worse_than) {
+    limits.push_back("quality not_worse_than " + reference);
+  }
+  return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}, {"pareto", objective.pareto}};
+}
 
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
                         const std::vector<base::Json>& models) {

@@ -23,6 +23,10 @@ base::Result<base::Json> model_identity(const std::string& path, BackendKind kin
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
                         const std::vector<base::Json>& models = {});
 
+// As the header has them.
+base::Json axes_json(const search::Space& space);
+base::Json objective_json(const Objective& objective);
+
 // The study of a header, with the model and the search options of its first run. Errors: its space text was
 // changed or no longer parses here, its prompt suite has changed.
 base::Result<Study> study_of_header(const base::Json& header);

@@ -158,11 +158,16 @@ bool Loop::learn(const EndedTrial& trial) {
   } else {
     tell_plugin(trial);
     strategy_->tell(trial.config, trial.outcome);
+    if (trial.key == default_key_) {
+      tell_known();
+    }
     if (trial.status == Status::kSkippedPredicted) {
       return false;
     }
     ++ended_;
     ++since_anchor_;
+    checks_ += trial.phase == kCheckPhase ? 1 : 0;
+    checked_.insert(trial.key);
     default_ok_ |= trial.key == default_key_ && trial.status == Status::kOk;
     if (trial.status == Status::kOk) {
       ran_.push_back({trial.config, trial.key});

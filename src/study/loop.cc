@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "src/base/check.h"
 #include "src/base/units.h"
@@ -21,16 +22,21 @@ double steady_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+size_t known_count(const base::Json& header) {
+  const base::Json warm = header.is_object() ? header.value("warm_start", base::Json()) : base::Json();
+  return warm.is_object() ? warm.value("known", base::Json::array()).size() : 0;
+}
+
 }  // namespace
 
 Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
-           const LoopOptions& options, std::string study_id, std::string boot_id)
+           const LoopOptions& options, const base::Json& header, std::string boot_id)
     : study_(study),
       journal_(journal),
       runner_(runner),
       observer_(observer),
       options_(options),
-      study_id_(std::move(study_id)),
+      study_id_(base::json_get<std::string>(header, "study_id", "")),
       boot_id_(std::move(boot_id)),
       now_s_(options.now_s ? options.now_s : std::function<double()>(steady_s)),
       start_s_(now_s_()) {
@@ -44,6 +50,12 @@ Loop::Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserv
     int room =
         limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials) : limits.max_trials;
     limits.expected_trials = std::max(1, room - room / (options.anchor_every + 1));
+  }
+  if (size_t known = known_count(header); known > 0) {
+    // What is known counts as launched; the plan must fit what this study launches.
+    limits.expected_trials =
+        limits.expected_trials > 0 ? std::min(limits.expected_trials, limits.max_trials) : limits.max_trials;
+    limits.max_trials += static_cast<int>(known);
   }
   limits.in_place = options.in_place;
   limits.pareto = study.objective.pareto;
@@ -133,7 +145,7 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
   request.params_hash = params_hash(search::to_json(study_.space, proposal.config));
   request.speed_only = is_repeated(proposal.phase);
   request.proposal = std::move(proposal);
-  bool plugin = study_.search.plugin && !request.proposal.proposer.empty();
+  bool plugin = study_.search.plugin && request.proposal.phase == "plugin";
   request.proposer = plugin ? study_.search.plugin->name : study_.search.strategy;
   request.attempt = ++last_attempt_[request.params_hash];
   auto taken_up = interrupted_id_.find(request.params_hash);
@@ -272,9 +284,13 @@ base::Result<bool> Loop::next_trial() {
   std::optional<search::Proposal> proposal;
   if (ended_ >= options_.max_trials) {
     proposal = next_repeat();
+  } else if (unfinished_) {
+    proposal = std::exchange(unfinished_, std::nullopt);
   } else if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
     proposal = search::Proposal{default_config_, std::string(kAnchorPhase),
                                 "the default again, to see noise and drift"};
+  } else if (auto check = next_check()) {
+    proposal = std::move(check);
   } else {
     proposal = strategy_->ask();
     if (plugin_unwritten_) {
@@ -330,8 +346,7 @@ base::Result<LoopResult> Loop::run() {
 base::Result<LoopResult> run_loop(const Study& study, const JournalContent& past, Journal& journal,
                                   TrialRunner& runner, LoopObserver& observer, const LoopOptions& options,
                                   const std::string& boot_id) {
-  Loop loop(study, journal, runner, observer, options,
-            base::json_get<std::string>(past.header, "study_id", ""), boot_id);
+  Loop loop(study, journal, runner, observer, options, past.header, boot_id);
   if (auto replayed = loop.replay(past); !replayed) {
     runner.release();
     return replayed.failure();

@@ -51,6 +51,8 @@ class LoopObserver {
   virtual void trial_started(int k, int planned, const TrialRequest& request) = 0;
   // `best` is its number among the study's trials, 0 when none is feasible yet.
   virtual void trial_ended(const TrialRequest& request, const TrialRecord& record, bool new_best) = 0;
+  // A plugin thinks about its next proposals; "" when it has done so.
+  virtual void asking(std::string_view /*plugin*/) {}
   virtual void note(std::string_view line) = 0;
 };
 

@@ -38,6 +38,18 @@ struct EndedTrial {
   const base::Json *quality = nullptr, *needle = nullptr, *perplexity = nullptr;
 };
 
+// What an earlier study knew of a configuration (`warm_start` of the header).
+struct KnownTrial {
+  search::Config config;  // canonical
+  uint64_t key = 0;
+  int trial_id = 0;  // in that study
+  Status status = Status::kOk;
+  std::optional<TrialMetrics> metrics;  // of an ok trial or one ended early; its drift taken out
+  double noise = 0;
+  int launches = 1;
+  search::Outcome outcome;  // as this study judges it; once it was told
+};
+
 // The fresh launches that confirm one winner.
 struct Series {
   int planned = 0;      // pairs, or blocks; fixed before the first launch, 0 = not yet
@@ -63,7 +75,7 @@ struct ConfirmPlan {
 class Loop {
  public:
   Loop(const Study& study, Journal& journal, TrialRunner& runner, LoopObserver& observer,
-       const LoopOptions& options, std::string study_id, std::string boot_id);
+       const LoopOptions& options, const base::Json& header, std::string boot_id);
 
   base::Result<void> replay(const JournalContent& past);
   // After replay(): from here on the plugin, if there is one, is asked.
@@ -111,8 +123,18 @@ class Loop {
   void learn_losses(const EndedTrial& trial);
   void learn_confirmation(const EndedTrial& trial, bool launched, double value);
 
+  // known_trials.cc
+  base::Result<void> read_known(const base::Json& header);
+  // Once the default has ended, so that its speed now and then can be compared.
+  void tell_known();
+  // A known configuration that would lead, to be launched here.
+  std::optional<search::Proposal> next_check() const;
+  bool on_known_front(const KnownTrial& known) const;
+
   // replay.cc
   base::Result<void> replay_end(const base::Json& end, int& strangers);
+  // What a start without an end was to run, as the search proposes it where it still does.
+  std::optional<search::Proposal> take_up(const base::Json& start);
 
   // plugin_turns.cc
   std::unique_ptr<search::Strategy> with_plugin(std::unique_ptr<search::Strategy> strategy);
@@ -188,12 +210,18 @@ class Loop {
     uint64_t key = 0;
     int tries = 1;
   };
-  std::vector<Repeated> ran_;  // what the search launched and ran to its end
-  int leader_id_ = 0;          // trial that leads, 0 = none
+  std::vector<KnownTrial> known_;
+  std::string known_from_;  // the study
+  bool known_told_ = false;
+  int checks_ = 0;              // ended
+  std::set<uint64_t> checked_;  // configurations that this study has launched
+  std::vector<Repeated> ran_;   // what the search launched and ran to its end
+  int leader_id_ = 0;           // trial that leads, 0 = none
 
   std::unordered_map<std::string, int> last_attempt_;    // by params_hash
   std::unordered_map<std::string, int> interrupted_id_;  // trial_id to take up again
   std::map<int, Series> series_;                         // by the winner's trial_id
+  std::optional<search::Proposal> unfinished_;           // of the search: the first to run again
   int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
   std::string server_lost_;    // why; "" = it serves
   int lost_trial_ = 0;         // under which it went away; 0 = between trials

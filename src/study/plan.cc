@@ -176,7 +176,8 @@ PlannedEnd planned_end(const Study& study, const std::vector<std::string>& in_pl
     return end;
   }
   const std::vector<search::Expression>& goals = study.objective.maximize;
-  if (!goals.empty() && depends_on_speed(goals.back())) {
+  const bool noisy = !goals.empty() && depends_on_speed(goals.back());
+  if (noisy) {
     for (int wave : kFinalWaves) {
       end.finals += wave;
     }
@@ -193,7 +194,34 @@ PlannedEnd planned_end(const Study& study, const std::vector<std::string>& in_pl
     end.confirm_least = 2 * confirm_launches;
     end.confirm_most = 2 * std::max(kMostPairs, confirm_launches);
   }
+  if (!noisy) {
+    end.confirm_most = end.confirm_least;  // as Loop::plan_confirmation: more launches would say no more
+  }
+  for (size_t i = 0; !few && !study.objective.pareto && i + 1 < goals.size(); ++i) {
+    end.decided_by += (i > 0 ? " or " : "") + goals[i].text();
+  }
+  if (!end.decided_by.empty()) {
+    const int pairs = std::max(kLeastPairs, confirm_launches);
+    end.decided_changes = !end.in_place ? 0 : ours ? 4 : 4 * pairs;
+    end.decided_launches = !ours ? 0 : 2 * (end.in_place ? kLeastPairs : pairs);
+  }
   return end;
+}
+
+// How many more points a grid has, at most so many.
+int rest_of_grid(search::Strategy& strategy, int most) {
+  int more = 0;
+  for (; more < most; ++more) {
+    auto proposal = strategy.ask();
+    if (!proposal) {
+      break;
+    }
+    search::Outcome outcome;
+    outcome.ok = outcome.feasible = true;
+    outcome.objective = {1.0};
+    strategy.tell(proposal->config, outcome);
+  }
+  return more;
 }
 
 std::string range_text(int least, int most) {
@@ -216,6 +244,17 @@ std::string end_text(const PlannedEnd& end) {
                       end.confirm_least == end.confirm_most
                           ? ""
                           : fmt::format(" to {} (as noise asks for)", base::format_duration(end.most_s())));
+  if (!end.decided_by.empty()) {
+    std::string how;
+    if (end.decided_changes > 0) {
+      how = fmt::format("{} changes in place", end.decided_changes);
+    }
+    if (end.decided_launches > 0) {
+      how += fmt::format("{}{} launches", how.empty() ? "" : " and ", end.decided_launches);
+    }
+    text += fmt::format("               of a winner that {} decides: {}, {}\n", end.decided_by, how,
+                        base::format_duration(end.decided_s()));
+  }
   return text + fmt::format("               each measures speed alone, {}; --confirm changes how many\n",
                             base::format_duration(end.one_s()));
 }
@@ -289,11 +328,16 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   if (!plan.open_ended && static_cast<int>(plan.first.size()) < list_at_most) {
     plan.max_trials = static_cast<int>(plan.first.size());  // the space holds no more
   }
+  if (info->name == "grid" && static_cast<int>(plan.first.size()) == list_at_most) {
+    plan.max_trials = list_at_most + rest_of_grid(*strategy, plan.max_trials - list_at_most);
+  }
   double speed_s = 0;
   for (double seconds : speed_only) {
     speed_s += seconds / static_cast<double>(speed_only.size());
   }
   plan.end = planned_end(study, in_place, confirm_launches, plan.load_s, speed_s);
+  const int skipped = static_cast<int>(plan.first.size()) - static_cast<int>(launched);
+  plan.end.repeats = (study.search.repeats - 1) * std::max(plan.max_trials - skipped, 0);
   if (confirm_launches > 0) {  // as the loop keeps it
     const int least = 2 * std::max(kLeastPairs, confirm_launches);
     plan.kept_s = reserve_s(0, 0, least * plan.end.launch_s, available_s);
@@ -347,6 +391,11 @@ std::string to_text(const Study& study, const Plan& plan) {
                                   [](const PlannedTrial& trial) { return trial.in_place; })) {
     text += fmt::format("  in place     {} of them change the running server and load nothing\n", shared);
   }
+  if (plan.end.repeats > 0) {
+    text += fmt::format("  repeats      {} {} after the search, {} of each configuration in all: {}\n",
+                        plan.end.repeats, plan.end.in_place ? "changes in place" : "launches",
+                        study.search.repeats, base::format_duration(plan.end.repeats_s()));
+  }
   text += end_text(plan.end);
   text += memory_line(plan);
   text += "  time         " + limits_text(plan, study);
@@ -362,7 +411,7 @@ std::string to_text(const Study& study, const Plan& plan) {
   } else {
     double rest = std::max(more, 0) * (plan.load_s + plan.measure_s);
     text += fmt::format("  all {} trials about {}{}\n", plan.max_trials,
-                        base::format_duration(time_of_first(plan) + rest),
+                        base::format_duration(time_of_first(plan) + rest + plan.end.repeats_s()),
                         plan.end.confirm_most > 0 ? ", the end apart" : "");
   }
   return text;

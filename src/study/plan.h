@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "search/recorded_grid.h"
 #include "src/study/study.h"
 
 namespace study {
@@ -40,7 +42,14 @@ struct PlannedEnd {
   bool in_place = false;                    // every axis is changed so
   int cold = 0;                             // launches beside these changes
   double launch_s = 0, change_s = 0;        // of one that measures speed alone
+  // Entries of the objective before its last: a winner that one of them decides ("ctx_size") is launched so often, and
+  // no more, whatever the noise; "" = there are none.
+  std::string decided_by;
+  int decided_changes = 0, decided_launches = 0;
+  int repeats = 0;  // before all that: what the search launched, again (search.repeats)
 
+  double decided_s() const { return decided_changes * change_s + decided_launches * launch_s; }
+  double repeats_s() const { return repeats * one_s(); }
   double finals_s() const { return finals * one_s(); }
   double least_s() const { return confirm_least * one_s() + cold * launch_s; }
   double most_s() const { return confirm_most * one_s() + cold * launch_s; }
@@ -77,6 +86,28 @@ std::string to_text(const Study& study, const Plan& plan);
 // plans alike.
 int expected_trials(const Study& study);
 
+// How soon each strategy would have found the best of a grid that was recorded of the same space (recorded_grid.h,
+// same_search): `noise` is the scatter of its launches, 5% where it was recorded without repeats.
+struct StrategyForecast {
+  std::string name;
+  std::optional<double> median;  // trials to within 2% of the best; nullopt: later than max_trials
+  double reached = 0;            // share of runs that got there
+};
+struct GridForecast {
+  std::string path;
+  size_t points = 0;
+  int seeds = 0, max_trials = 0;
+  double noise = 0;
+  std::vector<StrategyForecast> strategies;
+};
+GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::vector<std::string>& in_place,
+                                 const std::string& path, int max_trials, int seeds);
+std::string to_text(const Study& study, const GridForecast& forecast);
+// The journal to forecast from: `file`, or where that is "" one of *.jsonl in `directory` that fits, the largest file
+// first; "" where there is none. Error: `file` cannot be read, or is of another space.
+base::Result<std::string> find_grid(const Study& study, const std::string& file,
+                                    const std::string& directory);
+
 // 2278125 -> "2,278,125"; 1.2e+17 above 1e15.
 std::string grouped(double number);
 
@@ -86,6 +117,7 @@ struct PlanOptions {
   double budget_s = -1;                    // -1 = as in the file
   int max_trials = 0;                      // 0 = as in the file
   int confirm_launches = 3;                // see LoopOptions
+  std::string grid;  // a recorded grid of the same space; "" = one of results/grids that fits
 };
 
 // Prints the plan; exit codes of the design: 0, or 2 with every error of the space file on stderr.

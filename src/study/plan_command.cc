@@ -14,6 +14,7 @@
 #include "src/study/memory_estimate.h"
 #include "src/study/perplexity_record.h"
 #include "src/study/plan.h"
+#include "src/study/recorded_grid.h"
 #include "src/study/session.h"
 
 namespace study {
@@ -46,6 +47,33 @@ double available_s(const SearchOptions& search) {
 int preflight_failed(const base::Error& problem) {
   fmt::print(stderr, "error: preflight failed: {}\n", problem.to_string());
   return kPreflight;
+}
+
+constexpr const char* kGrids = "results/grids";
+constexpr int kForecastSeeds = 20;
+
+base::Result<void> compare_strategies(const Study& study, const std::string& file) {
+  auto path = find_grid(study, file, kGrids);
+  if (!path) {
+    return path.failure();
+  }
+  if (path->empty()) {
+    return {};
+  }
+  auto loaded = load_grid(*path);
+  if (!loaded) {
+    if (!file.empty()) {
+      return loaded.failure();
+    }
+    fmt::print("\nStrategies are not compared: {}\n", loaded.failure().to_string());
+    return {};
+  }
+  fmt::print("{}",
+             to_text(study, forecast_strategies(loaded->grid, recorded_in_place_axes(loaded->header), *path,
+                                                study.search.strategy == "grid" ? SearchOptions().max_trials
+                                                                                : study.search.max_trials,
+                                                kForecastSeeds)));
+  return {};
 }
 
 }  // namespace
@@ -99,6 +127,10 @@ int plan_command(const PlanOptions& options) {
   Plan plan =
       make_plan(study, rates, available_s(study.search), 100, memory, in_place, options.confirm_launches);
   fmt::print("{}", to_text(study, plan));
+  if (auto compared = compare_strategies(study, options.grid); !compared) {
+    fmt::print(stderr, "error: {}\n", compared.failure().to_string());
+    return kUsage;
+  }
   for (const base::Error& problem : refused) {
     fmt::print("\n`autoresearch run` will refuse to start: {}\n", problem.to_string());
   }
@@ -130,6 +162,9 @@ int plan_command(int argc, char** argv) {
   app.add_option("--max-trials", options.max_trials, "most trials (default: the file's)")
       ->check(CLI::Range(1, 100000));
   app.add_option("--confirm", options.confirm_launches, confirm_help())->check(CLI::Range(0, 10));
+  app.add_option("--grid", options.grid,
+                 "journal of a grid of this space: compares strategies by replay\n"
+                 "(default: one of results/grids that fits)");
   app.add_option("--decode-tps", options.decode_tps, "decode speed assumed, tokens per second")
       ->check(CLI::Range(1e-3, 1e6));
   app.add_option("--prefill-tps", options.prefill_tps, "prefill speed assumed, tokens per second")

@@ -31,35 +31,45 @@ PluginSite::PluginSite(PluginSetup setup, std::string log_directory, std::vector
 
 PluginSite::~PluginSite() = default;
 
+std::string PluginSite::launch(int exchange) {
+  os::LaunchSpec spec;
+  spec.argv = setup_.argv;
+  spec.log_path = fmt::format("{}/plugin-{}.log", log_directory_, exchange);
+  spec.max_log_bytes = kMaxLog;
+  spec.sample_hz = kGuardHz;
+  auto started = os::Conversation::start(std::move(spec));
+  if (!started) {
+    return started.failure().to_string();
+  }
+  talk_ = std::move(*started);
+  return "";
+}
+
 search::PluginReply PluginSite::ask(int exchange, const std::string& request, double patience_s) {
   auto start = std::chrono::steady_clock::now();
   auto seconds = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   search::PluginReply reply;
-  if (talk_ != nullptr && !talk_->alive()) {
-    talk_.reset();  // it answers once and ends: as good as any
-  }
-  if (talk_ == nullptr) {
-    os::LaunchSpec spec;
-    spec.argv = setup_.argv;
-    spec.log_path = fmt::format("{}/plugin-{}.log", log_directory_, exchange);
-    spec.max_log_bytes = kMaxLog;
-    spec.sample_hz = kGuardHz;
-    auto started = os::Conversation::start(std::move(spec));
-    if (!started) {
-      reply.fault = started.failure().to_string();
-    } else {
-      talk_ = std::move(*started);
+  // A program that answers once and ends is as good as any, also where its end shows only when it is asked again.
+  for (bool kept = talk_ != nullptr && talk_->alive();; kept = false) {
+    if (!kept) {
+      talk_.reset();
+      reply.fault = launch(exchange);
     }
-  }
-  if (talk_ != nullptr) {
+    if (!reply.fault.empty()) {
+      break;
+    }
     auto answer = talk_->ask(request, std::max(0.0, patience_s - seconds()), kMaxAnswer, &interrupted());
     if (answer) {
       reply.line = std::move(*answer);
-    } else {
+      break;
+    }
+    const bool ended = !talk_->alive();
+    talk_.reset();
+    if (!kept || !ended || interrupted()) {
       reply.fault = answer.failure().to_string();
-      talk_.reset();
+      break;
     }
   }
   for (const std::string& secret : secrets_) {

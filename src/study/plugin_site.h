@@ -1,5 +1,6 @@
 #pragma once
-// The plugin as a process: started at its first question, kept, ended with all its descendants when an answer is late,
+// The plugin as a process: started at its first question, kept (one that has ended since its last answer is started
+// again, once for a question), ended with all its descendants when an answer is late,
 // too long or none, and at the end of the run. Its stderr is in LOGS/plugin-N.log, N the exchange it was started for.
 
 #include <memory>
@@ -22,6 +23,8 @@ class PluginSite {
   search::PluginReply ask(int exchange, const std::string& request, double patience_s);
 
  private:
+  std::string launch(int exchange);  // why it could not be, or ""
+
   PluginSetup setup_;
   std::string log_directory_;
   std::vector<std::string> secrets_;

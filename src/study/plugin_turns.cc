@@ -105,7 +105,9 @@ search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
   request["answer_within_s"] = patience;
   std::string server = runner_.server_url();
   request["server_url"] = server.empty() ? base::Json(nullptr) : base::Json(server);
+  observer_.asking(study_.search.plugin->name);
   search::PluginReply reply = options_.ask_plugin(exchange, base::dump_line(request), patience);
+  observer_.asking("");
   if (stopped() && reply.line.empty()) {
     reply.asked = false;  // by the user: no failure of the plugin's, and nothing to record
     reply.fault = "the run was stopped";

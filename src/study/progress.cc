@@ -150,6 +150,17 @@ void Progress::trial_ended(const TrialRequest& request, const TrialRecord& recor
   print(fmt::format("{} {:>7}  {}", head, base::format_duration(record.t_total_s), result));
 }
 
+void Progress::asking(std::string_view plugin) {
+  std::lock_guard lock(mutex_);
+  running_ = !plugin.empty();
+  trial_start_ = Clock::now();
+  label_ = plugin;
+  doing_ = "choosing the next trials";
+  if (live_) {
+    draw();
+  }
+}
+
 void Progress::note(std::string_view line) {
   std::lock_guard lock(mutex_);
   print(std::string(line));

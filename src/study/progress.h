@@ -24,6 +24,7 @@ class Progress : public LoopObserver {
 
   void trial_started(int k, int planned, const TrialRequest& request) override;
   void trial_ended(const TrialRequest& request, const TrialRecord& record, bool new_best) override;
+  void asking(std::string_view plugin) override;
   void note(std::string_view line) override;
   // What the running trial is doing: "loading", "quality". From any thread.
   void doing(std::string_view what);

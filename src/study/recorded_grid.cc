@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "src/study/header.h"
 #include "src/study/record.h"
 
 namespace study {
@@ -40,6 +41,32 @@ base::Result<search::RecordedGrid> recorded_grid(const Study& study, const Journ
         "record a grid first: `autoresearch run` with `search: {strategy: grid}`");
   }
   return grid;
+}
+
+base::Result<LoadedGrid> load_grid(const std::string& path) {
+  auto journal = load_journal(path);
+  if (!journal) {
+    return journal.failure();
+  }
+  auto study = study_of_header(journal->header);
+  if (!study) {
+    return study.failure();
+  }
+  auto grid = recorded_grid(*study, *journal, path);
+  if (!grid) {
+    return grid.failure();
+  }
+  return LoadedGrid{path, std::move(journal->header), std::move(*study), std::move(*grid)};
+}
+
+bool same_search(const Study& study, const base::Json& header) {
+  if (!header.is_object() || header.value("axes", base::Json()) != axes_json(study.space)) {
+    return false;
+  }
+  const base::Json objective = objective_json(study.objective);
+  const base::Json theirs = header.value("objective", base::Json());
+  return theirs.is_object() && theirs.value("maximize", base::Json()) == objective["maximize"] &&
+         theirs.value("pareto", false) == objective["pareto"];
 }
 
 }  // namespace study

@@ -55,7 +55,7 @@ base::Result<void> Loop::replay_end(const base::Json& end, int& strangers) {
   }
   EndedTrial trial = ended_of(study_, end, std::move(*config));
   trial.key = key_of(trial.config);
-  if (!trial.times.speed_only) {
+  if (!trial.times.speed_only && trial.phase != kCheckPhase) {
     // Asking first keeps the strategy's random numbers where they were.
     auto proposal = strategy_->ask();
     strangers += !proposal || proposal->config != trial.config ? 1 : 0;
@@ -64,7 +64,25 @@ base::Result<void> Loop::replay_end(const base::Json& end, int& strangers) {
   return {};
 }
 
+std::optional<search::Proposal> Loop::take_up(const base::Json& start) {
+  auto config = search::from_json(study_.space, start.value("params", base::Json::object()));
+  if (!config) {
+    return std::nullopt;  // of another space: there are ends that say so
+  }
+  // A plugin is not connected yet: this gives what its exchanges left, else the strategy's own.
+  auto proposal = strategy_->ask();
+  if (!proposal || proposal->config != *config) {
+    proposal = search::Proposal{*config, base::json_get<std::string>(start, "phase", ""),
+                                base::json_get<std::string>(start, "rationale", "")};
+  }
+  proposal->fallback = base::json_get<std::string>(start, "fallback", "");
+  return proposal;
+}
+
 base::Result<void> Loop::replay(const JournalContent& past) {
+  if (auto known = read_known(past.header); !known) {
+    return known.failure();
+  }
   last_id_ = past.last_trial_id();
   for (const base::Json* start : past.of_type("trial_start")) {
     int& last = last_attempt_[base::json_get<std::string>(*start, "params_hash", "")];
@@ -74,6 +92,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     lost_before_.insert(base::json_get<int>(*end, "lost_trial_id", 0));
   }
   std::vector<base::Json> crashed;
+  const base::Json* unfinished = nullptr;
   for (const base::Json* start : past.interrupted()) {
     std::string hash = base::json_get<std::string>(*start, "params_hash", "");
     if (base::json_get<int>(*start, "attempt", 0) < last_attempt_[hash]) {
@@ -82,6 +101,7 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     bool rebooted = base::json_get<std::string>(*start, "boot_id", "") != boot_id_;
     if (!rebooted) {
       interrupted_id_[hash] = base::json_get<int>(*start, "trial_id", 0);
+      unfinished = is_repeated(base::json_get<std::string>(*start, "phase", "")) ? nullptr : start;
       continue;
     }
     base::Json end = host_crash_end(*start);
@@ -108,6 +128,9 @@ base::Result<void> Loop::replay(const JournalContent& past) {
     if (auto learnt = replay_end(end, strangers); !learnt) {
       return learnt.failure();
     }
+  }
+  if (unfinished != nullptr) {
+    unfinished_ = take_up(*unfinished);
   }
   if (strangers > 0) {
     observer_.note(

@@ -12,7 +12,7 @@
 #include "src/base/version.h"
 #include "src/os/files.h"
 #include "src/study/commands.h"
-#include "src/study/header.h"
+#include "src/study/in_place.h"
 #include "src/study/recorded_grid.h"
 
 namespace study {
@@ -239,27 +239,15 @@ std::string markdown(const Table& table, const std::vector<Played>& all, const b
 std::vector<Played> play_all(const search::RecordedGrid& grid, const base::Json& header,
                              const Options& options, const search::ReplayOptions& replay) {
   const bool live = isatty(STDERR_FILENO) != 0;
-  std::vector<std::string> in_place;
-  for (const base::Json& axis : header.value("in_place", base::Json::array())) {
-    if (axis.is_string()) {
-      in_place.push_back(axis);
-    }
-  }
+  const std::vector<std::string> in_place = recorded_in_place_axes(header);
   std::vector<Played> all;
   for (const std::string& name : options.strategies) {
     const search::StrategyInfo* info = search::find_strategy(name);
-    std::vector<search::ReplayRun> runs;
-    for (int seed = 1; seed <= options.seeds; ++seed) {
+    auto runs = search::replay_seeds(grid, *info, options.seeds, replay, in_place, [&](int seed) {
       if (live) {
         fmt::print(stderr, "\r\033[K{}: seed {} of {}", name, seed, options.seeds);
       }
-      search::Limits limits;
-      limits.max_trials = replay.max_trials;
-      limits.pareto = grid.pareto();
-      limits.in_place = in_place;  // as the driver would
-      auto strategy = info->make(grid.space(), static_cast<uint64_t>(seed), limits);
-      runs.push_back(search::replay(grid, *strategy, static_cast<uint64_t>(seed), replay));
-    }
+    });
     all.push_back({name, search::summarize(runs)});
   }
   if (live) {
@@ -315,27 +303,19 @@ int replay_command(int argc, char** argv) {
   }
   replay.noise = *noise;
   replay.drift = *drift;
-  auto journal = load_journal(options.grid);
-  if (!journal) {
-    return fail(journal.failure(), kExitJournal);
+  auto loaded = load_grid(options.grid);
+  if (!loaded) {
+    return fail(loaded.failure(), kExitJournal);
   }
-  auto study = study_of_header(journal->header);
-  if (!study) {
-    return fail(study.failure(), kExitJournal);
-  }
-  auto grid = recorded_grid(*study, *journal, options.grid);
-  if (!grid) {
-    return fail(grid.failure(), kExitJournal);
-  }
-  const std::vector<Played> played = play_all(*grid, journal->header, options, replay);
-  const Table table(*study, *grid, journal->header, options, replay);
+  const std::vector<Played> played = play_all(loaded->grid, loaded->header, options, replay);
+  const Table table(loaded->study, loaded->grid, loaded->header, options, replay);
   fmt::print("{}", options.json ? base::dump_line(table.json(played)) + "\n" : terminal_text(table, played));
   if (!options.out.empty()) {
     std::string command = "autoresearch";
     for (int i = 0; i < argc; ++i) {
       command += fmt::format(" {}", argv[i]);
     }
-    auto written = os::replace_file(options.out, markdown(table, played, journal->header, command));
+    auto written = os::replace_file(options.out, markdown(table, played, loaded->header, command));
     if (!written) {
       return fail(written.failure(), kExitPreflight);
     }

@@ -12,6 +12,7 @@
 #include "src/study/commands.h"
 #include "src/study/header.h"
 #include "src/study/session.h"
+#include "src/study/warm_start.h"
 
 namespace study {
 namespace {
@@ -24,7 +25,7 @@ std::string default_journal(const Study& study) {
 
 int run_command(int argc, char** argv) {
   CLI::App app("Run a study: launch, measure and compare server configurations.", "autoresearch run");
-  std::string space_path, out, budget, until;
+  std::string space_path, out, budget, until, warm;
   int max_trials = 0, confirm = 3;
   bool quiet = false;
   app.add_option("--space", space_path, "space file (YAML)")->required();
@@ -33,6 +34,10 @@ int run_command(int argc, char** argv) {
   app.add_option("--budget", budget, "stop after this long, such as 90m or 8h");
   app.add_option("--until", until, "stop at this local time, such as 07:00");
   app.add_option("--confirm", confirm, confirm_help())->check(CLI::Range(0, 10));
+  app.add_option(
+      "--warm-start", warm,
+      "journal of an earlier study of this model on this machine: what it measured is known to the\n"
+      "search, and launched again only where it would win; refused where model or host differ");
   app.add_flag("--quiet", quiet, "no progress");
   try {
     app.parse(argc, argv);
@@ -75,6 +80,16 @@ int run_command(int argc, char** argv) {
     return fail(checked.failure(), kExitPreflight);
   }
   base::Json header = study_header(study, checked->program, checked->model, checked->models);
+  if (!warm.empty()) {
+    auto earlier = load_journal(warm);
+    auto known =
+        earlier ? warm_start(study, header, *earlier, warm) : base::Result<base::Json>(earlier.failure());
+    if (!known) {
+      return fail(known.failure(), kExitPreflight);
+    }
+    fmt::print("Warm start: {}\n", warm_start_text(*known));
+    header["warm_start"] = std::move(*known);
+  }
   bool locked = false;
   auto journal = Journal::create(out, header, &locked);
   if (!journal) {

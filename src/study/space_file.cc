@@ -22,6 +22,7 @@ namespace {
 
 constexpr uint64_t kMaxSpaceFile = 1 << 20;
 constexpr std::string_view kNotWorseThan = "not_worse_than";
+constexpr size_t kMostPareto = 3;
 
 std::vector<std::string> words_of(const std::string& text) {
   std::vector<std::string> words;
@@ -159,6 +160,12 @@ class StudyReader {
     if (at.kind != YamlNode::Kind::kList || at.items.size() < 2) {
       reader_.fail(at, "objective.pareto needs two entries or more",
                    "write pareto: [decode_tps, prefill_tps]");
+    } else if (at.items.size() > kMostPareto) {
+      reader_.fail(
+          at,
+          fmt::format("objective.pareto has {} entries; a front of more than {} holds nearly every point",
+                      at.items.size(), kMostPareto),
+          "keep the three that matter most, and write limits (subject_to) for the others");
     }
   }
 

@@ -12,6 +12,7 @@ namespace study {
 namespace {
 
 constexpr std::string_view kExec = "exec:", kLlm = "llm";
+constexpr double kLeastTimeoutS = 0.01, kMostTimeoutS = 3600;  // as autoresearch-llm takes them
 
 // "${OPENAI_API_KEY}" somewhere in a word.
 bool expands_a_secret(std::string_view word) {
@@ -141,6 +142,10 @@ class PluginReader {
            {"usd_per_mtok_out", amount("--usd-per-mtok-out", "search.llm.usd_per_mtok_out", 1e6)},
            {"timeout", [&](const YamlNode& value) {
               reader_.timeout_s(value, timeout_s, "search.llm.timeout");
+              if (timeout_s > 0 && (timeout_s < kLeastTimeoutS || timeout_s > kMostTimeoutS)) {
+                reader_.fail(value, "search.llm.timeout must be from 10ms to 1h",
+                             "write a duration such as 60s");
+              }
               more.insert(more.end(), {"--timeout-s", fmt::format("{}", timeout_s)});
             }}});
     }

@@ -110,6 +110,8 @@ class ServerTrialRunner : public TrialRunner {
 // The loop's own phases: speed only, everything else is known. The strategy is not told of them.
 inline constexpr std::string_view kAnchorPhase = "anchor", kFinalPhase = "final", kConfirmPhase = "confirm",
                                   kRepeatPhase = "repeat";
+// The loop's own, too, but a whole trial, of which the strategy is told: the best that an earlier study knew.
+inline constexpr std::string_view kCheckPhase = "check";
 // Of a configuration that has run: only its speed is measured again, and the search is not told.
 inline bool is_repeated(std::string_view phase) {
   return phase == kAnchorPhase || phase == kFinalPhase || phase == kConfirmPhase || phase == kRepeatPhase;

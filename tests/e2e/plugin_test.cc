@@ -214,6 +214,30 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
   }
 }
 
+TEST_CASE("a plugin that answers once, and ends when it is asked again, is started anew for that question") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  e2e::write(driver.path("once.sh"),
+             "read a; echo '{\"proposals\": [], \"error\": \"nothing today\"}'; read b\n");
+  std::string space = driver.scripted_space(
+      kAxes, kScenario,
+      goal("strategy: 'exec:/bin/sh \"" + driver.path("once.sh") + "\"', plugin: {time: 10, timeout: 30s}"));
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  int exchanges = 0;
+  for (const Json& record : driver.journal("j.jsonl")) {
+    if (record["type"] == "plugin") {
+      ++exchanges;
+      CHECK_EQ(record["fault"], "the plugin says: nothing today");
+    }
+  }
+  CHECK_GE(exchanges, 2);
+}
+
 TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with an answer") {
   if (!llm_exists()) {
     return;
@@ -242,6 +266,7 @@ TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with
     CHECK_EQ(params["additionalProperties"], false);
     std::string user = anthropic ? sent["messages"][0]["content"] : sent["messages"][1]["content"];
     CHECK(has(user, "12.35"));
+    CHECK_EQ(has(sent.dump(), "Answer with one JSON object"), !anthropic);  // where no tool must be called
 
     struct Fault {
       Scripted answer;

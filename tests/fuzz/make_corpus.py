@@ -202,9 +202,29 @@ def request_seeds():
     yield "broken", b'{"prompt": "\xff\\ud800", "seed": 1e999}'
 
 
+def plugin_seeds():
+    point = {"n_threads": 2, "cache_type_k": "q8_0", "mmap": False}
+    several = {"proposals": [{"params": point, "rationale": "a\nb"}, {"params": {**point, "n_threads": 4}},
+                             {"params": point}, {"params": {**point, "n_threads": "2"}}, {"params": [1]}, 7, {}],
+               "usage": {"input_tokens": 12, "output_tokens": -1, "cost_usd": 0.5}, "error": "no more"}
+    yield "several", several
+    yield "none", {"proposals": [], "error": "out of budget"}
+    yield "long", {"proposals": [{"params": {**point, "mmap": "x" * 300}}] * 66}
+    yield "anthropic", {"stop_reason": "tool_use", "usage": {"input_tokens": 5, "output_tokens": 6},
+                        "content": [{"type": "text", "text": "so"},
+                                    {"type": "tool_use", "name": "propose", "input": several}]}
+    yield "anthropic-cut", {"stop_reason": "max_tokens", "content": None, "usage": 3}
+    yield "openai", {"choices": [{"finish_reason": "stop", "message": {
+        "content": "```json\n" + json.dumps(several) + "\n```"}}], "usage": {"prompt_tokens": 1e300}}
+    yield "openai-refusal", {"choices": [{"message": {"refusal": "no"}}], "error": {"message": ["x"]}}
+    yield "no-utf8", b'{"proposals": [{"params": {"n_threads": 1, "cache_type_k": "\xff\xfe"}}], "error": "\xc3("}'
+    yield "deep", "[" * 200
+
+
 def main():
     rng = random.Random(4)
-    for target, seeds in (("gguf", gguf_seeds(rng)), ("tokenizer", tokenizer_seeds()), ("request", request_seeds())):
+    for target, seeds in (("gguf", gguf_seeds(rng)), ("tokenizer", tokenizer_seeds()), ("request", request_seeds()),
+                          ("plugin", plugin_seeds())):
         os.makedirs(f"corpus/{target}", exist_ok=True)
         for name, seed in seeds:
             if isinstance(seed, dict):

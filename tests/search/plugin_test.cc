@@ -134,7 +134,7 @@ TEST_CASE("a plugin that gives nothing usable leaves the fallback's trials as th
     for (size_t i = 0; i < all.size(); ++i) {
       CHECK_EQ(search::key_of(all[i].config), search::key_of(expected[i].config));
       CHECK_EQ(all[i].rationale, expected[i].rationale);
-      CHECK_EQ(all[i].proposer, "");
+      CHECK_NE(all[i].phase, "plugin");
       CHECK_EQ(all[i].fallback.empty(), i == 0);
     }
     CHECK_EQ(asked, std::min(6, static_cast<int>(ledger.size())));
@@ -173,7 +173,7 @@ TEST_CASE(
         if (proposal->doomed.empty()) {
           CHECK_EQ(seen[search::key_of(proposal->config)]++, 0);
           ++launched;
-          its += proposal->proposer == "plugin" ? 1 : 0;
+          its += proposal->phase == "plugin" ? 1 : 0;
           CHECK_LE(its, share * launched + 1e-9);
         }
         all.push_back(*proposal);
@@ -214,7 +214,7 @@ TEST_CASE(
         auto next = resumed.ask();
         REQUIRE(next.has_value());
         CHECK_EQ(search::key_of(next->config), search::key_of(all[cut].config));
-        CHECK_EQ(next->proposer, all[cut].proposer);
+        CHECK_EQ(next->phase, all[cut].phase);
       }
     }
   }
@@ -236,13 +236,13 @@ TEST_CASE("a plugin for which there is no time is not asked, and that is no fail
   for (int i = 1; i <= 10; ++i) {
     auto proposal = plugin.ask();
     REQUIRE(proposal.has_value());
-    CHECK_EQ(proposal->proposer, "");
+    CHECK_NE(proposal->phase, "plugin");
     CHECK_EQ(proposal->fallback, i > 1 ? "no time" : "");
     tell(plugin, space, *proposal, i);
   }
   CHECK_EQ(recorded, 0);
   time = true;
-  CHECK_EQ(plugin.ask()->proposer, "plugin");
+  CHECK_EQ(plugin.ask()->phase, "plugin");
   CHECK_EQ(recorded, 1);
 }
 

@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "bench/replay_plot.h"
 #include "bench/synthetic_grids.h"
 #include "search/pareto.h"
 #include "search/surrogate.h"
@@ -105,6 +106,20 @@ TEST_CASE("replay counts trials, failures and what is named, by the grid's truth
   CHECK_EQ(sum.median, std::optional<double>(5));
   CHECK_FALSE(sum.upper.has_value());  // between a trial and never
   CHECK_EQ(sum.reached, doctest::Approx(2.0 / 3));
+
+  // Progress: the median share of the best; a run that ended keeps what it had.
+  const auto progress = search::median_progress({run, cut, run}, 7);
+  REQUIRE_EQ(progress.size(), 7);
+  CHECK_EQ(progress[0], doctest::Approx(0.5));
+  CHECK_EQ(progress[6], doctest::Approx(0.985));
+  const std::string svg = bench::progress_svg({{"a < b", {{"x", progress}, {"y", {0, 0.5, 1}}}}, {"c", {}}});
+  size_t lines = 0;
+  for (size_t at = svg.find("<polyline"); at != std::string::npos; at = svg.find("<polyline", at + 1)) {
+    ++lines;
+  }
+  CHECK_EQ(lines, 2);
+  CHECK_NE(svg.find("a &lt; b"), std::string::npos);
+  CHECK_EQ(svg.find("nan"), std::string::npos);
 }
 
 TEST_CASE("replay's noise: by seed and launch, on speeds alone, and it does not make winners of nothing") {
@@ -226,4 +241,28 @@ TEST_CASE("the model needs half the launches of chance, and names the best") {
   auto model = play(front, "model-based", 3), chance = play(front, "random", 8);
   CHECK_LE(model.median.value_or(100), 45);
   CHECK_LT(model.mean_shortfall, 0.5 * chance.mean_shortfall);
+}
+
+TEST_CASE("hundreds of known launches: the best of them count, and a new point is asked for") {
+  const bench::NamedGrid named = bench::wide_grid();
+  auto strategy = search::find_strategy("model-based")->make(named.grid.space(), 1, search::Limits{1000});
+  std::map<std::string, double> known;
+  const auto& points = named.grid.points();
+  for (size_t i = 0; i < points.size() && known.size() < 300; i += points.size() / 300) {
+    strategy->tell(points[i].config, points[i].outcome);
+    known[search::key_of(points[i].config)] = points[i].outcome.objective.back();
+  }
+  strategy->tell(named.grid.space().default_config(), *named.grid.find(named.grid.space().default_config()));
+  auto proposal = strategy->ask();
+  REQUIRE(proposal.has_value());
+  CHECK_EQ(proposal->phase, "model");
+  CHECK_FALSE(known.contains(search::key_of(proposal->config)));
+  // Better than most of what it was told: chance would give the median.
+  const search::Outcome* truth = named.grid.find(proposal->config);
+  REQUIRE(truth != nullptr);
+  size_t below = 0;
+  for (const auto& [key, value] : known) {
+    below += value < truth->objective.back() ? 1 : 0;
+  }
+  CHECK_GT(below, known.size() * 3 / 4);
 }

@@ -122,3 +122,39 @@ TEST_CASE("a plugin is not asked where there is no time for it, and its faults c
   REQUIRE(ends[3]->contains("fallback"));
   CHECK_NE((*ends[3])["fallback"].get<std::string>().find(says), std::string::npos);
 }
+
+TEST_CASE(
+    "what was running when the driver was stopped runs first, though a plugin would now be asked again") {
+  Fixture f;
+  int asked = 0;
+  add_plugin(f, asked);
+  auto answers = f.options.ask_plugin;
+  f.options.ask_plugin = [&](int, const std::string&, double) {
+    search::PluginReply reply;
+    reply.fault = "no answer";
+    return reply;
+  };
+  FakeRunner runner;
+  runner.before_run = [&](const study::TrialRequest& request) {
+    if (request.trial_id == 5) {
+      study::set_interrupted(15);
+    }
+  };
+  f.start(runner);
+  auto before = f.content();
+  const base::Json start = *before.of_type("trial_start").back();
+  REQUIRE_EQ(start["trial_id"], 5);
+  REQUIRE(start.contains("fallback"));
+  f.options.ask_plugin = answers;
+  runner.before_run = nullptr;
+  f.resume(runner);
+  auto content = f.content();
+  const base::Json end = *content.of_type("trial_end")[4];
+  CHECK_EQ(end["trial_id"], 5);
+  CHECK_EQ(end["attempt"], 2);
+  for (const char* same : {"params", "phase", "rationale", "fallback"}) {
+    CHECK_EQ(end[same], start[same]);
+  }
+  CHECK_GE(asked, 1);
+  CHECK_EQ((*content.of_type("trial_end")[5])["phase"], "plugin");
+}

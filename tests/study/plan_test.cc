@@ -2,11 +2,18 @@
 
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 
+#include "search/grid.h"
 #include "src/base/units.h"
 #include "src/study/clock.h"
+#include "src/study/header.h"
 
 using study::make_plan;
 using study::Plan;
@@ -121,12 +128,22 @@ TEST_CASE("the launches of finals and confirmation are told, and what they take"
   all.pop_back();
   CHECK_FALSE(end(3, all).in_place);
 
+  // A winner with a longer context is decided by that: the least is all there is.
+  CHECK_EQ(three.decided_by, "ctx_size");
+  CHECK_EQ(three.decided_launches, 6);
+  CHECK_EQ(three.decided_changes, 0);
+  CHECK_EQ(end(10).decided_launches, 20);
+  CHECK(mentions(text,
+                 "of a winner that ctx_size decides: 6 launches, " + base::format_duration(three.least_s())));
+  CHECK_EQ(make_plan(s, {20, 300}, 0, 100, {}, {"ctx_size"}).end.decided_launches, 6);
+
   // What no speed decides needs no finals.
   s.objective.maximize.resize(1);  // ctx_size
   CHECK_EQ(end(3).finals, 0);
   s.backend.kind = study::BackendKind::kUrl;
   CHECK_EQ(end(3).cold, 0);
   CHECK_EQ(end(3).confirm_least, 24);
+  CHECK_EQ(end(3).confirm_most, 24);  // nor more launches than the least
   CHECK_EQ(end(3).launch_s, end(3).change_s);
 }
 
@@ -139,6 +156,64 @@ TEST_CASE("a space smaller than max_trials is planned to its end") {
   CHECK_EQ(plan.first.size(), 3);
   CHECK_EQ(plan.max_trials, 3);
   CHECK_FALSE(plan.open_ended);
+  CHECK_EQ(plan.end.repeats, 0);
+
+  // More points than are listed; each is launched thrice.
+  auto loaded = study::load_space_file(std::string(AR_SOURCE_DIR) + "/configs/grids/interaction.yaml");
+  REQUIRE(std::holds_alternative<Study>(loaded));
+  const Study grid = std::get<Study>(loaded);
+  const int points = static_cast<int>(grid.space.grid_size());
+  REQUIRE_GT(points, 100);
+  plan = make_plan(grid, {}, 0);
+  CHECK_EQ(plan.first.size(), 100);
+  CHECK_EQ(plan.max_trials, points);
+  CHECK_EQ(plan.end.repeats, 2 * points);
+  CHECK(mentions(to_text(grid, plan),
+                 fmt::format("{} launches after the search, 3 of each configuration", 2 * points)));
+}
+
+TEST_CASE("strategies are compared on a grid of the same axes, values and objective, and on no other") {
+  auto loaded = study::load_space_file(std::string(AR_SOURCE_DIR) + "/configs/grids/interaction.yaml");
+  REQUIRE(std::holds_alternative<Study>(loaded));
+  const Study s = std::get<Study>(loaded);
+  const auto directory = std::filesystem::temp_directory_path() / fmt::format("ar-plan-{}", ::getpid());
+  std::filesystem::create_directory(directory);
+  CHECK_EQ(*study::find_grid(s, "", directory.string()), "");
+  const std::string path = (directory / "a.jsonl").string();
+  auto write = [&](const base::Json& header) { std::ofstream(path) << base::dump_line(header) << "\n"; };
+  base::Json header = study::study_header(s, {}, {{"path", "m"}});
+  write(header);
+  CHECK_EQ(*study::find_grid(s, "", directory.string()), path);
+  CHECK_EQ(*study::find_grid(s, path, ""), path);
+  CHECK_FALSE(study::find_grid(s, path + "x", "").ok());
+  header["axes"][0]["default"] = 12345;
+  write(header);
+  CHECK_EQ(*study::find_grid(s, "", directory.string()), "");
+  auto refused = study::find_grid(s, path, "");
+  REQUIRE_FALSE(refused.ok());
+  CHECK(mentions(refused.failure().to_string(), "of other axes, values or another objective"));
+  std::filesystem::remove_all(directory);
+
+  // Threads are all that matters.
+  search::RecordedGrid grid(s.space, {true});
+  const size_t threads = s.space.index_of("n_threads");
+  for (uint64_t i = 0; i < static_cast<uint64_t>(s.space.grid_size()); ++i) {
+    const search::Config config = s.space.canonical(search::grid_point(s.space, i));
+    search::Outcome outcome;
+    outcome.ok = outcome.feasible = true;
+    outcome.objective = {100.0 + 10 * static_cast<double>(std::get<int64_t>(config[threads]))};
+    grid.add(config, outcome);
+  }
+  grid.finish();
+  study::GridForecast forecast = study::forecast_strategies(grid, {}, "g.jsonl", 12, 3);
+  REQUIRE_EQ(forecast.strategies.size(), 4);
+  CHECK_EQ(forecast.noise, 0.05);
+  CHECK_EQ(forecast.strategies[0].name, "two-phase");
+  REQUIRE(forecast.strategies[0].median.has_value());
+  const std::string text = to_text(s, forecast);
+  CAPTURE(text);
+  CHECK(mentions(text, "replayed on g.jsonl ("));
+  CHECK(mentions(text, "model-based"));
 }
 
 TEST_CASE("time of day and digits") {

@@ -344,6 +344,9 @@ TEST_CASE("entries of equal rank, and repeats") {
   CHECK_EQ(s.objective.maximize.size(), 2);
   CHECK_EQ(s.search.repeats, 3);
   CHECK_FALSE(good(kMinimal).objective.pareto);
+  CHECK(
+      mentions(errors_of(head + "objective: {pareto: [decode_tps, prefill_tps, 0 - ttft_ms, 0 - rss_gib]}\n"),
+               "objective.pareto has 4 entries; a front of more than 3"));
   CHECK(mentions(errors_of(head + "objective: {pareto: decode_tps}\n"),
                  "objective.pareto needs two entries or more"));
   CHECK(mentions(errors_of(head + "objective: {pareto: [decode_tps, prefill_tps], maximize: decode_tps}\n"),

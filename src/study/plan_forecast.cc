@@ -1,0 +1,96 @@
+// `plan` compares strategies where a grid of the same space was recorded.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "search/replay.h"
+#include "src/study/plan.h"
+#include "src/study/recorded_grid.h"
+
+namespace study {
+namespace {
+
+constexpr double kUsualNoise = 0.05, kLeastNoise = 0.005;
+constexpr const char* kCompared[] = {"two-phase", "model-based", "tpe", "random"};
+
+// The first line alone: grids have many megabytes. Null where it is no header.
+base::Json header_of_file(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  if (!std::getline(in, line)) {
+    return nullptr;
+  }
+  auto header = base::parse_json(line, path);
+  return header && header->is_object() ? std::move(*header) : base::Json();
+}
+
+}  // namespace
+
+GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::vector<std::string>& in_place,
+                                 const std::string& path, int max_trials, int seeds) {
+  const auto census = grid.census();
+  GridForecast forecast;
+  forecast.path = path;
+  forecast.points = census.points;
+  forecast.seeds = seeds;
+  forecast.max_trials = max_trials;
+  forecast.noise = census.scatter > 0 ? std::max(census.scatter, kLeastNoise) : kUsualNoise;
+  search::ReplayOptions options;
+  options.noise = forecast.noise;
+  options.max_trials = max_trials;
+  for (const char* name : kCompared) {
+    const search::StrategyInfo* info = search::find_strategy(name);
+    AR_CHECK(info != nullptr, "a strategy that plan compares is not in the table");
+    const auto sum = search::summarize(search::replay_seeds(grid, *info, seeds, options, in_place));
+    forecast.strategies.push_back({name, sum.median, sum.reached});
+  }
+  return forecast;
+}
+
+std::string to_text(const Study& study, const GridForecast& forecast) {
+  std::string text = fmt::format(
+      "\nStrategies, replayed on {} ({} points recorded of this space)\n  trials to within 2% of the best, "
+      "median of {} "
+      "runs of at most {} trials, launches scattered by {:.1f}%\n",
+      forecast.path, forecast.points, forecast.seeds, forecast.max_trials, forecast.noise * 100);
+  for (const StrategyForecast& one : forecast.strategies) {
+    text +=
+        fmt::format("  {:<12} {:>5}, {:.0f}% of the runs got there{}\n", one.name,
+                    one.median ? fmt::format("{:g}", *one.median) : fmt::format(">{}", forecast.max_trials),
+                    100 * one.reached, one.name == study.search.strategy ? "  (this study's)" : "");
+  }
+  return text;
+}
+
+base::Result<std::string> find_grid(const Study& study, const std::string& file,
+                                    const std::string& directory) {
+  namespace fs = std::filesystem;
+  if (!file.empty()) {
+    const base::Json header = header_of_file(file);
+    if (header.is_null()) {
+      return base::error(file, "cannot be read as a journal",
+                         "name the journal of a study of `strategy: grid`");
+    }
+    if (!same_search(study, header)) {
+      return base::error(file,
+                         "was recorded of other axes, values or another objective than this space file's",
+                         "name a grid of this very space, or leave --grid out");
+    }
+    return file;
+  }
+  std::vector<std::pair<uintmax_t, std::string>> found;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(directory, none)) {
+    const std::string path = entry.path().string();
+    std::error_code unreadable;
+    if (path.ends_with(".jsonl") && same_search(study, header_of_file(path))) {
+      found.emplace_back(fs::file_size(entry.path(), unreadable), path);
+    }
+  }
+  return found.empty() ? std::string() : std::max_element(found.begin(), found.end())->second;
+}
+
+}  // namespace study

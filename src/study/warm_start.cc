@@ -1,0 +1,346 @@
+#include "src/study/warm_start.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "src/base/units.h"
+#include "src/study/effective.h"
+#include "src/study/record.h"
+#include "src/study/trial.h"
+
+namespace study {
+namespace {
+
+// The kernel's share of memory differs a little from boot to boot.
+constexpr double kSameMemory = 0.01;
+
+const base::Json& at(const base::Json& object, const char* key) {
+  static const base::Json kNone;
+  auto found = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && found != object.end() ? *found : kNone;
+}
+
+std::string shown(const base::Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.is_null() ? "unknown" : base::dump_line(value);
+}
+
+// Collects "what: X there, Y here".
+class Differences {
+ public:
+  void compare(const std::string& what, const base::Json& then, const base::Json& now) {
+    if (then != now) {
+      found_.push_back(fmt::format("{}: {} there, {} here", what, shown(then), shown(now)));
+    }
+  }
+  void add(std::string text) { found_.push_back(std::move(text)); }
+  const std::vector<std::string>& found() const { return found_; }
+
+ private:
+  std::vector<std::string> found_;
+};
+
+void compare_models(const base::Json& then, const base::Json& now, Differences& differ) {
+  auto models = [](const base::Json& header) {
+    const base::Json& all = at(header, "models");
+    return all.is_array() ? all : base::Json::array({at(header, "model")});
+  };
+  const base::Json old = models(then), mine = models(now);
+  if (old.size() != mine.size()) {
+    differ.add(fmt::format("models: {} there, {} here", old.size(), mine.size()));
+    return;
+  }
+  for (size_t i = 0; i < mine.size(); ++i) {
+    const bool content = at(old[i], "head_hash").is_string() && at(mine[i], "head_hash").is_string();
+    differ.compare("the model's size", at(old[i], "size"), at(mine[i], "size"));
+    if (content) {
+      differ.compare("the model's content", at(old[i], "head_hash"), at(mine[i], "head_hash"));
+    } else {  // a name is all the identity there is
+      differ.compare("the model", at(old[i], "path"), at(mine[i], "path"));
+    }
+  }
+}
+
+void compare_hosts(const base::Json& then, const base::Json& now, Differences& differ) {
+  for (const char* fact : {"arch", "cpu_model", "logical_cpus", "physical_cores", "gpus"}) {
+    differ.compare(fmt::format("the host's {}", fact), at(then, fact), at(now, fact));
+  }
+  const auto before = base::json_get<double>(then, "memory_bytes", 0);
+  const auto today = base::json_get<double>(now, "memory_bytes", 0);
+  if (std::fabs(before - today) > kSameMemory * std::max(before, today)) {
+    differ.add(fmt::format("the host's memory: {} there, {} here",
+                           base::format_bytes(static_cast<uint64_t>(std::max(before, 0.0))),
+                           base::format_bytes(static_cast<uint64_t>(std::max(today, 0.0)))));
+  }
+}
+
+void compare_servers(const Study& study, const base::Json& then, const base::Json& now, Differences& differ) {
+  differ.compare("the server", at(then, "kind"), at(now, "kind"));
+  if (study.backend.kind == BackendKind::kUrl) {
+    differ.compare("the server's address", at(then, "path"), at(now, "path"));
+    if (at(then, "settings").is_object()) {
+      std::string changed = changed_settings(study.space, at(then, "settings"), at(now, "settings"));
+      if (!changed.empty()) {
+        differ.add("the server's settings: " + changed);
+      }
+    }
+  }
+}
+
+// How it was measured, of the probes that both have.
+void compare_probes(const Study& then, const Study& now, const base::Json& old, const base::Json& mine,
+                    Differences& differ) {
+  const ProbeOptions &a = then.probes, &b = now.probes;
+  if (then.backend.args != now.backend.args) {
+    differ.add(fmt::format("backend.args: '{}' there, '{}' here", fmt::join(then.backend.args, " "),
+                           fmt::join(now.backend.args, " ")));
+  }
+  if (then.backend.env != now.backend.env) {
+    differ.add("backend.env");  // not its values: one may be a secret
+  }
+  if (a.speed && b.speed) {
+    differ.compare("probes.speed.n_prompt", a.speed_options.n_prompt, b.speed_options.n_prompt);
+    differ.compare("probes.speed.n_gen", a.speed_options.n_gen, b.speed_options.n_gen);
+  }
+  if (a.needle && b.needle) {
+    differ.compare("probes.needle.lengths", a.needle_options.lengths, b.needle_options.lengths);
+    differ.compare("probes.needle.depths", a.needle_options.depths, b.needle_options.depths);
+  }
+  if (a.quality && b.quality) {
+    differ.compare("the prompt suite", at(at(old, "quality_suite"), "hash"),
+                   at(at(mine, "quality_suite"), "hash"));
+  }
+  if (a.perplexity && b.perplexity) {
+    differ.compare("the perplexity corpus", at(at(old, "perplexity_corpus"), "hash"),
+                   at(at(mine, "perplexity_corpus"), "hash"));
+  }
+}
+
+// What the objective and the limits need to have been measured.
+std::set<std::string> needed_metrics(const Study& study) {
+  std::set<std::string> names;
+  for (const auto* list : {&study.objective.maximize, &study.objective.subject_to}) {
+    for (const search::Expression& expression : *list) {
+      for (std::string name : expression.names()) {
+        name = name.starts_with("default.") ? name.substr(8) : name;
+        if (find_metric(name) != nullptr && study.space.find(name) == nullptr) {
+          names.insert(name);
+        }
+      }
+    }
+  }
+  if (!study.objective.quality_not_worse_than.empty()) {
+    names.insert("quality");
+  }
+  return names;
+}
+
+bool same_objective(const Study& a, const Study& b) {
+  auto texts = [](const Objective& objective) {
+    std::vector<std::string> list = objective.quality_not_worse_than;
+    for (const auto* part : {&objective.maximize, &objective.subject_to}) {
+      list.emplace_back("|");
+      for (const search::Expression& expression : *part) {
+        list.push_back(expression.text());
+      }
+    }
+    return list;
+  };
+  return a.objective.pareto == b.objective.pareto && texts(a.objective) == texts(b.objective);
+}
+
+// One configuration with all its launches.
+struct Known {
+  base::Json entry;
+  std::map<std::string, std::pair<double, int>> speeds;  // sum of logarithms, number
+  int launches = 0;
+};
+
+void add_launch(const TrialMetrics& metrics, Known& known) {
+  for (const char* name : {"decode_tps", "prefill_tps", "decode_tps_at_half_context", "ttft_ms"}) {
+    auto value = metrics.values.find(name);
+    if (value != metrics.values.end() && value->second > 0 && std::isfinite(value->second)) {
+      known.speeds[name].first += std::log(value->second);
+      ++known.speeds[name].second;
+    }
+  }
+  ++known.launches;
+}
+
+base::Json metrics_json(const TrialMetrics& metrics) {
+  base::Json values = base::Json::object();
+  for (const auto& [name, value] : metrics.values) {
+    if (std::isfinite(value)) {
+      values[name] = value;
+    }
+  }
+  return values;
+}
+
+class Gatherer {
+ public:
+  Gatherer(const Study& study, bool same_objective)
+      : study_(study), same_objective_(same_objective), needed_(needed_metrics(study)) {}
+
+  void add(const base::Json& end) {
+    const auto status = parse_status(base::json_get<std::string>(end, "status", ""));
+    if (!status || *status == Status::kSkippedPredicted || *status == Status::kInterrupted ||
+        *status == Status::kDuplicate) {
+      return;  // never launched
+    }
+    const bool again = is_repeated(base::json_get<std::string>(end, "phase", ""));
+    auto config = search::from_json(study_.space, at(end, "params"));
+    if (!config) {
+      left_out("are no points of this space", again);
+      return;
+    }
+    const search::Config canonical = study_.space.canonical(*config);
+    if (!study_.space.violated(canonical).empty()) {
+      left_out("break a constraint of this space", again);
+      return;
+    }
+    std::optional<TrialMetrics> metrics = metrics_of(study_.space, end);
+    if (metrics) {
+      const double drift = base::json_get<double>(end, "drift", 1);
+      metrics = slowed(*metrics, drift > 0 ? drift : 1);
+    }
+    auto [place, fresh] = index_.emplace(search::key_of(canonical), known_.size());
+    if (!fresh) {
+      if (metrics && *status == Status::kOk && known_[place->second].launches > 0) {
+        add_launch(*metrics, known_[place->second]);
+      }
+      return;
+    }
+    if (std::string why = again ? "are repeats of such" : unusable(*status, metrics); !why.empty()) {
+      index_.erase(place);
+      left_out(why, again);
+      return;
+    }
+    const base::Json params = search::to_json(study_.space, canonical);
+    Known known;
+    known.entry = {{"trial_id", base::json_get<int>(end, "trial_id", 0)},
+                   {"params", params},
+                   {"params_hash", params_hash(params)},
+                   {"status", to_string(*status)},
+                   {"noise", base::json_get<double>(end, "noise", 0)}};
+    if (metrics) {
+      known.entry["metrics"] = metrics_json(*metrics);
+      known.entry["quality_items"] = metrics->quality_items;
+    }
+    if (metrics && *status == Status::kOk) {
+      add_launch(*metrics, known);
+    }
+    known_.push_back(std::move(known));
+  }
+
+  base::Json known() const {
+    base::Json list = base::Json::array();
+    for (const Known& known : known_) {
+      base::Json entry = known.entry;
+      entry["launches"] = std::max(known.launches, 1);
+      for (const auto& [name, logs] : known.speeds) {
+        entry["metrics"][name] = std::exp(logs.first / logs.second);
+      }
+      list.push_back(std::move(entry));
+    }
+    return list;
+  }
+  const std::map<std::string, int>& left_out() const { return left_out_; }
+
+ private:
+  // Repeats of a trial that is left out are not counted beside it.
+  void left_out(const std::string& why, bool again) { left_out_[why] += again ? 0 : 1; }
+
+  std::string unusable(Status status, const std::optional<TrialMetrics>& metrics) const {
+    if (status == Status::kImplausible || status == Status::kTimeout) {
+      return "were disturbed";  // that says more of the hour than of the configuration
+    }
+    if (ended_early(status)) {
+      return same_objective_ ? "" : "ended early by another objective";
+    }
+    for (const std::string& name : needed_) {
+      if (status == Status::kOk && (!metrics || !metrics->values.contains(name))) {
+        return fmt::format("lack {}", name);
+      }
+    }
+    return "";
+  }
+
+  const Study& study_;
+  bool same_objective_;
+  std::set<std::string> needed_;
+  std::vector<Known> known_;
+  std::map<std::string, size_t> index_;
+  std::map<std::string, int> left_out_;  // why -> trials
+};
+
+std::string left_out_text(const base::Json& left_out) {
+  std::string text;
+  for (const base::Json& group : left_out.is_array() ? left_out : base::Json::array()) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", base::json_get<int>(group, "trials", 0),
+                        base::json_get<std::string>(group, "why", ""));
+  }
+  return text;
+}
+
+}  // namespace
+
+base::Result<base::Json> warm_start(const Study& study, const base::Json& header, const JournalContent& old,
+                                    const std::string& where) {
+  const std::string path = base::json_get<std::string>(old.header, "space_path", "");
+  auto parsed = parse_space_file(base::json_get<std::string>(old.header, "space", ""), path);
+  if (const auto* errors = std::get_if<SpaceFileErrors>(&parsed)) {
+    return base::error(where, "its space file is not read here any more: " + errors->to_string(),
+                       "set the variables and files it names as they were, or leave --warm-start out");
+  }
+  const Study& then = std::get<Study>(parsed);
+  Differences differ;
+  compare_models(old.header, header, differ);
+  compare_hosts(at(old.header, "host"), at(header, "host"), differ);
+  compare_servers(study, at(old.header, "binary"), at(header, "binary"), differ);
+  compare_probes(then, study, old.header, header, differ);
+  if (!differ.found().empty()) {
+    return base::error(
+        where, fmt::format("was measured under other conditions; {}", fmt::join(differ.found(), "; ")),
+        "its numbers would mislead this study: leave --warm-start out, or name a journal of "
+        "this model and machine");
+  }
+  Gatherer gatherer(study, same_objective(then, study));
+  for (const base::Json* end : old.of_type("trial_end")) {
+    gatherer.add(*end);
+  }
+  base::Json left_out = base::Json::array();
+  for (const auto& [why, trials] : gatherer.left_out()) {
+    if (trials > 0) {
+      left_out.push_back({{"why", why}, {"trials", trials}});
+    }
+  }
+  base::Json known = gatherer.known();
+  if (known.empty()) {
+    const std::string why = left_out_text(left_out);
+    return base::error(where,
+                       why.empty() ? "holds no trial that was launched"
+                                   : fmt::format("has no trial that this study can use: {}", why),
+                       "leave --warm-start out");
+  }
+  return base::Json{{"study_id", base::json_get<std::string>(old.header, "study_id", "")},
+                    {"study", base::json_get<std::string>(old.header, "study", "")},
+                    {"started", base::json_get<std::string>(old.header, "started", "")},
+                    {"path", where},
+                    {"version", base::json_get<std::string>(at(old.header, "binary"), "version", "")},
+                    {"known", std::move(known)},
+                    {"left_out", std::move(left_out)}};
+}
+
+std::string warm_start_text(const base::Json& warm) {
+  std::string text = fmt::format("{} configurations known from study {}", at(warm, "known").size(),
+                                 base::json_get<std::string>(warm, "study_id", ""));
+  const std::string out = left_out_text(at(warm, "left_out"));
+  return out.empty() ? text : text + "; trials left out: " + out;
+}
+
+}  // namespace study
