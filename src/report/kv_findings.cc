@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
 
+#include "src/base/kv_types.h"
 #include "src/base/stats.h"
 #include "src/report/findings.h"
 #include "src/report/sections.h"
@@ -18,16 +18,6 @@ constexpr const char* kValue = "cache_type_v";
 constexpr double kFreeLoss = 0.03;    // of decode: what nobody would notice
 constexpr double kUnclearLoss = 0.1;  // noise or not: nothing to promise anybody
 constexpr double kSlow = 0.6;  // of what other pairs reach: no price of a format, a path that is missing
-
-// Bits per value as stored, scales included; 0 = a type this table does not know.
-double bits_of(const std::string& type) {
-  static const std::map<std::string, double> kBits = {
-      {"f32", 32},       {"f16", 16},       {"bf16", 16},     {"q8_0", 8.5},   {"q5_1", 6},
-      {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},    {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
-      {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125}};
-  auto found = kBits.find(type);
-  return found == kBits.end() ? 0 : found->second;
-}
 
 using Pair = std::pair<std::string, std::string>;  // types of keys and values
 
@@ -210,8 +200,10 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
                      rate(summary.peer_decode), trials_text(summary.trials), mixed ? "pair" : "type")});
     return;
   }
-  double bits = bits_of(pair.first) + bits_of(pair.second),
-         usual_bits = bits_of(usual.first) + bits_of(usual.second);
+  const auto bits_of = [](const Pair& of) {
+    return base::kv_bits_per_value(of.first) + base::kv_bits_per_value(of.second);
+  };
+  double bits = bits_of(pair), usual_bits = bits_of(usual);
   double memory = summary.kv_ratio > 0         ? summary.kv_ratio
                   : bits > 0 && usual_bits > 0 ? bits / usual_bits
                                                : 0;
