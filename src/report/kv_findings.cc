@@ -186,7 +186,28 @@ std::string trials_text(const std::set<int>& trials) {
   return out;
 }
 
-void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary, std::vector<Finding>& out) {
+// What the verdict's own launches say of a pair's speed, where they confirmed a configuration that has it.
+struct Vouched {
+  std::string goal;  // "" = nothing
+  double ratio = 1;
+};
+
+Vouched vouched_for(const Digest& digest, const Pair& pair) {
+  const base::Json& confirmation = part(digest.end, "confirmation");
+  const base::Json& goals = part(part(digest.header, "objective"), "maximize");
+  const Row* best = digest.best();
+  if (digest.verdict() != "confirmed" || best == nullptr || pair_of(digest, *best) != pair ||
+      !base::json_get<std::string>(confirmation, "decided_by", "").empty() || !goals.is_array() ||
+      goals.empty()) {
+    return {};
+  }
+  const std::string goal = plain(goals.back());
+  const double ratio = base::json_get<double>(confirmation, "ratio", 1);
+  return goal.starts_with("decode_tps") && ratio > 1 ? Vouched{goal, ratio} : Vouched{};
+}
+
+void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary, const Vouched& vouched,
+                std::vector<Finding>& out) {
   double ratio = base::median(summary.ratios);
   double slow = base::median(summary.against_pairs);
   // One noisy launch is no anomaly.
@@ -222,14 +243,26 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
                        : summary.recall_lost > 1e-9
                            ? fmt::format(", needle recall falls to {}", percent(summary.recall))
                            : fmt::format(", needle recall {}", percent(summary.recall));
-  bool free = same_speed && summary.kept == summary.items && summary.recall_lost <= 1e-9;
-  std::string text = fmt::format("{}{}: {}{}, decode {}{}, KV memory 1/{:.1f}", name_of(pair),
-                                 free ? " are free" : "", quality, recall, ratio_text(ratio),
-                                 !within ? ""
-                                 : clear ? " (within noise)"
-                                         : " (within noise: measure again on a quiet machine)",
-                                 1 / memory);
-  out.push_back({free ? Finding::Kind::kFree : Finding::Kind::kCost, text});
+  const bool nothing_lost = summary.kept == summary.items && summary.recall_lost <= 1e-9;
+  const bool free = same_speed && nothing_lost;
+  const bool contradicted = !same_speed && !vouched.goal.empty();
+  const bool same_metric = vouched.goal == "decode_tps";
+  std::string text = fmt::format(
+      "{}{}: {}{}, decode {}{}{}, KV memory 1/{:.1f}", name_of(pair), free ? " are free" : "", quality,
+      recall, ratio_text(ratio),
+      !within ? ""
+      : clear ? " (within noise)"
+              : " (within noise: measure again on a quiet machine)",
+      !contradicted
+          ? ""
+          : fmt::format(" over all trials that have them, but {} {} in the launches of the verdict",
+                        same_metric ? "the best configuration" : vouched.goal, ratio_text(vouched.ratio)),
+      1 / memory);
+  const bool unclear = nothing_lost && (within || (contradicted && same_metric));
+  out.push_back({free      ? Finding::Kind::kFree
+                 : unclear ? Finding::Kind::kUnclear
+                           : Finding::Kind::kCost,
+                 text});
 }
 
 }  // namespace
@@ -284,7 +317,7 @@ std::vector<Finding> kv_findings(const Digest& digest) {
     }
   }
   for (const Pair& pair : pairs) {
-    judge_pair(pair, usual, summarize(digest, pair), out);
+    judge_pair(pair, usual, summarize(digest, pair), vouched_for(digest, pair), out);
   }
   return out;
 }
