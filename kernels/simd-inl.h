@@ -136,6 +136,13 @@ HWY_INLINE VF bytes_piece(Bytes16 v) {
                        hn::PromoteTo(di, hn::LowerHalf(hn::LowerHalf(hn::ShiftRightBytes<4 * K>(d8, v)))));
 #endif
 }
+
+// out[0..16) = scale * the 16 int8 values; out is aligned to a vector.
+template <int K = 0>
+HWY_INLINE void store_scaled(Bytes16 values, VF scale, float* out) {
+  hn::Store(hn::Mul(scale, bytes_piece<K>(values)), FloatTag(), out + K * kLanes);
+  if constexpr ((K + 1) * kLanes < 16) store_scaled<K + 1>(values, scale, out);
+}
 #endif
 
 // Running dot products of four rows with one vector; lane j of each holds the terms i % kLanes == j, in

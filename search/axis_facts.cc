@@ -1,7 +1,8 @@
 #include "search/axis_facts.h"
 
-#include <array>
-#include <utility>
+#include <iterator>
+
+#include "src/base/kv_types.h"
 
 namespace search {
 namespace {
@@ -35,13 +36,6 @@ constexpr AxisFact kFacts[] = {
     {"parallel", Memory::kGrowsWithNumber},
 };
 
-// Bits per stored value, block scales included.
-constexpr std::pair<std::string_view, double> kKvBits[] = {
-    {"f32", 32},       {"f16", 16},       {"bf16", 16},      {"q8_0", 8.5},   {"q5_1", 6},
-    {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},     {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
-    {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125},
-};
-
 const AxisFact* find_fact(std::string_view name) {
   for (const AxisFact& fact : kFacts) {
     if (fact.name == name) {
@@ -70,12 +64,8 @@ std::optional<double> memory_demand(std::string_view axis_name, const Value& val
   }
   if (fact->memory == Memory::kGrowsWithKvBits) {
     const auto* type = std::get_if<std::string>(&value);
-    for (const auto& [name, bits] : kKvBits) {
-      if (type != nullptr && *type == name) {
-        return bits;
-      }
-    }
-    return std::nullopt;
+    const double bits = type == nullptr ? 0 : base::kv_bits_per_value(*type);
+    return bits > 0 ? std::optional(bits) : std::nullopt;
   }
   if (const auto* whole = std::get_if<int64_t>(&value)) {
     if (*whole == 0 && fact->memory == Memory::kGrowsFromZero) {

@@ -31,13 +31,6 @@ template <const std::array<int8_t, 16>& kTable, size_t kFirst, size_t kCount>
 HWY_INLINE VF scaled_centroids(float scale) {
   return hn::Mul(hn::Set(FloatTag(), scale), float_centroids<kTable, kFirst, kCount>());
 }
-#elif HWY_TARGET != HWY_SCALAR
-// out[0..16) = scale * the 16 int8 values; out is aligned to a vector.
-template <int K = 0>
-HWY_INLINE void store_scaled(Bytes16 values, VF scale, float* out) {
-  hn::Store(hn::Mul(scale, bytes_piece<K>(values)), FloatTag(), out + K * kLanes);
-  if constexpr ((K + 1) * kLanes < 16) store_scaled<K + 1>(values, scale, out);
-}
 #endif
 
 }  // namespace kernels::HWY_NAMESPACE

@@ -54,6 +54,34 @@ inline int trellis_window(const uint8_t* tile, int bits, int i) {
   return (low | high) & (kTrellisSize - 1);
 }
 
+// Where 16 windows are that are read together: those of a block's values, in the 16 bytes from the one before the block
+// on. A tile's first block has none before it: the bytes are then those from the block on, and what would be before them
+// is the index 255, which a shuffle makes a zero.
+template <int kBits>
+struct TrellisSpread {
+  // The two bytes that window j lies in, and the factor that moves it to the top of their 16 bits.
+  alignas(64) uint8_t next[32] = {}, first[32] = {};
+  alignas(32) uint16_t factors[16] = {};
+  // The same two bytes under two zeros, and the shift that moves it to the bottom of these 32 bits.
+  alignas(64) uint8_t wide_next[64] = {}, wide_first[64] = {};
+  alignas(64) int32_t shifts[16] = {};
+
+  constexpr TrellisSpread() {
+    for (int j = 0; j < 16; ++j) {
+      const int at = 8 + kBits * (j + 1) - kTrellisWindow;  // in bits, from the byte before the block
+      for (int i = 0; i < 2; ++i) {
+        next[2 * j + i] = wide_next[4 * j + i] = static_cast<uint8_t>(at / 8 + i);
+        first[2 * j + i] = wide_first[4 * j + i] = static_cast<uint8_t>(at / 8 + i - 1);
+        wide_next[4 * j + 2 + i] = wide_first[4 * j + 2 + i] = 255;
+      }
+      factors[j] = static_cast<uint16_t>(1 << (16 - kTrellisWindow - at % 8));
+      shifts[j] = at % 8;
+    }
+  }
+};
+template <int kBits>
+inline constexpr TrellisSpread<kBits> kTrellisSpread;
+
 // x: d values of an unrotated tile, d a power of two from 8 to 128. Writes the stream, d * bits / 8 bytes; returns the
 // fp16 scale.
 uint16_t trellis_encode_tile(const Trellis& trellis, const float* x, int d, uint8_t* stream);

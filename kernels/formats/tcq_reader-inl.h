@@ -1,7 +1,6 @@
 // The fast reader of TCQ4_0 and TCQ3_0 (kv_attend-inl.h, kv_columns-inl.h).
 
 #include "kernels/formats/kv_page.h"
-#include "kernels/formats/tbq_unpack-inl.h"
 #include "kernels/formats/tcq.h"
 #include "kernels/simd-inl.h"
 
@@ -53,42 +52,21 @@ class TrellisReader {
 
  private:
   static constexpr int kBits = kTrellis.bits;
+  static constexpr const TrellisSpread<kBits>& kSpread = kTrellisSpread<kBits>;
   static constexpr int kValues = 16;                 // of a block: what is read together
   static constexpr int kStep = kValues * kBits / 8;  // bytes of a block
-  // Where the window of a block's value j begins, in bits from the byte before the block.
-  static constexpr int begin_of(int j) {
-    return 8 + kBits * (j + 1) - kTrellisWindow;
-  }
-  // The byte it begins in, of 16 that start one before the block, or at a tile's first block with it: -1 is a zero.
-  static constexpr uint8_t byte_of(int j, bool first) {
-    return static_cast<uint8_t>(begin_of(j) / 8 - (first ? 1 : 0));
-  }
 
   HWY_INLINE const uint8_t* row_at(int slot) const {
     return codes_ + static_cast<size_t>(n_) * kBits / 8 * static_cast<size_t>(slot);
   }
 
 #if HWY_TARGET == HWY_AVX3
-  struct Spread {
-    alignas(64) uint8_t bytes[64] = {};
-    alignas(64) int32_t shifts[kValues] = {};
-    explicit constexpr Spread(bool first) {
-      for (int j = 0; j < kValues; ++j) {
-        bytes[4 * j] = byte_of(j, first);
-        bytes[4 * j + 1] = static_cast<uint8_t>(byte_of(j, first) + 1);
-        bytes[4 * j + 2] = bytes[4 * j + 3] = 0x80;
-        shifts[j] = begin_of(j) % 8;
-      }
-    }
-  };
-  static constexpr Spread kNext = Spread(false), kFirst = Spread(true);
-
   // A block's windows in the low six bits of each lane. Reads 16 bytes: past the row lie others, or the scales.
   static HWY_INLINE __m512i windows_at(const uint8_t* block, bool first) {
     const auto* from = reinterpret_cast<const __m128i*>(first ? block : block - 1);
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(from));
-    const __m512i control = _mm512_load_si512(first ? kFirst.bytes : kNext.bytes);
-    return _mm512_srlv_epi32(_mm512_shuffle_epi8(bytes, control), _mm512_load_si512(kNext.shifts));
+    const __m512i control = _mm512_load_si512(first ? kSpread.wide_first : kSpread.wide_next);
+    return _mm512_srlv_epi32(_mm512_shuffle_epi8(bytes, control), _mm512_load_si512(kSpread.shifts));
   }
   static HWY_INLINE VF look_up(__m512i windows) {
     alignas(64) static constexpr std::array<float, kTrellisSize> kFloats = [] {
@@ -104,29 +82,16 @@ class TrellisReader {
     return VF{_mm512_mask_mov_ps(low, _mm512_test_epi32_mask(windows, _mm512_set1_epi32(32)), high)};
   }
 #elif HWY_TARGET != HWY_SCALAR
-  // As above, for half a block: the two bytes a window lies in, and what moves it to their top.
-  template <int kHalf>
-  struct Spread {
-    alignas(16) uint8_t bytes[16] = {};
-    alignas(16) uint16_t factors[8] = {};
-    explicit constexpr Spread(bool first) {
-      for (int i = 0; i < 8; ++i) {
-        const int j = 8 * kHalf + i;
-        bytes[2 * i] = byte_of(j, first);
-        bytes[2 * i + 1] = static_cast<uint8_t>(byte_of(j, first) + 1);
-        factors[i] = static_cast<uint16_t>(1 << (16 - kTrellisWindow - begin_of(j) % 8));
-      }
-    }
-  };
+  // As above, for half a block: each from the two bytes it lies in, moved to their top and down.
   template <int kHalf>
   static HWY_INLINE hn::Vec<hn::Half<hn::Full128<uint8_t> > > half_of(hn::Vec<hn::Full128<uint8_t> > bytes,
                                                                       bool first) {
-    static constexpr Spread<kHalf> kNext = Spread<kHalf>(false), kFirst = Spread<kHalf>(true);
     const hn::Full128<uint8_t> d8;
     const hn::Full128<uint16_t> d16;
-    const auto control = hn::Load(d8, first ? kFirst.bytes : kNext.bytes);
+    const auto control = hn::Load(d8, (first ? kSpread.first : kSpread.next) + 16 * kHalf);
     const auto pairs = hn::BitCast(d16, hn::TableLookupBytesOr0(bytes, control));
-    const auto windows = hn::ShiftRight<16 - kTrellisWindow>(hn::Mul(pairs, hn::Load(d16, kNext.factors)));
+    const auto windows =
+        hn::ShiftRight<16 - kTrellisWindow>(hn::Mul(pairs, hn::Load(d16, kSpread.factors + 8 * kHalf)));
     return hn::DemoteTo(hn::Half<hn::Full128<uint8_t> >(), hn::BitCast(hn::Full128<int16_t>(), windows));
   }
   static HWY_INLINE Bytes16 look_up(const uint8_t* block, bool first) {

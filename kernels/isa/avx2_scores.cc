@@ -27,21 +27,7 @@ DOTS_AVX2_INLINE __m256i trellis_integers(__m256i windows, const int8_t* integer
 // 16 windows of a trellis' stream, one in 16 bits: each from the two bytes it lies in, moved to their top and down.
 template <int kBits>
 DOTS_AVX2_INLINE __m256i windows_of(const uint8_t* block, bool begins) {
-  struct Spread {
-    alignas(32) int8_t next[32] = {}, first[32] = {};
-    alignas(32) int16_t factors[16] = {};
-    constexpr Spread() {
-      for (int j = 0; j < 16; ++j) {
-        const int at = 8 + kBits * (j + 1) - kTrellisWindow;  // from the byte before the block
-        for (int i = 0; i < 2; ++i) {
-          next[2 * j + i] = static_cast<int8_t>(at / 8 + i);
-          first[2 * j + i] = static_cast<int8_t>(at / 8 + i - 1);  // -1 is a zero
-        }
-        factors[j] = static_cast<int16_t>(1 << (16 - kTrellisWindow - at % 8));
-      }
-    }
-  };
-  static constexpr Spread kSpread;
+  constexpr const TrellisSpread<kBits>& kSpread = kTrellisSpread<kBits>;
   const __m256i bytes = _mm256_broadcastsi128_si256(load128(begins ? block : block - 1));
   const __m256i pairs = _mm256_shuffle_epi8(bytes, load256(begins ? kSpread.first : kSpread.next));
   return _mm256_srli_epi16(_mm256_mullo_epi16(pairs, load256(kSpread.factors)), 16 - kTrellisWindow);

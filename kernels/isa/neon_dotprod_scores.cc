@@ -22,21 +22,7 @@ DOTS_NEON_INLINE int8x16_t three_bits(int8x16_t integers, uint8x16_t pairs, cons
 // 16 values of a trellis' stream: the two bytes each window lies in, moved to their top and down.
 template <int kBits>
 DOTS_NEON_INLINE int8x16_t stream_values(int8x16x4_t integers, const uint8_t* block, bool begins) {
-  struct Spread {
-    uint8_t next[32] = {}, first[32] = {};
-    uint16_t factors[16] = {};
-    constexpr Spread() {
-      for (int j = 0; j < 16; ++j) {
-        const int at = 8 + kBits * (j + 1) - kTrellisWindow;  // from the byte before the block
-        for (int i = 0; i < 2; ++i) {
-          next[2 * j + i] = static_cast<uint8_t>(at / 8 + i);
-          first[2 * j + i] = static_cast<uint8_t>(at / 8 + i - 1);  // 255 is a zero
-        }
-        factors[j] = static_cast<uint16_t>(1 << (16 - kTrellisWindow - at % 8));
-      }
-    }
-  };
-  static constexpr Spread kSpread;
+  constexpr const TrellisSpread<kBits>& kSpread = kTrellisSpread<kBits>;
   const uint8x16_t bytes = vld1q_u8(begins ? block : block - 1);
   const uint8_t* control = begins ? kSpread.first : kSpread.next;
   const uint16x8_t low = vreinterpretq_u16_u8(vqtbl1q_u8(bytes, vld1q_u8(control)));

@@ -15,6 +15,7 @@
 namespace engine {
 
 class SequenceReader;
+struct SequencePages;
 
 struct ContextOptions {
   // Tokens of all sequences together; 0 = the model's trained context. Padded up to a multiple of 256. Each
@@ -117,6 +118,11 @@ class Context {
   // The empty sequence `seq` becomes the one of the file; it stays empty where that is refused or damaged. Copies of
   // sink and tail are not in files: their rows are read quantized, until rows are written anew.
   base::Result<void> restore(int seq, SequenceReader& saved);
+  // Both in steps, for a caller that does not want this to wait for a file: a file's header, its pages (whose `copy`
+  // must be called where this may be used), and rows for those of a file, with nothing in them yet.
+  std::string saved_header(int seq) const;
+  SequencePages pages_to_save(int seq) const;
+  base::Result<SequencePages> pages_to_restore(int seq, const SequenceReader& saved);
   // Pages of the cache that n more rows of a sequence would take, and those nobody has.
   int pages_for(int seq, int n) const;
   int free_pages() const;

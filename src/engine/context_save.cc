@@ -33,29 +33,56 @@ Session& Context::State::session_of(int layer) const {
   return *share->session;
 }
 
+base::Result<void> Context::State::transfer(int seq, int first, std::span<std::byte> bytes,
+                                            CopyDirection direction) const {
+  const KvPlan& kv = plan.kv;
+  const std::span<const int> pages = table.pages(seq);
+  size_t at = 0;
+  for (auto i = static_cast<size_t>(first); at < bytes.size(); ++i) {
+    AR_CHECK(i < pages.size(), "a page that the sequence does not have");
+    for (size_t layer = 0; layer < kv.layers.size(); ++layer) {
+      const std::span<std::byte> page = bytes.subspan(at, kv.layers[layer].page_bytes());
+      const int of = static_cast<int>(layer);
+      if (auto done = session_of(of).kv_rows(of, pages[i], page, direction); !done) {
+        return done;
+      }
+      if (direction == CopyDirection::kToHost) {
+        const int n = table.length(seq) - static_cast<int>(i) * kv.page_tokens;
+        clear_slots(kv.layers[layer], std::min(n, kv.page_tokens), page);
+      }
+      at += page.size();
+    }
+  }
+  return {};
+}
+
+SequencePages Context::State::pages_of(int seq, CopyDirection direction) const {
+  size_t page_bytes = 0;
+  for (const KvLayer& layer : plan.kv.layers) {
+    page_bytes += layer.page_bytes();
+  }
+  return {static_cast<int>(table.pages(seq).size()), page_bytes,
+          [this, seq, direction](int first, std::span<std::byte> bytes) {
+            return transfer(seq, first, bytes, direction);
+          }};
+}
+
+std::string Context::saved_header(int seq) const {
+  return sequence_header(*state_->model, state_->plan.kv, static_cast<size_t>(state_->table.length(seq)));
+}
+
+SequencePages Context::pages_to_save(int seq) const {
+  return state_->pages_of(seq, CopyDirection::kToHost);
+}
+
 base::Result<uint64_t> Context::save(int seq, std::span<const int> tokens, const std::string& path) const {
-  const KvPlan& kv = state_->plan.kv;
-  const int n = state_->table.length(seq);
-  AR_CHECK(std::ssize(tokens) == n, "a sequence and its tokens");
-  auto writer = SequenceWriter::create(path, cache_shape(*state_->model, kv), tokens);
+  AR_CHECK(std::ssize(tokens) == state_->table.length(seq), "a sequence and its tokens");
+  auto writer = SequenceWriter::create(path, saved_header(seq), tokens);
   if (!writer) {
     return writer.failure();
   }
-  std::vector<std::byte> page;
-  int left = n;
-  for (const int id : state_->table.pages(seq)) {
-    for (size_t layer = 0; layer < kv.layers.size(); ++layer) {
-      page.resize(kv.layers[layer].page_bytes());
-      const int at = static_cast<int>(layer);
-      if (auto got = state_->session_of(at).kv_rows(at, id, page, CopyDirection::kToHost); !got) {
-        return got.failure();
-      }
-      clear_slots(kv.layers[layer], std::min(left, kv.page_tokens), page);
-      if (auto wrote = writer->write(page); !wrote) {
-        return wrote.failure();
-      }
-    }
-    left -= kv.page_tokens;
+  if (auto wrote = writer->write_pages(pages_to_save(seq)); !wrote) {
+    return wrote.failure();
   }
   return writer->commit();
 }
@@ -74,35 +101,26 @@ base::Result<void> Context::check_saved(const SequenceReader& saved) const {
   return {};
 }
 
-base::Result<void> Context::restore(int seq, SequenceReader& saved) {
-  const KvPlan& kv = state_->plan.kv;
+base::Result<SequencePages> Context::pages_to_restore(int seq, const SequenceReader& saved) {
   AR_CHECK(state_->table.length(seq) == 0, "restoring into a sequence that is not empty");
   if (auto fits = check_saved(saved); !fits) {
-    return fits;
+    return fits.failure();
   }
-  const size_t n = saved.tokens().size();
+  const int n = static_cast<int>(saved.tokens().size());
   std::vector<PageCopy> none;
-  if (auto room = state_->table.append(seq, static_cast<int>(n), none); !room) {
-    return room;
+  if (auto room = state_->table.append(seq, n, none); !room) {
+    return room.failure();
   }
-  state_->exact.lose(seq, static_cast<int>(n));  // copies of sink and tail are not in the file
-  const auto read_pages = [&]() -> base::Result<void> {
-    std::vector<std::byte> page;
-    for (const int id : state_->table.pages(seq)) {
-      for (size_t layer = 0; layer < kv.layers.size(); ++layer) {
-        page.resize(kv.layers[layer].page_bytes());
-        if (auto got = saved.read(page); !got) {
-          return got;
-        }
-        const int at = static_cast<int>(layer);
-        if (auto put = state_->session_of(at).kv_rows(at, id, page, CopyDirection::kFromHost); !put) {
-          return put;
-        }
-      }
-    }
-    return saved.end();
-  };
-  auto done = read_pages();
+  state_->exact.lose(seq, n);  // copies of sink and tail are not in the file
+  return state_->pages_of(seq, CopyDirection::kFromHost);
+}
+
+base::Result<void> Context::restore(int seq, SequenceReader& saved) {
+  auto pages = pages_to_restore(seq, saved);
+  if (!pages) {
+    return pages.failure();
+  }
+  auto done = saved.read_pages(*pages);
   if (!done) {
     state_->truncate(seq, 0);
   }

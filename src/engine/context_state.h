@@ -71,6 +71,8 @@ struct Context::State {
   base::Result<void> run_head(Share& share, const Segment& parts, const Step& work, Hidden io,
                               const StepHooks& hooks);
   Session& session_of(int layer) const;  // whose part the layer's attention is
+  base::Result<void> transfer(int seq, int first, std::span<std::byte> bytes, CopyDirection direction) const;
+  SequencePages pages_of(int seq, CopyDirection direction) const;
   void report(std::span<const int> rows, const StepHooks& hooks) const;
 };
 

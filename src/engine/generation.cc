@@ -3,18 +3,17 @@
 #include <algorithm>
 #include <exception>
 #include <iterator>
+#include <utility>
 
 #include "src/base/log.h"
 
 namespace engine {
 namespace {
 
-constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
 constexpr const char* kFullMessage =
     "Context size has been exceeded: the sequences that run together need more of the cache than there is; "
     "send fewer requests at once, shorten them or raise --ctx-size";
 constexpr const char* kThrownMessage = "the request cannot go on, send it again: ";
-constexpr std::chrono::milliseconds kDrainPoll{50};
 
 // As `open`, with whatever it throws as an Error too (memory that runs out in the middle of it, a thread that cannot
 // be started): the caller has nothing to serve with meanwhile and must go on.
@@ -107,7 +106,7 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const Specula
       return Reconfigured::kLost;
     }
     paused_ = true;
-    while (!stopping_ && !(waiting_.empty() && slot_works_.empty() && idle_)) {
+    while (!stopping_ && !(waiting_.empty() && slot_works_.empty() && n_held_ == 0 && idle_)) {
       if (give_up()) {
         paused_ = false;
         return Reconfigured::kGivenUp;
@@ -137,110 +136,16 @@ Reconfigured Generator::reconfigure(const ContextOptions& options, const Specula
   return Reconfigured::kReverted;
 }
 
-SlotOutcome Generator::with_slot(int slot, std::function<void(Slot&, SlotOutcome&)> run,
-                                 const std::function<bool()>& give_up) {
-  auto work = std::make_shared<SlotWork>();
-  work->slot = slot;
-  work->run = std::move(run);
-  std::unique_lock lock(mutex_);
-  if (stopping_ || paused_ || slot >= info_.n_seqs) {  // the last: a reconfiguration has come between
-    work->outcome.why = stopping_ ? kStopMessage : kPausedMessage;
-    return work->outcome;
-  }
-  slot_works_.push_back(work);
-  changed_.notify_all();
-  while (work->state != SlotWork::State::kEnded) {
-    if (work->state == SlotWork::State::kWaiting && (stopping_ || give_up())) {
-      std::erase(slot_works_, work);
-      work->outcome.why = kStopMessage;
-      return work->outcome;
-    }
-    changed_.wait_for(lock, kDrainPoll);
-  }
-  return work->outcome;
-}
-
-// The first whose slot is idle; tasks are placed before the next. Without the lock, for a file takes its time, and every
-// slot waits.
-void Generator::run_slot_work(std::unique_lock<std::mutex>& lock) {
-  const auto is_due = [this](const std::shared_ptr<SlotWork>& work) {
-    return !slots_[static_cast<size_t>(work->slot)].busy();
-  };
-  const auto due = std::ranges::find_if(slot_works_, is_due);
-  if (due == slot_works_.end() || stopping_) {
-    return;
-  }
-  const std::shared_ptr<SlotWork> work = *due;
-  slot_works_.erase(due);
-  work->state = SlotWork::State::kRunning;
-  idle_ = false;
-  lock.unlock();
-  Slot& slot = slots_[static_cast<size_t>(work->slot)];
-  try {
-    work->run(slot, work->outcome);
-  } catch (const std::exception& problem) {  // memory has run out
-    slot.forget();
-    work->outcome.kind = SlotOutcome::Kind::kFailed;
-    work->outcome.why = problem.what();
-  }
-  lock.lock();
-  work->state = SlotWork::State::kEnded;
-  changed_.notify_all();
-}
-
-SlotOutcome Generator::save_slot(int slot, const std::string& path, const std::function<bool()>& give_up) {
-  return with_slot(
-      slot,
-      [&](Slot& of, SlotOutcome& outcome) {
-        const auto saved = of.save(path);
-        outcome = {saved ? SlotOutcome::Kind::kDone : SlotOutcome::Kind::kFailed, of.rows(),
-                   saved ? *saved : 0, saved ? "" : saved.failure().to_string()};
-      },
-      give_up);
-}
-
-SlotOutcome Generator::restore_slot(int slot, const std::string& path, const std::function<bool()>& give_up) {
-  return with_slot(
-      slot,
-      [&](Slot& to, SlotOutcome& outcome) {
-        outcome.kind = SlotOutcome::Kind::kFailed;
-        auto saved = SequenceReader::open(path);
-        auto fits = saved ? context_->check_saved(*saved) : saved.failure();
-        if (!fits) {  // what this slot and others have is kept
-          outcome.why = fits.failure().to_string();
-          return;
-        }
-        to.forget();
-        const auto n = static_cast<int>(saved->tokens().size());
-        free_pages_for([&] { return int64_t{context_->pages_for(slot, n)}; });
-        if (auto done = to.restore(*saved); !done) {
-          outcome.why = done.failure().to_string();
-          return;
-        }
-        outcome = {SlotOutcome::Kind::kDone, n, saved->size(), ""};
-      },
-      give_up);
-}
-
-SlotOutcome Generator::erase_slot(int slot, const std::function<bool()>& give_up) {
-  return with_slot(
-      slot,
-      [](Slot& of, SlotOutcome& outcome) {
-        outcome = {SlotOutcome::Kind::kDone, of.rows(), 0, ""};
-        of.forget();
-      },
-      give_up);
-}
-
 // Gives the task to a slot, or says that it has to wait.
 bool Generator::place(const std::shared_ptr<Task>& task) {
+  const auto taken = [](const Slot& slot) { return slot.busy() || slot.held(); };
   if (const int id = task->params_.id_slot;
-      id >= 0 && slots_[static_cast<size_t>(id) % slots_.size()].busy()) {
+      id >= 0 && taken(slots_[static_cast<size_t>(id) % slots_.size()])) {
     return false;  // before any prefix is looked for: this is asked before every step
   }
   std::vector<SlotCandidate> candidates;
   for (const Slot& slot : slots_) {
-    candidates.push_back({slot.busy(), slot.common_prefix(*task), slot.last_used()});
+    candidates.push_back({taken(slot), slot.common_prefix(*task), slot.last_used()});
   }
   const int n_prompt = static_cast<int>(task->prompt_.size());
   const int chosen = choose_slot(candidates, n_prompt, task->params_.id_slot);
@@ -312,12 +217,12 @@ void Generator::place_waiting() {
 
 // Takes rows from idle slots, the least recently used first, until as many pages are free as wanted() says, which
 // may be fewer each time, or none is left.
-template <class Wanted>
-void Generator::free_pages_for(Wanted&& wanted) {
+void Generator::free_pages_for(const std::function<int64_t()>& wanted) {
   while (context_->free_pages() < wanted()) {
     Slot* oldest = nullptr;
     for (Slot& slot : slots_) {
-      if (!slot.busy() && slot.rows() > 0 && (!oldest || slot.last_used() < oldest->last_used())) {
+      if (!slot.busy() && !slot.held() && slot.rows() > 0 &&
+          (!oldest || slot.last_used() < oldest->last_used())) {
         oldest = &slot;
       }
     }
@@ -326,6 +231,10 @@ void Generator::free_pages_for(Wanted&& wanted) {
     }
     oldest->forget();
   }
+}
+
+bool Generator::any_held() const {
+  return std::ranges::any_of(slots_, [](const Slot& slot) { return slot.held(); });
 }
 
 // How many tokens of each busy slot's are in the next step.
@@ -381,7 +290,7 @@ void Generator::abandon(std::string_view why) {
       if (slot.busy()) {
         slot.fail(500, std::string(kThrownMessage).append(why));
         slot.forget();
-      } else {
+      } else if (!slot.held()) {
         slot.align();  // one that ended in that step
       }
     } catch (const std::exception&) {
@@ -414,6 +323,13 @@ void Generator::advance() {
         working.push_back(busy[i]);
       }
     }
+  }
+  if (pieces.empty() && any_held()) {  // its pages can be had when it is free
+    std::unique_lock lock(mutex_);
+    if (due_work() == slot_works_.end()) {
+      changed_.wait_for(lock, kDrainPoll);
+    }
+    return;
   }
   if (pieces.empty()) {
     return make_way(busy);
@@ -454,13 +370,16 @@ void Generator::run() {
       if (stopping_ && idle_) {
         break;  // the slots may be reconfigure's now
       }
-      run_slot_work(lock);
+      const bool worked = run_slot_work(lock);
       if (!stopping_) {
         place_waiting();
       }
       going = !stopping_;
       busy = any_busy();
       idle_ = !busy;
+      if (going && idle_ && !worked && n_held_ > 0) {  // whatever waits, waits for a slot that is held
+        changed_.wait_for(lock, kDrainPoll);
+      }
     }
     if (!busy) {
       continue;  // the slots may be reconfigure's already

@@ -33,6 +33,11 @@ struct SlotOutcome {
   std::string why;
 };
 
+// Of requests while a reconfiguration runs.
+inline constexpr const char* kPausedMessage = "the server is being reconfigured; send the request again";
+// How often who waits for the engine thread asks whether he still wants to.
+inline constexpr std::chrono::milliseconds kDrainPoll{50};
+
 class Generator {
  public:
   // Opens a context; called for the one after a reconfiguration, or the former one again.
@@ -62,7 +67,8 @@ class Generator {
   bool paused() const;
 
   // A slot's sequence to a file, from one, or forgotten: between its tasks, before the next one gets it. Blocks until
-  // then; `give_up` is asked every now and then while the slot is busy. `slot` is one of the context's.
+  // then; `give_up` is asked every now and then. `slot` is one of the context's. Files are read and written on the
+  // caller's thread, some MB at a time, and other slots go on meanwhile.
   SlotOutcome save_slot(int slot, const std::string& path, const std::function<bool()>& give_up);
   SlotOutcome restore_slot(int slot, const std::string& path, const std::function<bool()>& give_up);
   SlotOutcome erase_slot(int slot, const std::function<bool()>& give_up);
@@ -81,21 +87,25 @@ class Generator {
   std::vector<int> share(std::span<Slot* const> busy);
   void make_way(std::span<Slot* const> busy);
   void abandon(std::string_view why);
-  template <class Wanted>
-  void free_pages_for(Wanted&& wanted);
+  void free_pages_for(const std::function<int64_t()>& wanted);
+  bool any_held() const;
   void use(std::unique_ptr<Context> context, const SpeculationOptions& speculation);
 
   // Work with an idle slot that an HTTP thread waits for.
+  using RunWithSlot = std::function<void(Slot& slot, SlotOutcome& outcome)>;
   struct SlotWork {
     enum class State { kWaiting, kRunning, kEnded };
     int slot = 0;
-    std::function<void(Slot& slot, SlotOutcome& outcome)> run;
+    bool holds = false;  // the slot is held for who asks
+    RunWithSlot run;
     SlotOutcome outcome;
     State state = State::kWaiting;
   };
-  SlotOutcome with_slot(int slot, std::function<void(Slot&, SlotOutcome&)> run,
-                        const std::function<bool()>& give_up);
-  void run_slot_work(std::unique_lock<std::mutex>& lock);
+  SlotOutcome with_slot(int slot, RunWithSlot run, const std::function<bool()>& give_up, bool holds = false);
+  SlotOutcome move_pages(int slot, SequencePages pages, const std::function<bool()>& give_up,
+                         const std::function<SlotOutcome(const SequencePages&)>& move, RunWithSlot finish);
+  std::deque<std::shared_ptr<SlotWork>>::iterator due_work();
+  bool run_slot_work(std::unique_lock<std::mutex>& lock);
 
   const Open open_;
   const Tokenizer& tokenizer_;
@@ -110,6 +120,7 @@ class Generator {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Task>> waiting_;
   std::deque<std::shared_ptr<SlotWork>> slot_works_;
+  int n_held_ = 0;  // slots
   ContextInfo info_;
   SpeculationOptions speculation_;
   std::atomic<bool> stopping_{false};

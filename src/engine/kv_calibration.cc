@@ -248,7 +248,7 @@ base::Result<KvMeansSource::Means> KvMeansSource::get(const ContextOptions& opti
     }
     means = *std::move(own);
   } else {
-    auto named = read(options.kv_center);
+    auto named = get_named(options.kv_center);
     if (!named) {
       return named;
     }
@@ -260,6 +260,19 @@ base::Result<KvMeansSource::Means> KvMeansSource::get(const ContextOptions& opti
   const int64_t longest = options.kv_unified ? all : padded_context(of_one);
   const auto n_positions = static_cast<int>(std::min<int64_t>(longest, std::numeric_limits<int>::max()));
   return Means(std::make_shared<const KvMeans>(turn_kv_means(*means, *model_, n_positions)));
+}
+
+// A context that must be opened again (a reconfiguration that failed) must not fail for a file that has gone since.
+base::Result<KvMeansSource::Means> KvMeansSource::get_named(const std::string& path) {
+  if (named_ == nullptr || named_path_ != path) {
+    auto found = read(path);
+    if (!found) {
+      return found;
+    }
+    named_ = *std::move(found);
+    named_path_ = path;
+  }
+  return named_;
 }
 
 base::Result<KvMeansSource::Means> KvMeansSource::get_own(const ContextOptions& options) {

@@ -35,6 +35,7 @@ KvMeans turn_kv_means(KvMeans means, const Model& model, int n_positions);
 //           or damaged (a warning), they are measured and the file is written; where that cannot be, they are kept in
 //           memory, with a warning. A file that is something else is never overwritten: an Error.
 //   else    those of that file; an Error where it will not do.
+// A file is read once: the means stay those of the first call, whatever becomes of it.
 class KvMeansSource {
  public:
   KvMeansSource(std::shared_ptr<const Model> model, const Tokenizer& tokenizer);
@@ -46,13 +47,16 @@ class KvMeansSource {
  private:
   using Means = std::shared_ptr<const KvMeans>;
   base::Result<Means> get_own(const ContextOptions& options);  // of "on", not turned
+  base::Result<Means> get_named(const std::string& path);      // not turned
   base::Result<Means> read(const std::string& path) const;
   base::Result<Means> measure(const ContextOptions& options) const;
 
   std::shared_ptr<const Model> model_;
   std::vector<int> tokens_;
   int bos_ = -1;
-  Means own_;  // of "on", not turned
+  Means own_;    // of "on", not turned
+  Means named_;  // of the file named_path_, not turned
+  std::string named_path_;
 };
 
 }  // namespace engine

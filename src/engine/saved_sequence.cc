@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -21,15 +23,20 @@ constexpr std::string_view kMagic = "TBQSEQ01";
 constexpr uint64_t kMaxHeader = 1 << 20;
 // Rows of the same type mean the same numbers: raised when a codebook, a rotation or a page's layout changes.
 constexpr int kRowsVersion = 1;
+// Pages are copied in parts of about this size: a few milliseconds in which their cache does nothing else.
+constexpr size_t kPartBytes = size_t{16} << 20;
 
 std::string side(const kernels::KvFormat& format, bool rotated) {
   return rotated && !format.rotated ? fmt::format("{} rotated", format.name) : std::string(format.name);
 }
 
-// Hidden, and this process's own: no name that anybody may ask for.
+// Hidden, and this writer's own: no name that anybody may ask for.
 std::string part_of(const std::string& path) {
+  static std::atomic<unsigned> n_writers = 0;
   const std::filesystem::path whole = path;
-  return (whole.parent_path() / fmt::format(".{}.{}.part", whole.filename().string(), ::getpid())).string();
+  return (whole.parent_path() /
+          fmt::format(".{}.{}.{}.part", whole.filename().string(), ::getpid(), n_writers++))
+      .string();
 }
 
 // Takes the descriptor over.
@@ -43,13 +50,26 @@ FileHandle open_stream(int fd, const char* mode) {
   return file;
 }
 
+// Calls with the first page of each part and a buffer for it.
+template <class Part>
+base::Result<void> for_each_part(const SequencePages& pages, Part&& part) {
+  const size_t at_once = std::max<size_t>(1, kPartBytes / std::max<size_t>(1, pages.page_bytes));
+  std::vector<std::byte> buffer;
+  for (size_t first = 0; first < static_cast<size_t>(pages.n); first += at_once) {
+    buffer.resize(std::min(at_once, static_cast<size_t>(pages.n) - first) * pages.page_bytes);
+    if (auto done = part(static_cast<int>(first), std::span(buffer)); !done) {
+      return done;
+    }
+  }
+  return {};
+}
+
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
-}  // namespace
-
+// Without the number of tokens.
 Json cache_shape(const Model& model, const KvPlan& plan) {
   Json layers = Json::array();
   for (const KvLayer& layer : plan.layers) {
@@ -63,8 +83,16 @@ Json cache_shape(const Model& model, const KvPlan& plan) {
           {"layers", std::move(layers)}};
 }
 
-SequenceWriter::SequenceWriter(std::string path, FileHandle file)
-    : path_(std::move(path)), part_(part_of(path_)), file_(std::move(file)), hash_(base::kFnvOffset) {}
+}  // namespace
+
+std::string sequence_header(const Model& model, const KvPlan& plan, size_t n_tokens) {
+  Json header = cache_shape(model, plan);
+  header["n_tokens"] = n_tokens;
+  return base::dump_line(header);
+}
+
+SequenceWriter::SequenceWriter(std::string path, std::string part, FileHandle file)
+    : path_(std::move(path)), part_(std::move(part)), file_(std::move(file)), hash_(base::kFnvOffset) {}
 
 SequenceWriter::~SequenceWriter() {
   if (file_) {  // not committed
@@ -77,20 +105,17 @@ base::Error SequenceWriter::failed(int errno_value) const {
                          "free space there or choose another --slot-save-path");
 }
 
-base::Result<SequenceWriter> SequenceWriter::create(const std::string& path, const Json& shape,
+base::Result<SequenceWriter> SequenceWriter::create(const std::string& path, std::string_view header,
                                                     std::span<const int> tokens) {
   const std::string part = part_of(path);
   const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  SequenceWriter writer(path, open_stream(fd, "wb"));
+  SequenceWriter writer(path, part, open_stream(fd, "wb"));
   if (!writer.file_) {
     return writer.failed(errno);
   }
-  Json header = shape;
-  header["n_tokens"] = tokens.size();
-  const std::string text = base::dump_line(header);
-  const uint64_t length = text.size();
+  const uint64_t length = header.size();
   for (const std::span<const std::byte> bytes : {std::as_bytes(std::span(kMagic)), bytes_of(length),
-                                                 std::as_bytes(std::span(text)), std::as_bytes(tokens)}) {
+                                                 std::as_bytes(std::span(header)), std::as_bytes(tokens)}) {
     if (auto wrote = writer.write(bytes); !wrote) {
       return wrote.failure();
     }
@@ -105,6 +130,13 @@ base::Result<void> SequenceWriter::write(std::span<const std::byte> bytes) {
   hash_ = base::fnv1a(bytes, hash_);
   bytes_ += bytes.size();
   return {};
+}
+
+base::Result<void> SequenceWriter::write_pages(const SequencePages& from) {
+  return for_each_part(from, [&](int first, std::span<std::byte> bytes) -> base::Result<void> {
+    auto copied = from.copy(first, bytes);
+    return copied ? write(bytes) : copied;
+  });
 }
 
 base::Result<uint64_t> SequenceWriter::commit() {
@@ -228,6 +260,14 @@ base::Result<void> SequenceReader::check(const Model& model, const KvPlan& plan)
     }
   }
   return {};
+}
+
+base::Result<void> SequenceReader::read_pages(const SequencePages& to) {
+  auto done = for_each_part(to, [&](int first, std::span<std::byte> bytes) -> base::Result<void> {
+    auto got = read(bytes);
+    return got ? to.copy(first, bytes) : got;
+  });
+  return done ? end() : done;
 }
 
 base::Result<void> SequenceReader::read(std::span<std::byte> bytes) {

@@ -7,9 +7,11 @@
 
 #include <cstddef>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "src/base/error.h"
@@ -18,8 +20,16 @@
 
 namespace engine {
 
-// What a file and a cache must have in common.
-base::Json cache_shape(const Model& model, const KvPlan& plan);
+// What a file and a cache must have in common, and how many tokens there are: the file's header.
+std::string sequence_header(const Model& model, const KvPlan& plan, size_t n_tokens);
+
+// How a sequence's pages come to a file and from one: n of them, of page_bytes each (all layers), which `copy` moves
+// between the cache and `bytes`, whole pages from `first` on. The file's side of it needs no cache and no thread.
+struct SequencePages {
+  int n = 0;
+  size_t page_bytes = 0;
+  std::function<base::Result<void>(int first, std::span<std::byte> bytes)> copy;
+};
 
 struct CloseFile {
   void operator()(std::FILE* file) const { std::fclose(file); }
@@ -30,8 +40,10 @@ using FileHandle = std::unique_ptr<std::FILE, CloseFile>;
 class SequenceWriter {
  public:
   // Readable by its owner alone: prompts are in it.
-  static base::Result<SequenceWriter> create(const std::string& path, const base::Json& shape,
+  static base::Result<SequenceWriter> create(const std::string& path, std::string_view header,
                                              std::span<const int> tokens);
+  // Some MB at a time.
+  base::Result<void> write_pages(const SequencePages& from);
   base::Result<void> write(std::span<const std::byte> bytes);
   // The file's size.
   base::Result<uint64_t> commit();
@@ -40,7 +52,7 @@ class SequenceWriter {
   ~SequenceWriter();
 
  private:
-  SequenceWriter(std::string path, FileHandle file);
+  SequenceWriter(std::string path, std::string part, FileHandle file);
   base::Error failed(int errno_value) const;
 
   std::string path_, part_;
@@ -57,14 +69,15 @@ class SequenceReader {
   const std::vector<int>& tokens() const { return tokens_; }
   // An Error that tells what differs where the file does not fit the cache, or has another length than it must have.
   base::Result<void> check(const Model& model, const KvPlan& plan) const;
-  // The next of the pages' bytes; after the last, end() tells whether all were as they had been written.
-  base::Result<void> read(std::span<std::byte> bytes);
-  base::Result<void> end();
+  // All pages, some MB at a time, and then whether they were as they had been written.
+  base::Result<void> read_pages(const SequencePages& to);
   uint64_t size() const { return size_; }
 
  private:
   SequenceReader(std::string path, FileHandle file, uint64_t size);
   base::Result<void> read_header();
+  base::Result<void> read(std::span<std::byte> bytes);
+  base::Result<void> end();
   base::Error damaged(const std::string& what) const;
 
   std::string path_;

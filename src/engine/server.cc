@@ -12,6 +12,8 @@ namespace engine {
 namespace {
 
 constexpr std::chrono::milliseconds kStopPatience{600};
+// A client that takes nothing of its stream for so long holds a thread that others wait for: it is cut off.
+constexpr int kMostUnread_s = 30;
 constexpr size_t kMaxBody = 16u << 20;  // a prompt of 100K tokens is half a megabyte of text or ids
 
 // Takes as long for a wrong key as for a right one of the same length.
@@ -114,7 +116,7 @@ base::Result<void> Server::bind() {
   http.n_urgent_threads = 4;
   http.urgent = [](std::string_view path) { return is_urgent_route(path); };
   http.limits.max_body_bytes = kMaxBody;
-  http.write_timeout_s = options_.timeout_s;
+  http.write_timeout_s = std::min(options_.timeout_s, kMostUnread_s);
   http.idle_timeout_s = std::min(options_.timeout_s, 600);
   http.headers = {{"Server", "tbq-server"}};
   http.error_body = http_layer_error_body;

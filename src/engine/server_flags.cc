@@ -67,19 +67,19 @@ Why directory(std::string_view text, std::string& out) {
   return "";
 }
 
+// Blanks around a key are none of it, and lines without one are no keys.
 Why add_keys(std::string_view text, char separator, ServerOptions& options) {
+  constexpr std::string_view kBlanks = " \t\r\n\v\f";
+  const size_t had = options.api_keys.size();
   for (size_t at = 0; at <= text.size();) {
     size_t end = std::min(text.find(separator, at), text.size());
-    std::string_view key = text.substr(at, end - at);
-    while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) {
-      key.remove_suffix(1);
-    }
-    if (!key.empty()) {
-      options.api_keys.emplace_back(key);
+    const std::string_view part = text.substr(at, end - at);
+    if (const size_t first = part.find_first_not_of(kBlanks); first != std::string_view::npos) {
+      options.api_keys.emplace_back(part.substr(first, part.find_last_not_of(kBlanks) - first + 1));
     }
     at = end + 1;
   }
-  return options.api_keys.empty() ? "no key given" : "";
+  return options.api_keys.size() == had ? "no key given" : "";
 }
 
 Why load_mode(Parse& p, std::string_view mode) {
@@ -127,7 +127,7 @@ constexpr Flag kSetupFlags[] = {
        return why;
      }},
     {"-to --timeout", "", "LLAMA_ARG_TIMEOUT", "N", "3600",
-     "seconds for a client that neither sends nor reads",
+     "seconds for a client that neither sends nor reads (30 at most for one that does not read a stream)",
      [](Parse& p, std::string_view v) { return number(v, 1, 1000000, p.options.timeout_s); }},
     {"-c --ctx-size", "", "LLAMA_ARG_CTX_SIZE", "N", "0",
      "context in tokens; 0: what the model was trained for",

@@ -35,7 +35,7 @@ struct ServerOptions {
   int n_predict = -1;
   std::vector<std::string> api_keys;  // secrets: never logged
   int threads_http = 32;  // requests that wait at once; health, models and props have threads of their own
-  int timeout_s = 3600;   // a client that neither sends nor reads
+  int timeout_s = 3600;   // a client that neither sends nor reads; of a stream 30 at most
   int verbosity = 3;
   bool help = false, version = false;
 

@@ -120,18 +120,15 @@ void Slot::align() {
   context_.truncate(seq_, rows());
 }
 
-base::Result<void> Slot::restore(SequenceReader& saved) {
-  if (auto done = context_.restore(seq_, saved); !done) {
-    return done;
-  }
-  cached_ = saved.tokens();
+void Slot::take_restored(std::vector<int> tokens) {
+  cached_ = std::move(tokens);
+  align();
   last_used_ = Clock::now().time_since_epoch().count();
   board_.update([&](ServingBoard::View& view) {
     SlotState& slot = view.slots.at(static_cast<size_t>(seq_));
     slot.used = true;
     slot.n_tokens = rows();
   });
-  return {};
 }
 
 void Slot::prepare() {

@@ -95,10 +95,13 @@ class Slot {
   void forget();
   // Gives up rows of an idle slot that it does not know the tokens of, after a step that was left in the middle.
   void align();
-  // An idle slot's tokens and rows into a file; its size.
-  base::Result<uint64_t> save(const std::string& path) const { return context_.save(seq_, cached_, path); }
-  // And back, for a slot that has no rows.
-  base::Result<void> restore(SequenceReader& saved);
+  // The tokens whose rows are here.
+  const std::vector<int>& tokens() const { return cached_; }
+  // An idle slot's rows have been filled from a file.
+  void take_restored(std::vector<int> tokens);
+  // An idle slot whose rows are being saved or restored: no task gets it, and nobody its pages.
+  void hold(bool on) { held_ = on; }
+  bool held() const { return held_; }
 
   // A step of a busy slot: prepare(), then what it could use, which changes when pages are given back elsewhere;
   // the piece of the first n tokens of that; its logits as they come; then whatever is left to do. The task may
@@ -130,6 +133,7 @@ class Slot {
   const Tokenizer& tokenizer_;
   ServingBoard& board_;
   int seq_;
+  bool held_ = false;
   std::vector<int> cached_;  // the tokens whose rows the sequence holds
 
   std::shared_ptr<Task> task_;

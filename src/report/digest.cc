@@ -82,6 +82,7 @@ Row read_row(const std::vector<AxisInfo>& axes, const base::Json& end) {
   row.drift = base::json_get<double>(end, "drift", 1);
   row.noise = base::json_get<double>(end, "noise", 0);
   row.disturbed = base::json_get<int>(part(end, "speed"), "disturbed", 0);
+  row.cold = base::json_get<bool>(end, "cold", true);
   row.cited = base::json_get<int>(end, "cited_trial_id", 0) > 0;
   row.metrics = part(end, "metrics");
   row.change = change_from_default(axes, row.params);
@@ -122,9 +123,21 @@ std::optional<double> Row::metric(std::string_view name) const {
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
+std::optional<double> Row::steady(std::string_view name) const {
+  auto value = metric(name);
+  const bool usable = std::isfinite(drift) && drift > 0;
+  if (value && usable && name == "ttft_ms") {
+    *value *= drift;
+  } else if (value && usable && (name.starts_with("decode_tps") || name == "prefill_tps") &&
+             name != "decode_tps_samples") {
+    *value /= drift;
+  }
+  return value;
+}
+
 std::optional<double> Row::typical(const std::string& name) const {
   auto found = medians.find(name);
-  return found == medians.end() ? metric(name) : std::optional(found->second);
+  return found == medians.end() ? steady(name) : std::optional(found->second);
 }
 
 namespace {
@@ -138,10 +151,10 @@ bool not_better(const Digest& digest) {
           base::json_get<double>(confirmation, "ratio", INFINITY) <= 1);
 }
 
-// Row::medians and launches of every row among the trials.
+// Row::medians, launches and changes of every row among the trials.
 void pool_launches(Digest& digest) {
   struct Launches {
-    int n = 0;
+    int cold = 0, in_place = 0;
     std::map<std::string, std::vector<double>> values;
   };
   std::map<std::string, Launches> by_config;
@@ -152,10 +165,10 @@ void pool_launches(Digest& digest) {
         continue;
       }
       Launches& launches = by_config[row.params_hash];
-      ++launches.n;
-      for (const auto& [name, value] : row.metrics.items()) {
-        if (value.is_number() && std::isfinite(value.get<double>())) {
-          launches.values[name].push_back(value.get<double>());
+      ++(row.cold ? launches.cold : launches.in_place);
+      for (const auto& item : row.metrics.items()) {
+        if (const auto value = row.steady(item.key())) {
+          launches.values[item.key()].push_back(*value);
         }
       }
     }
@@ -165,7 +178,8 @@ void pool_launches(Digest& digest) {
     if (!row.ok || found == by_config.end()) {
       continue;
     }
-    row.launches = found->second.n;
+    row.launches = found->second.cold;
+    row.changes = found->second.in_place;
     for (const auto& [name, values] : found->second.values) {
       row.medians[name] = base::median(values);
     }

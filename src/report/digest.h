@@ -30,12 +30,16 @@ struct Row {
   bool ok = false, feasible = false;
   double rss_bytes = 0, t_total_s = 0, t_load_s = 0, t_measure_s = 0;
 
-  std::optional<double> metric(std::string_view name) const;  // of this launch
-  // Of this configuration: the median over all its launches (anchors, finals and confirmation too). What tables and
-  // findings compare, so that their figures agree; of a row among Digest::trials.
+  bool cold = true;  // a fresh process, not a running one changed in place
+
+  std::optional<double> metric(std::string_view name) const;  // as measured in this trial
+  // The same with drift taken out.
+  std::optional<double> steady(std::string_view name) const;
+  // Of this configuration: the median over all its trials (anchors, finals and confirmation too), drift taken out. What
+  // tables and findings compare, so that their figures agree; of a row among Digest::trials.
   std::optional<double> typical(const std::string& name) const;
   std::map<std::string, double> medians;
-  int launches = 1;  // that ran
+  int launches = 1, changes = 0;  // that ran: fresh processes, and changes in place
 };
 
 struct AxisInfo {

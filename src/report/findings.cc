@@ -12,6 +12,7 @@ namespace report {
 namespace {
 
 constexpr double kDrift = 0.03;          // from here on it is worth a sentence
+constexpr double kUnsteady = 1.5;        // the default over itself: no noise of a machine left alone
 constexpr double kDecodeEffect = 0.025;  // less than this is no effect of an axis
 constexpr double kPrefillEffect = 0.05;  // prefill is noisier
 constexpr double kHot = 90;              // degrees Celsius
@@ -54,6 +55,26 @@ void find_drift(const std::vector<const Row*>& rows, std::vector<Finding>& out) 
             fmt::format("the machine drifted: at trial {} its speeds were {} of those at the start, by the "
                         "anchors; trials are compared after correction",
                         worst->trial_id, ratio_text(worst->drift)));
+  }
+}
+
+// Drift is only what goes one way and stays; between any two launches of the default anything may have happened.
+void find_unsteady(const std::vector<const Row*>& rows, std::vector<Finding>& out) {
+  const Row *slowest = nullptr, *fastest = nullptr;
+  const auto speed = [](const Row* row) { return row->steady("decode_tps").value_or(0); };
+  for (const Row* row : rows) {
+    if (row->change != "default" || !row->ok || !(speed(row) > 0)) {
+      continue;
+    }
+    slowest = slowest == nullptr || speed(row) < speed(slowest) ? row : slowest;
+    fastest = fastest == nullptr || speed(row) > speed(fastest) ? row : fastest;
+  }
+  if (slowest != nullptr && speed(fastest) > kUnsteady * speed(slowest)) {
+    anomaly(out,
+            fmt::format("the default by itself decoded at {} tok/s (trial {}) and at {} (trial {}): "
+                        "something else used the machine, or it was held back; differences between "
+                        "trials that are smaller than that may be chance",
+                        rate(speed(slowest)), slowest->trial_id, rate(speed(fastest)), fastest->trial_id));
   }
 }
 
@@ -144,6 +165,7 @@ std::vector<Finding> anomalies(const Digest& digest) {
     }
   }
   find_drift(rows, out);
+  find_unsteady(rows, out);
   find_hardware(rows, out);
   find_predictions(digest, out);
   return out;

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
 
+#include "src/base/kv_types.h"
 #include "src/base/stats.h"
 #include "src/report/findings.h"
 #include "src/report/sections.h"
@@ -18,16 +18,6 @@ constexpr const char* kValue = "cache_type_v";
 constexpr double kFreeLoss = 0.03;    // of decode: what nobody would notice
 constexpr double kUnclearLoss = 0.1;  // noise or not: nothing to promise anybody
 constexpr double kSlow = 0.6;  // of what other pairs reach: no price of a format, a path that is missing
-
-// Bits per value as stored, scales included; 0 = a type this table does not know.
-double bits_of(const std::string& type) {
-  static const std::map<std::string, double> kBits = {
-      {"f32", 32},       {"f16", 16},       {"bf16", 16},     {"q8_0", 8.5},   {"q5_1", 6},
-      {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},    {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
-      {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125}};
-  auto found = kBits.find(type);
-  return found == kBits.end() ? 0 : found->second;
-}
 
 using Pair = std::pair<std::string, std::string>;  // types of keys and values
 
@@ -196,7 +186,28 @@ std::string trials_text(const std::set<int>& trials) {
   return out;
 }
 
-void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary, std::vector<Finding>& out) {
+// What the verdict's own launches say of a pair's speed, where they confirmed a configuration that has it.
+struct Vouched {
+  std::string goal;  // "" = nothing
+  double ratio = 1;
+};
+
+Vouched vouched_for(const Digest& digest, const Pair& pair) {
+  const base::Json& confirmation = part(digest.end, "confirmation");
+  const base::Json& goals = part(part(digest.header, "objective"), "maximize");
+  const Row* best = digest.best();
+  if (digest.verdict() != "confirmed" || best == nullptr || pair_of(digest, *best) != pair ||
+      !base::json_get<std::string>(confirmation, "decided_by", "").empty() || !goals.is_array() ||
+      goals.empty()) {
+    return {};
+  }
+  const std::string goal = plain(goals.back());
+  const double ratio = base::json_get<double>(confirmation, "ratio", 1);
+  return goal.starts_with("decode_tps") && ratio > 1 ? Vouched{goal, ratio} : Vouched{};
+}
+
+void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary, const Vouched& vouched,
+                std::vector<Finding>& out) {
   double ratio = base::median(summary.ratios);
   double slow = base::median(summary.against_pairs);
   // One noisy launch is no anomaly.
@@ -210,8 +221,10 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
                      rate(summary.peer_decode), trials_text(summary.trials), mixed ? "pair" : "type")});
     return;
   }
-  double bits = bits_of(pair.first) + bits_of(pair.second),
-         usual_bits = bits_of(usual.first) + bits_of(usual.second);
+  const auto bits_of = [](const Pair& of) {
+    return base::kv_bits_per_value(of.first) + base::kv_bits_per_value(of.second);
+  };
+  double bits = bits_of(pair), usual_bits = bits_of(usual);
   double memory = summary.kv_ratio > 0         ? summary.kv_ratio
                   : bits > 0 && usual_bits > 0 ? bits / usual_bits
                                                : 0;
@@ -230,14 +243,26 @@ void judge_pair(const Pair& pair, const Pair& usual, const PairSummary& summary,
                        : summary.recall_lost > 1e-9
                            ? fmt::format(", needle recall falls to {}", percent(summary.recall))
                            : fmt::format(", needle recall {}", percent(summary.recall));
-  bool free = same_speed && summary.kept == summary.items && summary.recall_lost <= 1e-9;
-  std::string text = fmt::format("{}{}: {}{}, decode {}{}, KV memory 1/{:.1f}", name_of(pair),
-                                 free ? " are free" : "", quality, recall, ratio_text(ratio),
-                                 !within ? ""
-                                 : clear ? " (within noise)"
-                                         : " (within noise: measure again on a quiet machine)",
-                                 1 / memory);
-  out.push_back({free ? Finding::Kind::kFree : Finding::Kind::kCost, text});
+  const bool nothing_lost = summary.kept == summary.items && summary.recall_lost <= 1e-9;
+  const bool free = same_speed && nothing_lost;
+  const bool contradicted = !same_speed && !vouched.goal.empty();
+  const bool same_metric = vouched.goal == "decode_tps";
+  std::string text = fmt::format(
+      "{}{}: {}{}, decode {}{}{}, KV memory 1/{:.1f}", name_of(pair), free ? " are free" : "", quality,
+      recall, ratio_text(ratio),
+      !within ? ""
+      : clear ? " (within noise)"
+              : " (within noise: measure again on a quiet machine)",
+      !contradicted
+          ? ""
+          : fmt::format(" over all trials that have them, but {} {} in the launches of the verdict",
+                        same_metric ? "the best configuration" : vouched.goal, ratio_text(vouched.ratio)),
+      1 / memory);
+  const bool unclear = nothing_lost && (within || (contradicted && same_metric));
+  out.push_back({free      ? Finding::Kind::kFree
+                 : unclear ? Finding::Kind::kUnclear
+                           : Finding::Kind::kCost,
+                 text});
 }
 
 }  // namespace
@@ -292,7 +317,7 @@ std::vector<Finding> kv_findings(const Digest& digest) {
     }
   }
   for (const Pair& pair : pairs) {
-    judge_pair(pair, usual, summarize(digest, pair), out);
+    judge_pair(pair, usual, summarize(digest, pair), vouched_for(digest, pair), out);
   }
   return out;
 }

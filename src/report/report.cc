@@ -89,7 +89,7 @@ void head_section(const Page& page, std::string& out) {
     more += fmt::format(", {} repeated", again);
   }
   if (!page.digest.confirmations.empty()) {
-    more += fmt::format(" and {} confirmation launches", page.digest.confirmations.size());
+    more += fmt::format(" and {} confirmation runs", page.digest.confirmations.size());
   }
   out += page.paint(Ink::kBold, fmt::format("Study {}", text_of(header, "study"))) +
          fmt::format("  {} trial{}{} in {}\n", trials, trials == 1 ? "" : "s", more,
@@ -207,6 +207,7 @@ void findings_section(const Page& page, std::string& out) {
   };
   constexpr Group kGroups[] = {{"Costs nothing", Finding::Kind::kFree, Ink::kGreen},
                                {"Costs something", Finding::Kind::kCost, Ink::kPlain},
+                               {"Not clear", Finding::Kind::kUnclear, Ink::kYellow},
                                {"Anomalies", Finding::Kind::kAnomaly, Ink::kRed},
                                {"Memory", Finding::Kind::kMemory, Ink::kPlain}};
   std::vector<Finding> all = findings(page.digest);

@@ -240,8 +240,14 @@ std::string best_section(const Page& page) {
     }
     out += fmt::format("  {} {}\n", pad_right(line.label, 24), text);
   }
-  if (best.launches > 1) {
-    out += fmt::format("  (medians of {} launches)\n", best.launches);
+  if (best.launches + best.changes > 1) {
+    const auto counted = [](int n, const char* one, const char* more) {
+      return n == 0 ? std::string() : fmt::format("{} {}", n, n == 1 ? one : more);
+    };
+    const std::string launches = counted(best.launches, "launch", "launches");
+    const std::string changes = counted(best.changes, "change in place", "changes in place");
+    out += fmt::format("  (medians of {}{}{})\n", launches,
+                       launches.empty() || changes.empty() ? "" : " and ", changes);
   }
   return out;
 }

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
+#include "src/base/kv_types.h"
 #include "src/base/suggest.h"
 #include "src/study/space_reader.h"
 
@@ -15,8 +17,13 @@ using search::Value;
 
 namespace {
 
-constexpr std::string_view kCacheTypes[] = {"f32",  "f16",    "bf16",   "q8_0",   "q5_1",   "q5_0",  "q4_1",
-                                            "q4_0", "iq4_nl", "tbq4_0", "tbq3_0", "tcq4_0", "tcq3_0"};
+constexpr std::array kCacheTypes = [] {
+  std::array<std::string_view, std::size(base::kKvTypes)> names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    names[i] = base::kKvTypes[i].name;
+  }
+  return names;
+}();
 constexpr int64_t kMaxTokens = 1 << 30;
 constexpr int64_t kMaxThreads = 4096;
 

@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <filesystem>
 #include <optional>
 
 #include "src/study/openai_backend.h"
 
 namespace study {
+
+namespace fs = std::filesystem;
+
 namespace {
 
 enum class Form {
@@ -227,11 +231,21 @@ bool names_a_secret(std::string_view flag) {
 
 namespace {
 
+std::string path_in(const std::string& directory, const std::string& path) {
+  const bool stays = directory.empty() || path.empty() || fs::path(path).is_absolute();
+  return stays ? path : (fs::path(directory) / path).lexically_normal().string();
+}
+
 // llama-server and tbq-server: one command line.
 base::Result<void> plan_llama(const Study& study, const ServerProgram& program, const search::Config& config,
                               const LaunchSite& site, LaunchPlan& plan) {
-  plan.argv = {program.path, "--model", model_of(study, config),  "--host",
-               "127.0.0.1",  "--port",  std::to_string(site.port)};
+  plan.argv = {path_in(site.directory, program.path),
+               "--model",
+               path_in(site.directory, model_of(study, config)),
+               "--host",
+               "127.0.0.1",
+               "--port",
+               std::to_string(site.port)};
   add_pins(study, program, plan);
   Builder builder(study, program, config);
   for (size_t i = 0; i < study.space.axes.size(); ++i) {

@@ -69,6 +69,8 @@ struct LaunchPlan {
 // What a launch needs beside study, program and configuration.
 struct LaunchSite {
   int port = 0;
+  std::string
+      directory;  // absolute: what relative paths of program and model mean, so that argv serves anywhere
   std::string empty_config_dir;  // XDG_CONFIG_HOME of the candidate, so that it reads no config file
   std::string api_key;           // passed in the environment, never in argv
   std::vector<std::string> inherited_names;  // names of our environment's variables; LLAMA_ARG_* are unset

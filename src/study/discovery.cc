@@ -169,6 +169,16 @@ base::Result<ServerProgram> discover_running(const BackendOptions& options) {
     program.settings = {{"model", program.served_model}};
   }
   auto answer = os::http(get(options, "/props"));
+  // Servers that want a key list their models without one: what follows is not "no /props".
+  if (answer && answer->status == 401) {
+    return base::error(options.url,
+                       options.api_key_env.empty()
+                           ? "GET /props gave HTTP 401: the server wants a key"
+                           : "GET /props gave HTTP 401: the server wants another key than it got",
+                       options.api_key_env.empty()
+                           ? std::string("name the variable of its key in backend.api_key_env")
+                           : fmt::format("put the server's key into the variable {}", options.api_key_env));
+  }
   auto props = answer && answer->status == 200 ? base::parse_json(answer->body, "/props")
                                                : base::Result<base::Json>(base::error("", "no /props"));
   if (props && props->is_object() && props->contains("default_generation_settings")) {

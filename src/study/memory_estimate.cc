@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <limits>
 
+#include "src/base/kv_types.h"
 #include "src/base/units.h"
 
 namespace study {
@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kContextStep = 256;  // llama-server and tbq-server pad a context to this
 constexpr uint64_t kSpareShare = 16;    // of the weights: tensors that a server may leave out
+constexpr uint64_t kScaleBytes = 2;     // of a tile of a KV type
 constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
 
 // Saturating: an absurd context must not wrap around to one that fits.
@@ -25,31 +26,10 @@ uint64_t plus(uint64_t a, uint64_t b) {
   return __builtin_add_overflow(a, b, &sum) ? kMost : sum;
 }
 
-// One row per KV type: values per block, bytes per block. The rotated types have tiles instead: `tile_bits` per value
-// and one fp16 scale per power-of-two tile of the head.
-struct KvRow {
-  std::string_view name;
-  uint64_t block_values, block_bytes, tile_bits;
-};
-constexpr std::array<KvRow, 13> kKvRows = {{
-    {"f32", 1, 4, 0},
-    {"f16", 1, 2, 0},
-    {"bf16", 1, 2, 0},
-    {"q8_0", 32, 34, 0},
-    {"q5_1", 32, 24, 0},
-    {"q5_0", 32, 22, 0},
-    {"q4_1", 32, 20, 0},
-    {"q4_0", 32, 18, 0},
-    {"iq4_nl", 32, 18, 0},
-    {"tbq4_0", 0, 0, 4},
-    {"tbq3_0", 0, 0, 3},
-    {"tcq4_0", 0, 0, 4},
-    {"tcq3_0", 0, 0, 3},
-}};
-
-uint64_t tiles_of(uint64_t head_dim) {
+// Powers of two of at most `largest` that a head is cut into.
+uint64_t tiles_of(uint64_t head_dim, uint64_t largest) {
   uint64_t tiles = 0;
-  for (uint64_t tile = 128; head_dim > 0 && tile > 0; tile /= 2) {
+  for (uint64_t tile = largest; head_dim > 0 && tile > 0; tile /= 2) {
     tiles += head_dim / tile;
     head_dim %= tile;
   }
@@ -162,16 +142,17 @@ uint64_t held_weights(const ModelShape& shape, const MemorySettings& settings, B
 }  // namespace
 
 std::optional<uint64_t> kv_row_bytes(std::string_view cache_type, uint64_t head_dim) {
-  for (const KvRow& row : kKvRows) {
-    if (row.name != cache_type) {
-      continue;
-    }
-    if (row.tile_bits > 0) {
-      return plus(times(head_dim, row.tile_bits) / 8, times(2, tiles_of(head_dim)));
-    }
-    return times((head_dim + row.block_values - 1) / row.block_values, row.block_bytes);
+  const base::KvType* type = base::find_kv_type(cache_type);
+  if (type == nullptr) {
+    return std::nullopt;
   }
-  return std::nullopt;
+  const auto values = static_cast<uint64_t>(type->block_values),
+             bytes = static_cast<uint64_t>(type->block_bytes);
+  if (type->tiles) {
+    const uint64_t code_bytes = bytes - kScaleBytes;
+    return plus(times(head_dim, code_bytes) / values, times(kScaleBytes, tiles_of(head_dim, values)));
+  }
+  return times(head_dim / values + (head_dim % values != 0 ? 1 : 0), bytes);
 }
 
 std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,

@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <ctime>
 
@@ -185,6 +186,55 @@ Judgement judgement_of(const base::Json& end) {
     }
   }
   return judgement;
+}
+
+namespace {
+
+// Both as written, but for a conversion or two.
+bool same_number(double a, double b) {
+  return std::fabs(a - b) <= 1e-6 * std::max(std::fabs(a), std::fabs(b));
+}
+
+struct Measured {
+  const char *metric, *probe, *field;
+};
+constexpr Measured kMeasured[] = {{"decode_tps", "speed", "decode_tps"},
+                                  {"prefill_tps", "speed", "prefill_tps"},
+                                  {"ttft_ms", "speed", "ttft_ms"},
+                                  {"decode_tps_at_half_context", "speed_half_context", "decode_tps"}};
+
+}  // namespace
+
+std::string contradiction(const Study& study, const base::Json& end) {
+  auto metrics = metrics_of(study.space, end);
+  if (!metrics) {
+    return "";
+  }
+  for (const Measured& row : kMeasured) {
+    auto value = metrics->values.find(row.metric);
+    auto probe = end.find(row.probe);
+    const double measured = probe != end.end() ? base::json_get<double>(*probe, row.field, NAN) : NAN;
+    if (value != metrics->values.end() && std::isfinite(measured) && !same_number(value->second, measured)) {
+      return fmt::format("its metrics have {} {:.6g}, its {} probe measured {:.6g}", row.metric,
+                         value->second, row.probe, measured);
+    }
+  }
+  const double drift = base::json_get<double>(end, "drift", 1);
+  const std::vector<double> recorded = judgement_of(end).objective;
+  if (!std::isfinite(drift) || drift <= 0 || recorded.size() != study.objective.maximize.size()) {
+    return "";
+  }
+  const TrialMetrics level = slowed(*metrics, drift);
+  for (size_t i = 0; i < recorded.size(); ++i) {
+    const search::Expression& entry = study.objective.maximize[i];
+    // Without what other trials measured (the default's, or this configuration's at its first launch): not told.
+    const auto value = entry_value(study, entry, level, nullptr);
+    if (value && !same_number(*value, recorded[i])) {
+      return fmt::format("its objective has {} {:.6g}, its metrics come to {:.6g}", entry.text(), recorded[i],
+                         *value);
+    }
+  }
+  return "";
 }
 
 search::Outcome outcome_of_end(const Study& study, const base::Json& end) {

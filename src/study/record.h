@@ -66,6 +66,9 @@ bool ended_early(Status status);
 // Back from a trial_end. nullopt unless it is ok or was ended early, and its parameters fit the space.
 std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end);
 Judgement judgement_of(const base::Json& end);
+// How a trial_end contradicts itself: an objective that its metrics do not come to, metrics that its probes did not
+// measure. "" = it does not. A number changed by hand shows; a whole trial made up does not.
+std::string contradiction(const Study& study, const base::Json& end);
 // What the strategy was told, or would have been.
 search::Outcome outcome_of_end(const Study& study, const base::Json& end);
 

@@ -4,6 +4,7 @@
 
 #include "src/study/commands.h"
 #include "src/study/session.h"
+#include "src/study/study.h"
 
 namespace study {
 
@@ -22,6 +23,12 @@ int report_command(int argc, char** argv) {
   auto content = load_journal(path);
   if (!content) {
     return fail(content.failure(), kExitJournal);
+  }
+  // Where the space no longer parses here (a variable it names is not set) the report needs none.
+  const auto space = parse_space_file(base::json_get<std::string>(content->header, "space", ""),
+                                      base::json_get<std::string>(content->header, "space_path", ""));
+  if (const auto* study = std::get_if<Study>(&space)) {
+    warn_of_edits(*study, *content, path);
   }
   if (!print_report(*content, port)) {
     return fail(base::error("standard output", "the report could not be written", "check the disk behind it"),

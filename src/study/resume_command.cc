@@ -122,6 +122,7 @@ int resume_command(int argc, char** argv) {
   if (!study) {
     return fail(study.failure(), kExitPreflight);
   }
+  warn_of_edits(*study, past, path);
   const base::Json* end = finished_end(past);
   if (end != nullptr && max_trials <= study->search.max_trials) {
     fmt::print("This study has finished; --max-trials with more than {} would go on with it.\n\n",

@@ -20,6 +20,7 @@
 #include "src/study/memory_estimate.h"
 #include "src/study/plugin_site.h"
 #include "src/study/progress.h"
+#include "src/study/record.h"
 
 namespace study {
 namespace {
@@ -59,6 +60,20 @@ std::string log_directory_of(const std::string& journal_path) {
   std::string stem =
       journal_path.ends_with(".jsonl") ? journal_path.substr(0, journal_path.size() - 6) : journal_path;
   return stem + ".logs";
+}
+
+void warn_of_edits(const Study& study, const JournalContent& content, const std::string& path) {
+  constexpr size_t kFirstRecord = 2;  // the line after the header
+  for (size_t i = 0; i < content.records.size(); ++i) {
+    const base::Json& record = content.records[i];
+    if (base::json_get<std::string>(record, "type", "") != "trial_end") {
+      continue;
+    }
+    if (const std::string why = contradiction(study, record); !why.empty()) {
+      base::log_warn("{}:{}: trial {} was changed by hand: {}; put that line back as it was", path,
+                     i + kFirstRecord, base::json_get<int>(record, "trial_id", 0), why);
+    }
+  }
 }
 
 bool print_report(const JournalContent& content, int port) {

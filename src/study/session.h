@@ -36,6 +36,9 @@ std::string confirm_help();
 // Seconds from now until the next HH:MM of local time. Error: not a time.
 base::Result<double> seconds_to_clock(const std::string& clock_time);
 
+// Warns of every trial whose record contradicts itself, by its line.
+void warn_of_edits(const Study& study, const JournalContent& content, const std::string& path);
+
 // "runs/x.jsonl" -> "runs/x.logs": where the candidates' logs go.
 std::string log_directory_of(const std::string& journal_path);
 

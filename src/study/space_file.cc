@@ -43,6 +43,18 @@ bool is_not_worse_than(const std::string& text) {
          (words.size() == 3 && words[0] == "quality" && base::edit_distance(words[1], kNotWorseThan) < 4);
 }
 
+// Of ASCII, and in UTF-8 those of Latin-1 (C1), which terminals obey too.
+bool has_control_character(std::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if (byte < ' ' || byte == 127 || (byte == 0xC2 && next < 0xA0)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 class StudyReader {
  public:
   StudyReader(SpaceReader& reader, const YamlNode& root) : reader_(reader), root_(root) {
@@ -53,7 +65,7 @@ class StudyReader {
     auto ignore = [](const YamlNode&) {};
     reader_.read_map(
         root_, "the space file",
-        {{"study", [&](const YamlNode& at) { study_.name = reader_.text(at, "study").value_or(""); }},
+        {{"study", [&](const YamlNode& at) { read_name(at); }},
          {"model", [&](const YamlNode& at) { read_model(at); }},
          {"service", [&](const YamlNode& at) { study::read_service(reader_, at, study_.service); }},
          {"backend", [&](const YamlNode& at) { study::read_backend(reader_, at, study_.backend); }},
@@ -87,6 +99,25 @@ class StudyReader {
       reader_.fail(root_, fmt::format("'{}' is missing", key), std::move(next));
     }
     return found;
+  }
+
+  // The journal is runs/NAME-TIME.jsonl unless --out says otherwise, and the name is printed.
+  void read_name(const YamlNode& at) {
+    constexpr size_t kMostBytes = 80;
+    auto name = reader_.text(at, "study");
+    if (!name) {
+      return;
+    }
+    const char* wrong = name->find('/') != std::string::npos ? "has a slash, and files are named after it"
+                        : name->front() == '.'         ? "begins with a dot, and files are named after it"
+                        : has_control_character(*name) ? "has control characters"
+                        : name->size() > kMostBytes    ? "is longer than 80 bytes"
+                                                       : nullptr;
+    if (wrong != nullptr) {
+      reader_.fail(at, fmt::format("the study's name {}", wrong), "write a plain name, such as minimax-m2.5");
+      return;
+    }
+    study_.name = *std::move(name);
   }
 
   void read_model(const YamlNode& at) {

@@ -88,6 +88,8 @@ base::Result<LaunchPlan> ServerTrialRunner::plan(const TrialRequest& request) {
   }
   LaunchSite site;
   site.port = *port;
+  std::error_code ignored;
+  site.directory = std::filesystem::current_path(ignored).string();
   site.empty_config_dir = log_directory_ + "/no-config";
   if (auto made = os::make_directories(site.empty_config_dir); !made) {
     return made.failure();

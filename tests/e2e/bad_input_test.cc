@@ -182,6 +182,18 @@ TEST_CASE("a journal that is damaged, locked or missing exits 5") {
   CHECK_EQ(e2e::read(out), damaged);
   CHECK_EQ(driver.run({"resume", driver.path("none.jsonl")}).code, 5);
 
+  // A measurement made better by hand: told with its line, whatever the report then says.
+  std::string better = good;
+  const size_t objective = better.find("\"objective\":[", better.find("\"trial_end\""));
+  REQUIRE_NE(objective, std::string::npos);
+  better.insert(better.find('[', objective) + 1, "9");
+  e2e::write(out, better);
+  const auto line =
+      std::to_string(std::count(good.begin(), good.begin() + static_cast<int64_t>(objective), '\n') + 1);
+  result = driver.run({"report", out});
+  CHECK_EQ(result.code, 0);
+  CHECK(has(result.err, "j.jsonl:" + line + ": trial 1 was changed by hand: its objective has "));
+
   // The header's space, changed by hand: to one that parses, too.
   for (const char* text : {"maximise", "maximize"}) {
     std::string edited = good;

@@ -226,8 +226,10 @@ TEST_CASE("API keys come from the flag, a file or the environment, and never int
   CHECK(both.options.api_keys == std::vector<std::string>{"secret1"});
   CHECK_FALSE(has(both.warnings, "secret"));
   std::string path = std::string(AR_BIN_DIR) + "/../options_test.keys";
-  std::ofstream(path) << "a\r\n\nb\n";
-  CHECK(good({"--api-key-file", path}).options.api_keys == std::vector<std::string>{"a", "b"});
+  std::ofstream(path) << "a\r\n\n \t\n\tb c \t\r\n\n\n";
+  CHECK(good({"--api-key-file", path}).options.api_keys == std::vector<std::string>{"a", "b c"});
+  std::ofstream(path) << " \n\t\r\n";
+  CHECK(bad({"--api-key", "k", "--api-key-file", path}).find("no key given") != std::string::npos);
   std::remove(path.c_str());
   CHECK(bad({"--api-key-file", path}).find("options_test.keys") != std::string::npos);
 }

@@ -499,6 +499,20 @@ TEST_CASE(
   CHECK(rig.change(R"({"kv_first_last":"q8_0,3"})").status == 400);  // more than half of the layers
   CHECK(rig.change(R"({"kv_center":"/etc/hostname"})").status == 400);
   CHECK(rig.post("/completion", R"({"prompt":"a","n_predict":1})").status == 200);
+
+  // The file named at the start may go: what was opened with it can be opened again.
+  const std::string named = scratch / "means";
+  std::filesystem::rename(path + ".kv-means", named);
+  HttpRig fixed([&](engine::ServerOptions& o) {
+    o.model = path;
+    o.context.kv_center = named;
+  });
+  const Json with_file = fixed.props();
+  std::filesystem::remove(named);
+  CHECK(fixed.change(R"({"n_ubatch":32})").status == 200);
+  CHECK(fixed.props()["kv_center_id"] == with_file["kv_center_id"]);
+  CHECK(fixed.post("/completion", R"({"prompt":"a","n_predict":1})").status == 200);
+  CHECK_FALSE(fixed.lost);
 }
 
 TEST_CASE("POST /reconfigure: no more slots than there are HTTP threads for their clients") {

@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
 #include "src/engine/generation.h"
 #include "tests/engine/fixtures.h"
 #include "tests/engine/server_rig.h"
 #include "tests/little_memory.h"
+#include "tests/os/scratch.h"
 
 using base::Json;
 using engine::GenerationEvent;
@@ -480,6 +482,60 @@ TEST_CASE("stop() ends every task, running and waiting") {
   for (const auto& task : tasks) {
     CHECK(finish(*task).status == 503);
   }
+}
+
+TEST_CASE("while a slot's file is written or read other slots go on, and who wants that slot waits") {
+  const Scratch dir;
+  const std::string path = dir / "file", folder = std::filesystem::path(path).parent_path();
+  Rig rig(options(2, 1024, true));
+  engine::Generator& generator = *rig.generator;
+  finish(*rig.submit(2, 200, 0));
+  const auto rows = [&] { return generator.view().slots[0].n_tokens; };
+  const int n = rows();
+  CHECK(n >= 200);
+  bool was_held = false;
+  std::shared_ptr<engine::Task> wants;
+  // Asked on this thread between two parts of the file, and before the slot is held.
+  const auto meanwhile = [&](const std::function<bool()>& held) {
+    return [&, held] {
+      if (was_held || !held()) {
+        return false;
+      }
+      was_held = true;
+      std::string why;
+      int asked = 0;
+      CHECK(generator.reconfigure(
+                options(2, 512, true), {}, [&] { return ++asked > 2; }, why) ==
+            engine::Reconfigured::kGivenUp);
+      wants = rig.submit(1, 3, 0);
+      CHECK(finish(*rig.submit(2, 3, 1)).kind == GenerationEvent::Kind::kDone);
+      CHECK_FALSE(wants->wait(std::chrono::milliseconds(0)).has_value());
+      return false;
+    };
+  };
+  const auto begun = [&] { return !std::filesystem::is_empty(folder); };
+  const engine::SlotOutcome saved = generator.save_slot(0, path, meanwhile(begun));
+  CHECK_MESSAGE(saved.kind == engine::SlotOutcome::Kind::kDone, saved.why);
+  CHECK(saved.n_tokens == n);
+  REQUIRE(was_held);
+  CHECK(finish(*wants).kind == GenerationEvent::Kind::kDone);
+
+  was_held = false;
+  const engine::SlotOutcome restored =
+      generator.restore_slot(0, path, meanwhile([&] { return rows() == 0; }));
+  CHECK_MESSAGE(restored.kind == engine::SlotOutcome::Kind::kDone, restored.why);
+  REQUIRE(was_held);
+  CHECK(finish(*wants).kind == GenerationEvent::Kind::kDone);
+
+  // Given up in the middle: nothing half written, nothing half read, and the slot serves.
+  std::filesystem::rename(path, dir / "kept");
+  const auto is_writing = [&] { return std::distance(std::filesystem::directory_iterator(folder), {}) > 1; };
+  CHECK(generator.save_slot(0, path, is_writing).kind == engine::SlotOutcome::Kind::kUnavailable);
+  CHECK_FALSE(is_writing());
+  CHECK(generator.restore_slot(0, dir / "kept", [&] { return rows() == 0; }).kind ==
+        engine::SlotOutcome::Kind::kUnavailable);
+  CHECK(rows() == 0);
+  CHECK(finish(*rig.submit(2, 3, 0)).kind == GenerationEvent::Kind::kDone);
 }
 
 TEST_CASE("POST /reconfigure changes the number of slots, and refuses what does not fit") {

@@ -6,6 +6,8 @@
 #include <cctype>
 #include <cstdlib>
 
+#include "src/base/kv_types.h"
+
 namespace fake {
 namespace {
 
@@ -118,26 +120,12 @@ std::string value_of(const Flags& flags, const char* name, const char* fallback)
   return found == flags.end() ? fallback : found->second;
 }
 
-// Bits a value takes in a KV cache, block scales included; 0: no such type.
-double bits_per_value(const std::string& type) {
-  static constexpr std::pair<const char*, double> kBits[] = {
-      {"f32", 32},       {"f16", 16},       {"bf16", 16},     {"q8_0", 8.5},   {"q5_1", 6},
-      {"q5_0", 5.5},     {"q4_1", 5},       {"q4_0", 4.5},    {"iq4_nl", 4.5}, {"tbq4_0", 4.125},
-      {"tbq3_0", 3.125}, {"tcq4_0", 4.125}, {"tcq3_0", 3.125}};
-  for (const auto& [name, bits] : kBits) {
-    if (type == name) {
-      return bits;
-    }
-  }
-  return 0;
-}
-
 }  // namespace
 
 double kv_mib(const Scenario& scenario, const Flags& flags) {
   double tokens = std::strtod(value_of(flags, "ctx_size", "4096").c_str(), nullptr);
-  double bits = bits_per_value(value_of(flags, "cache_type_k", "f16")) +
-                bits_per_value(value_of(flags, "cache_type_v", "f16"));
+  double bits = base::kv_bits_per_value(value_of(flags, "cache_type_k", "f16")) +
+                base::kv_bits_per_value(value_of(flags, "cache_type_v", "f16"));
   return scenario.kv_mib_per_1k * tokens / 1024 * bits / 32;
 }
 
@@ -152,7 +140,7 @@ std::string numerics_key(const Flags& flags) {
 }
 
 bool is_cache_type(const std::string& name) {
-  return bits_per_value(name) > 0;
+  return base::find_kv_type(name) != nullptr;
 }
 
 Flags parse_flags(const std::vector<std::string>& args) {

@@ -11,6 +11,7 @@
 #include "kernels/formats/formats.h"
 #include "kernels/formats/rotate.h"
 #include "kernels/formats/tcq.h"
+#include "src/base/kv_types.h"
 #include "tests/kernels/each_isa.h"
 #include "tests/kernels/random_rows.h"
 
@@ -69,6 +70,22 @@ double square(const float* x, int n) {
 }
 
 }  // namespace
+
+TEST_CASE("the table that studies plan with has the kernels' types, and their sizes") {
+  CHECK(std::size(base::kKvTypes) == kv_formats().size());
+  for (const base::KvType& type : base::kKvTypes) {
+    const KvFormat* format = find_kv_format(type.name);
+    CAPTURE(type.name);
+    REQUIRE(format != nullptr);
+    for (const int head_dim : {64, 128, 256}) {
+      CAPTURE(head_dim);
+      const int block = type.tiles ? std::min(type.block_values, head_dim) : type.block_values;
+      const int bytes =
+          type.tiles ? block * (type.block_bytes - 2) / type.block_values + 2 : type.block_bytes;
+      CHECK(format->page_bytes(head_dim) == static_cast<size_t>(kPageTokens * (head_dim / block) * bytes));
+    }
+  }
+}
 
 TEST_CASE("page sizes are the published bytes per token") {
   const auto per_token = [](const char* name, int head_dim) {

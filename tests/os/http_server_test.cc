@@ -286,6 +286,39 @@ TEST_CASE("slow and idle clients cost no thread, and health answers while every 
   CHECK(others[3]->read_until("/slow").find("200 OK") != std::string::npos);
 }
 
+TEST_CASE(
+    "clients that do not read their streams hold a thread for write_timeout_s each, and no urgent one") {
+  HttpServerOptions options = small_options();
+  options.write_timeout_s = 0.1;
+  std::atomic<int> blocked{0}, given_up{0};
+  auto server = serve(
+      [&](const HttpIncoming& request, HttpReply& reply) {
+        if (request.path != "/stream") {
+          return reply.send(200, "text/plain", request.path);
+        }
+        ++blocked;
+        const std::string piece(64 << 10, 'x');
+        for (reply.begin_stream("text/plain"); reply.write(piece);) {
+        }
+        ++given_up;
+      },
+      options);
+  std::vector<std::unique_ptr<RawClient>> deaf;  // three for each thread
+  for (int i = 0; i < 3 * options.n_threads; ++i) {
+    deaf.push_back(std::make_unique<RawClient>(server->port()));
+    deaf.back()->send("GET /stream HTTP/1.1\r\nHost: h\r\n\r\n");
+  }
+  while (blocked < options.n_threads) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  RawClient probe(server->port()), client(server->port());
+  client.send("GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+  probe.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
+  CHECK(probe.read_until("/health").find("200 OK") != std::string::npos);
+  CHECK(client.read_until("/later").find("200 OK") != std::string::npos);
+  CHECK(given_up > 0);
+}
+
 TEST_CASE("a handler sees its client hang up") {
   std::atomic<bool> saw{false}, started{false};
   auto server = serve([&](const HttpIncoming&, HttpReply& reply) {

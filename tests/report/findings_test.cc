@@ -137,6 +137,59 @@ TEST_CASE("4-bit KV that loses nothing is named as free, one that loses answers 
   CHECK_FALSE(has(joined(texts(records, Kind::kCost)), "q4_0 keys and values"));
 }
 
+TEST_CASE("what the verdict found faster is not said to cost speed, nor what noise may have made slower") {
+  Json goal = header();
+  goal["objective"] = {{"maximize", {"decode_tps"}}};
+  const auto of_kind = [&](const std::vector<Json>& records, Kind kind) {
+    std::string out;
+    for (const report::Finding& finding : report::findings(report::digest(goal, records))) {
+      out += finding.kind == kind ? finding.text + "\n" : "";
+    }
+    return out;
+  };
+  std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q4_0", .v = "q4_0", .decode = 22})};
+  CHECK(has(of_kind(records, Kind::kCost), "q4_0 keys and values: quality unchanged"));
+  const Json end = {{"type", "study_end"},
+                    {"finished", true},
+                    {"verdict", "confirmed"},
+                    {"best_trial_id", 2},
+                    {"confirmation", {{"pairs", 6}, {"ratio", 1.05}, {"ratio_low", 1.02}}}};
+  records.push_back(end);
+  CHECK(of_kind(records, Kind::kCost).empty());
+  const std::string unclear = of_kind(records, Kind::kUnclear);
+  CAPTURE(unclear);
+  CHECK(has(unclear, "decode -8.3% over all trials that have them, but the best configuration +5.0%"));
+  // Where the verdict is on speed at depth, both hold.
+  goal["objective"]["maximize"] = {"decode_tps_at_half_context"};
+  CHECK(has(of_kind(records, Kind::kCost), "but decode_tps_at_half_context +5.0% in the launches of the"));
+  // Lost answers cost something whatever the speed.
+  goal["objective"]["maximize"] = {"decode_tps"};
+  records[1] = trial(2, {.k = "q4_0", .v = "q4_0", .decode = 22, .wrong = 9});
+  CHECK(has(of_kind(records, Kind::kCost), "9 of the 45 items f16/f16 answers are lost"));
+  // 20% less, and as much noise.
+  records = {trial(1, {}), trial(2, {.k = "q4_0", .v = "q4_0", .decode = 19})};
+  records[1]["noise"] = 0.12;
+  CHECK(has(of_kind(records, Kind::kUnclear), "decode -20.8% (within noise: measure again"));
+  CHECK(of_kind(records, Kind::kCost).empty());
+}
+
+TEST_CASE("figures are compared with drift taken out, and a default that does not repeat is an anomaly") {
+  std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q8_0", .v = "q8_0", .decode = 12})};
+  records[1]["drift"] = 0.5;
+  CHECK(has(joined(texts(records, Kind::kFree)), "q8_0 keys and values are free"));
+  CHECK(has(joined(texts(records, Kind::kFree)), "decode +0.0%"));
+  // Once in the night it was ten times slower; later all was well again, so nothing drifted.
+  for (double speed : {24.5, 2.4, 23.9}) {
+    records.push_back(trial(static_cast<int>(records.size()) + 1, {.decode = speed}));
+    records.back()["phase"] = "anchor";
+  }
+  std::string text = joined(texts(records, Kind::kAnomaly));
+  CAPTURE(text);
+  CHECK(has(text, "the default by itself decoded at 2.4 tok/s (trial 4) and at 24.5 (trial 3)"));
+  records.erase(records.begin() + 3);
+  CHECK_FALSE(has(joined(texts(records, Kind::kAnomaly)), "the default by itself"));
+}
+
 TEST_CASE("a mixed pair that is far slower than the others is an anomaly, a slow axis value is not") {
   std::vector<Json> records = {trial(1, {}), trial(2, {.k = "q8_0", .decode = 23.8}),
                                trial(3, {.k = "q8_0", .v = "q4_0", .decode = 9}),

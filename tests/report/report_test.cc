@@ -94,12 +94,29 @@ TEST_CASE("a report names the winner, what each axis did and the command that se
   CHECK_FALSE(has(text, "--no-cache-prompt"));
   CHECK(has(text, "--model '/m/my model.gguf'"));
   CHECK(has(text, "quality                  98%  (default 98%)"));
+  CHECK_FALSE(has(text, "(medians of"));
   CHECK_FALSE(has(text, "\x1b"));  // neither colours nor a log's escape sequences
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     CAPTURE(line);
     CHECK_LE(report::display_width(line), 100);
   }
+}
+
+TEST_CASE("changes in place are counted apart from launches") {
+  std::vector<Json> records = {trial(1, "f16", 2048, 100), trial(2, "q8_0", 2048, 120)};
+  for (int i = 0; i < 4; ++i) {
+    records.push_back(trial(2, "q8_0", 2048, 120));
+    records.back()["attempt"] = i + 2;
+    records.back()["phase"] = "confirm";
+    records.back()["cold"] = i == 0;
+  }
+  records.push_back(study_end("unconfirmed", 2));
+  CHECK(has(render(records), "  (medians of 2 launches and 3 changes in place)\n"));
+  CHECK(has(render(records), "and 4 confirmation runs"));
+  records.resize(3);
+  records.push_back(study_end("unconfirmed", 2));
+  CHECK(has(render(records), "  (medians of 2 launches)\n"));
 }
 
 TEST_CASE("verdicts are worded by what is known") {

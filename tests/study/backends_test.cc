@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "src/os/http_server.h"
+
 namespace {
 
 // The shapes --help really has: several flags a line, hints, continuation lines, deprecated switches.
@@ -309,6 +311,47 @@ TEST_CASE("each configuration has its program and its model where they are axes"
   auto problems = study::unsupported_axes(study, program);
   REQUIRE_EQ(problems.size(), 1);
   CHECK(has(problems[0].what, "/old/llama-server"));
+}
+
+TEST_CASE("a command line names program and model so that it serves from anywhere") {
+  study::Study study = make_study();
+  study.model = "models/../models/m.gguf";
+  study::ServerProgram program = program_with(kRecentHelp);
+  program.path = "./bin/llama-server";
+  study::LaunchSite site;
+  site.directory = "/home/me";
+  auto plan = study::plan_launch(study, program, study.space.default_config(), site);
+  REQUIRE(plan.ok());
+  CHECK(argv_text(plan->argv).starts_with("/home/me/bin/llama-server --model /home/me/models/m.gguf --host"));
+  study.model = "/models/m.gguf";
+  plan = study::plan_launch(study, program, study.space.default_config(), site);
+  CHECK(has(argv_text(plan->argv), "--model /models/m.gguf --host"));
+}
+
+TEST_CASE("a running server that wants a key is told apart from one that cannot be changed") {
+  os::HttpServerOptions http;
+  http.host = "127.0.0.1";
+  auto server = os::HttpServer::bind(std::move(http));
+  REQUIRE(server.ok());
+  REQUIRE((*server)
+              ->start([](const os::HttpIncoming& request, os::HttpReply& reply) {
+                if (request.path == "/v1/models") {  // as llama-server: public
+                  return reply.send(200, "application/json", R"({"data":[{"id":"m"}]})");
+                }
+                reply.send(401, "application/json", "{}");
+              })
+              .ok());
+  study::BackendOptions options;
+  options.kind = study::BackendKind::kUrl;
+  options.url = "http://127.0.0.1:" + std::to_string((*server)->port());
+  auto found = study::discover_backend(options);
+  REQUIRE_FALSE(found.ok());
+  CHECK(has(found.failure().to_string(), "/props gave HTTP 401: the server wants a key; name the variable"));
+  options.api_key_env = "AR_TEST_NO_SUCH_KEY";
+  found = study::discover_backend(options);
+  REQUIRE_FALSE(found.ok());
+  CHECK(has(found.failure().to_string(), "another key than it got; put the server's key into the variable "));
+  (*server)->stop();
 }
 
 TEST_CASE("secrets are redacted, look-alikes are not") {

@@ -47,6 +47,29 @@ TEST_CASE("a study runs to its end, and its journal says what happened") {
   }
 }
 
+TEST_CASE("a number changed by hand contradicts the rest of its record") {
+  Fixture f;
+  FakeRunner runner;
+  f.start(runner);
+  const auto content = f.content();
+  for (const base::Json* end : content.of_type("trial_end")) {
+    CHECK_EQ(study::contradiction(f.study, *end), "");
+  }
+  base::Json end = *content.of_type("trial_end")[0];
+  end["speed"] = {{"decode_tps", 95.0}};
+  end["drift"] = 0.5;
+  end["objective"] = {190.0};
+  CHECK_EQ(study::contradiction(f.study, end), "");
+  end["objective"] = {95.0};
+  CHECK_EQ(study::contradiction(f.study, end), "its objective has decode_tps 95, its metrics come to 190");
+  end["metrics"]["decode_tps"] = 47.5;
+  CHECK_EQ(study::contradiction(f.study, end),
+           "its metrics have decode_tps 47.5, its speed probe measured 95");
+  f.study.objective.maximize = {*search::Expression::parse("decode_tps / default.decode_tps")};
+  end["metrics"]["decode_tps"] = 95.0;
+  CHECK_EQ(study::contradiction(f.study, end), "");  // what another trial measured is not in it
+}
+
 TEST_CASE("stopped anywhere and resumed, a study ends as if undisturbed") {
   std::vector<std::string> undisturbed;
   {

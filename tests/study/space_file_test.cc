@@ -444,6 +444,20 @@ TEST_CASE("probes have budgets for thinking and answers, and a curve over depths
   CHECK(mentions(fault("{depths: [1000, 2000, 3000], active_gb: 4}"), "active_gb"));
 }
 
+TEST_CASE("a study's name names files, so it is a plain name") {
+  const std::string rest = std::string(kMinimal).substr(std::string_view("study: s").size());
+  for (const std::string& name :
+       {std::string("../../evil"), std::string("a/b"), std::string("/etc"), std::string(".hidden"),
+        std::string(R"("a\x1b[2J")"), std::string(R"("a\u009bJ")"), std::string(R"("a\0")"),
+        std::string(81, 'n')}) {
+    const std::string errors = errors_of("study: " + name + rest);
+    CAPTURE(name);
+    CHECK(mentions(errors, "s.yaml:1:8: the study's name "));
+    CHECK_EQ(errors.find("\033"), std::string::npos);
+  }
+  CHECK_EQ(good("study: Änderung a.b " + std::string(60, 'n') + rest).name.size(), 74);
+}
+
 TEST_CASE("text that is not UTF-8 is refused with its line: the journal keeps the text") {
   for (const char* bad : {"\xe9", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5", "\x80",
                           "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf"}) {
