@@ -104,7 +104,7 @@ void Memory::swap(Memory& other) {
 base::Result<Memory> Memory::allocate(Place place, uint64_t bytes, const std::string& purpose) {
   Memory memory;
   if (bytes == 0) {
-    return memory;
+    return base::Result<Memory>(std::move(memory));
   }
   void* data = nullptr;
   const bool pinned = place == Place::kPinned;
@@ -127,7 +127,7 @@ base::Result<Memory> Memory::allocate(Place place, uint64_t bytes, const std::st
   memory.place_ = place;
   memory.data_ = static_cast<std::byte*>(data);
   memory.size_ = bytes;
-  return memory;
+  return base::Result<Memory>(std::move(memory));
 }
 
 Memory::~Memory() {
@@ -144,7 +144,7 @@ base::Result<OwnStream> OwnStream::create() {
     return done.failure();
   }
   own.stream_ = stream;
-  return own;
+  return base::Result<OwnStream>(std::move(own));
 }
 
 OwnStream::~OwnStream() {
@@ -197,7 +197,7 @@ base::Result<Graph> Graph::capture(Stream stream, const std::function<base::Resu
   if (!done) {
     return done.failure();
   }
-  return graph;
+  return base::Result<Graph>(std::move(graph));
 }
 
 Graph::~Graph() {
