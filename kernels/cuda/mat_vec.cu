@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/weights.cuh"
 #include "src/base/check.h"
 
@@ -33,14 +33,13 @@ __global__ void __launch_bounds__(kRoundThreads) round_rows(RoundArgs a) {
   }
   const int first = block * kDotValues + 8 * lane;
   const int64_t at = int64_t{row} * a.n + first;
-  float x[8];
+  float x[8] = {};
+  if (first < a.n) {
+    load_eight(a.x, a.up, at, x);
+  }
   uint32_t largest = 0;
   AR_UNROLL
   for (int i = 0; i < 8; ++i) {
-    x[i] = first < a.n ? a.x[at + i] : 0.0F;
-    if (a.up != nullptr && first < a.n) {
-      x[i] = x[i] / (1.0F + expf(-x[i])) * a.up[at + i];
-    }
     largest = larger(largest, magnitude_bits(x[i]));
   }
   for (int bits = 1; bits < a.group / 8; bits *= 2) {

@@ -9,7 +9,8 @@
 
 namespace kernels::cuda {
 
-// x [rows x n] floats, or silu(x) * up where up is given; n a multiple of 32; group 32 or 256 (dot_group).
+// x [rows x n] floats, or silu(x) * up where up is given; n a multiple of 32, both aligned to 16;
+// group 32 or 256 (dot_group).
 base::Result<void> quantize_dots(Stream stream, Rows rows, const float* x, const float* up, int n, int group,
                                  DotBlock* out);
 
