@@ -199,16 +199,6 @@ __device__ __forceinline__ Columns columns_of(int octet, int dim) {
   return {begin, smaller(kUnitValues, dim - begin), octet % 4};
 }
 
-// Four bytes, kBias too large, as floats: a byte under the exponent of 2^23.
-template <int kBias>
-__device__ __forceinline__ void to_floats(uint32_t bytes, float* out) {
-  constexpr float kTaken = 8388608.0F + kBias;
-  AR_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    out[i] = __uint_as_float(__byte_perm(bytes, 0x4b000000U, 0x7440U + static_cast<uint32_t>(i))) - kTaken;
-  }
-}
-
 // A token's eight columns: `read` brings the bytes, `unpack` makes them floats less their scale, which it returns.
 template <class Loader>
 struct CodeValues {

@@ -6,6 +6,7 @@
 #include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/halves.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/points.cuh"
 #include "kernels/cuda/weights.cuh"
 #include "src/base/check.h"
 
@@ -148,6 +149,26 @@ struct UnitHalves {
     }
   }
 };
+template <class Loader>
+struct PointHalves {
+  static __device__ void load_unit(Global<const uint8_t> row, int unit, uint32_t (&out)[16], int (&at)[2]) {
+    constexpr int kUnits = Loader::kValues / 32;
+    const Global<const uint8_t> block = row + int64_t{unit / kUnits} * Loader::kBytes;
+    at[0] = 32 * unit;
+    at[1] = at[0] + 16;
+    AR_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const Eight eight = Loader::load(block, unit % kUnits * 4 + i);
+      AR_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        float v[4];
+        to_floats<128>(eight.codes[j] ^ 0x80808080U, v);
+        out[4 * i + 2 * j] = halves_of(eight.factor * v[0], eight.factor * v[1]);
+        out[4 * i + 2 * j + 1] = halves_of(eight.factor * v[2], eight.factor * v[3]);
+      }
+    }
+  }
+};
 template <class Stored, bool kBrain = false>
 struct ElementHalves {
   static __device__ float value(Stored x) {
@@ -283,6 +304,12 @@ const Row kRows[] = {
     {20, "gemm iq4_nl", multiply_tiles<UnitHalves<IQ4NL>>},
     {23, "gemm iq4_xs", multiply_tiles<UnitHalves<IQ4XS>>},
     {30, "gemm bf16",   multiply_tiles<ElementHalves<uint16_t, true>>},
+    {16, "gemm iq2_xxs", multiply_tiles<PointHalves<IQ2XXS>>},
+    {17, "gemm iq2_xs",  multiply_tiles<PointHalves<IQ2XS>>},
+    {18, "gemm iq3_xxs", multiply_tiles<PointHalves<IQ3XXS>>},
+    {21, "gemm iq3_s",   multiply_tiles<PointHalves<IQ3S>>},
+    {22, "gemm iq2_s",   multiply_tiles<PointHalves<IQ2S>>},
+    {39, "gemm mxfp4",   multiply_tiles<PointHalves<MXFP4>>},
 };
 // clang-format on
 
@@ -306,6 +333,9 @@ base::Result<void> gemm(Stream stream, Rows rows, const Gemm& product) {
   if (row == nullptr) {
     return base::Error{"weights of ggml type " + std::to_string(product.ggml_type),
                        "the GPU has no product for them", "keep their layers on the CPU (--n-gpu-layers)"};
+  }
+  if (base::Result<void> aligned = check_weights(product.data); !aligned.ok()) {
+    return aligned;
   }
   const bool experts = product.groups != nullptr;
   const int tiles =
