@@ -162,7 +162,7 @@ template <class Element, int kHeads>
 __device__ __forceinline__ void score_elements(const Room<kHeads>& room, int dim, const SlotRow& row,
                                                float (&scores)[kHeads]) {
   for (int i = 0; i < dim; i += 4) {
-    const float4 v = Element::load_four(row.codes + i * Element::kBytes);
+    const float4 v = load_four<Element>(row.codes + i * Element::kBytes);
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const float4 q = load<float4>(room.query + (h * dim + i));
@@ -251,33 +251,36 @@ struct CodeValues {
 template <class Element>
 struct ElementValues {
   struct Raw {
-    float4 a, b;
+    typename Element::Four a, b;
   };
   static __device__ __forceinline__ Raw read(const SlotRow& row, const Columns& at, int /*group*/) {
-    return {Element::load_four(row.codes + at.first() * Element::kBytes),
-            Element::load_four(row.codes + at.second() * Element::kBytes)};
+    return {load<typename Element::Four>(row.codes + at.first() * Element::kBytes),
+            load<typename Element::Four>(row.codes + at.second() * Element::kBytes)};
   }
   static __device__ __forceinline__ float unpack(const Raw& raw, const Columns& /*at*/, float (&v)[8]) {
-    v[0] = raw.a.x, v[1] = raw.a.y, v[2] = raw.a.z, v[3] = raw.a.w;
-    v[4] = raw.b.x, v[5] = raw.b.y, v[6] = raw.b.z, v[7] = raw.b.w;
+    const float4 a = Element::floats(raw.a), b = Element::floats(raw.b);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
     return 1.0F;
   }
   static __device__ __forceinline__ int group_of(const Columns& /*at*/, int /*dim*/) { return 0; }
 };
 
-// Adds of a page's first n tokens four from 4 * stream on, and so on every 4 * streams: four rows are on their way at a
-// time. `weights`: of the page's tokens, [kHeads] kChunkTokens apart.
+// Adds of a page's first n tokens kBatch from kBatch * stream on, and so on every kBatch * streams: as many rows are on
+// their way at a time as there are registers for. `weights`: of the page's tokens, [kHeads] kChunkTokens apart.
 template <class Values, int kHeads>
 __device__ __forceinline__ void add_tokens(const Source& from, int dim, int stream, int streams, int n,
                                            Shared<float> weights, const Columns& columns,
                                            float (&acc)[kHeads][8]) {
+  constexpr int kWords = static_cast<int>(sizeof(typename Values::Raw)) / 4;
+  constexpr int kBatch = kWords * kHeads > 32 ? 2 : 4;
   const int group = Values::group_of(columns, dim);
-  for (int first = 4 * stream; first < n; first += 4 * streams) {
+  for (int first = kBatch * stream; first < n; first += kBatch * streams) {
     float largest = 0;
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       AR_UNROLL
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < kBatch; ++i) {
         const float w = first + i < n ? weights[h * kChunkTokens + first + i] : 0.0F;
         largest = w < largest ? largest : w;
       }
@@ -285,13 +288,13 @@ __device__ __forceinline__ void add_tokens(const Source& from, int dim, int stre
     if (largest < kNoWeight) {
       continue;
     }
-    typename Values::Raw raw[4];
+    typename Values::Raw raw[kBatch];
     AR_UNROLL
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kBatch; ++i) {
       raw[i] = Values::read(slot_at(from.planes, from.page, smaller(first + i, n - 1)), columns, group);
     }
     AR_UNROLL
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < kBatch; ++i) {
       if (first + i >= n) {
         break;
       }

@@ -138,10 +138,10 @@ struct UnitHalves {
       AR_UNROLL
       for (int i = 0; i < 4; ++i) {
         float v[4];
+        to_floats<128 + Loader::kOffset>(u.codes[4 * h + i] ^ 0x80808080U, v);
         AR_UNROLL
         for (int j = 0; j < 4; ++j) {
-          const int code = static_cast<int8_t>(u.codes[4 * h + i] >> (8 * j)) - Loader::kOffset;
-          v[j] = d * static_cast<float>(code) - min;
+          v[j] = d * v[j] - min;
         }
         out[8 * h + 2 * i] = halves_of(v[0], v[1]);
         out[8 * h + 2 * i + 1] = halves_of(v[2], v[3]);

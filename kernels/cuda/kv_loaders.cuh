@@ -9,7 +9,7 @@
 //   load_unit(row, begin, n)     the bytes of a unit; pick(unit, n, k): those of pair k (k a constant of the code)
 //   load_pair(row, begin, n, k)  the bytes of pair k alone
 //   unpack(pair, n, k, a, b)     both fours of pair k: int8, or bytes from 0 where kOffset is not 0 or there is a minimum
-// One of floats has kElements = true, kBytes of a value, and load_four.
+// One of floats has kElements = true, kBytes of a value, four of them as they lie in memory, and floats(four).
 
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/weights.cuh"
@@ -271,8 +271,8 @@ using KvTcq3 = TrellisLoader<kTrellis3, kTrellis3Words>;
 struct KvF16 {
   static constexpr bool kElements = true;
   static constexpr int kBytes = 2;
-  static __device__ __forceinline__ float4 load_four(Global<const uint8_t> p) {
-    const uint2 v = load<uint2>(p);
+  using Four = uint2;  // as they lie there
+  static __device__ __forceinline__ float4 floats(const Four& v) {
     return {half_to_float(static_cast<uint16_t>(v.x)), half_to_float(static_cast<uint16_t>(v.x >> 16)),
             half_to_float(static_cast<uint16_t>(v.y)), half_to_float(static_cast<uint16_t>(v.y >> 16))};
   }
@@ -280,8 +280,8 @@ struct KvF16 {
 struct KvBf16 {
   static constexpr bool kElements = true;
   static constexpr int kBytes = 2;
-  static __device__ __forceinline__ float4 load_four(Global<const uint8_t> p) {
-    const uint2 v = load<uint2>(p);
+  using Four = uint2;
+  static __device__ __forceinline__ float4 floats(const Four& v) {
     return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000U), __uint_as_float(v.y << 16),
             __uint_as_float(v.y & 0xffff0000U)};
   }
@@ -289,8 +289,13 @@ struct KvBf16 {
 struct KvF32 {
   static constexpr bool kElements = true;
   static constexpr int kBytes = 4;
-  static __device__ __forceinline__ float4 load_four(Global<const uint8_t> p) { return load<float4>(p); }
+  using Four = float4;
+  static __device__ __forceinline__ float4 floats(const Four& v) { return v; }
 };
+template <class Element>
+__device__ __forceinline__ float4 load_four(Global<const uint8_t> p) {
+  return Element::floats(load<typename Element::Four>(p));
+}
 
 // body.operator()<Loader>() of a type.
 template <class Body>

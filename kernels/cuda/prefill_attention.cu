@@ -85,8 +85,8 @@ __device__ __forceinline__ void copy_unit(const SlotRow& row, int begin, int n, 
   AR_UNROLL
   for (int i = 0; i < 32; i += 8) {
     if (i < n) {
-      const float4 a = Element::load_four(from + i * Element::kBytes);
-      const float4 b = Element::load_four(from + (i + 4) * Element::kBytes);
+      const float4 a = load_four<Element>(from + i * Element::kBytes);
+      const float4 b = load_four<Element>(from + (i + 4) * Element::kBytes);
       store(to + i,
             uint4{halves_of(a.x, a.y), halves_of(a.z, a.w), halves_of(b.x, b.y), halves_of(b.z, b.w)});
     }
