@@ -1,5 +1,6 @@
 #include "kernels/cuda/gemm.h"
 
+#include <algorithm>
 #include <random>
 
 #include "kernels/cuda/device.cuh"
@@ -130,6 +131,50 @@ TEST_CASE("prefill's product of every type, odd sizes") {
         }
         simt::require_close(got[t * n_rows + r], want, 0x1p-10, size);
       }
+    }
+  }
+}
+
+TEST_CASE("rows by expert: each gets what a product with its expert's matrix alone gives it") {
+  constexpr int kExperts = 4, kSlots = 70, kPerToken = 2, kRows = 17, kCols = 160;
+  const WeightFormat& format = *find_weight_format(8);
+  const size_t row_bytes = kCols / 32 * 34,
+               expert_bytes = row_bytes * kRows + 2;  // as far apart as they please
+  std::mt19937 random(74);
+  std::vector<std::byte> data(expert_bytes * kExperts);
+  for (size_t r = 0; r < kExperts * kRows; ++r) {
+    testing::any_row(format, kCols, random, data.data() + r / kRows * expert_bytes + r % kRows * row_bytes);
+  }
+  std::vector<int> expert(kSlots + 1, 3);  // more than a tile of one, few of others, none of another
+  expert[0] = expert[69] = 1, expert[7] = expert[8] = expert[30] = 0;
+  expert[kSlots] = -1;  // past those in use
+  const auto x = testing::rough(kSlots / kPerToken * kCols, 75);
+  std::vector<uint16_t> halves(x.size());
+  std::transform(x.begin(), x.end(), halves.begin(), f16_saturated);
+  Buffer<std::byte> data_on("weights", data);
+  Buffer<int> expert_on("expert", expert), used("used", std::vector{kSlots});
+  Buffer<int> groups("groups", cuda::group_ints(kSlots + 1, kExperts));
+  Buffer<uint16_t> halves_on("halves", halves);
+  Buffer<float> y("y", kSlots * kRows);
+  const cuda::Rows slots{kSlots + 1, used.data()};
+  cuda::Gemm product{.ggml_type = 8, .data = data_on.data(), .n_rows = kRows, .cols = kCols};
+  product.row_bytes = row_bytes, product.x = halves_on.data(), product.rows_per_x = kPerToken;
+  product.groups = groups.data(), product.n_expert = kExperts, product.expert_bytes = expert_bytes;
+  product.y = y.data();
+  require(cuda::group_rows(nullptr, slots, expert_on.data(), kExperts, groups.data()));
+  require(cuda::gemm(nullptr, slots, product));
+  CHECK(y.unwritten() == 0);
+  const std::vector<float> got = y.values();
+  for (const int e : {0, 1, 3}) {
+    Buffer<std::byte> one("an expert", expert_bytes, data.data() + static_cast<size_t>(e) * expert_bytes);
+    Buffer<float> alone("alone", kSlots * kRows);
+    cuda::Gemm of_one = product;
+    of_one.data = one.data(), of_one.groups = nullptr, of_one.y = alone.data();
+    require(cuda::gemm(nullptr, slots, of_one));
+    const std::vector<float> want = alone.values();
+    for (int i = 0; i < kSlots * kRows; ++i) {
+      REQUIRE((expert[static_cast<size_t>(i / kRows)] != e ||
+               got[static_cast<size_t>(i)] == want[static_cast<size_t>(i)]));
     }
   }
 }
