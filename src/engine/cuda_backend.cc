@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "kernels/cuda/bandwidth.h"
+#include "kernels/cuda/kv.h"
 #include "src/base/log.h"
 #include "src/base/units.h"
 #include "src/engine/cuda_session.h"
@@ -138,16 +139,17 @@ base::Result<Need> CudaBackend::plan(const Model& model, const Segment& parts, c
   CudaSpace::lay_out(model, kv, options, nullptr, need.workspace);
   need.workspace += all - need.kv;
   if (!options.quantized_activations) {
-    need.fallbacks.push_back(fmt::format("--activations f32: on the GPU activations are rounded to float16{}",
-                                         hp.n_expert > 0 ? ", those of experts to int8" : ""));
+    need.fallbacks.push_back(fmt::format(
+        "--activations f32: on the GPU activations are rounded to float16{}",
+        hp.n_expert > 0 ? fmt::format(", those of experts in steps of up to {} tokens to int8", kFewRows)
+                        : ""));
   }
-  if (hp.n_expert > 0) {
-    need.fallbacks.emplace_back(
-        "the GPU reads an expert's weights for each token of a prompt anew: prompts are slower than they "
-        "could be");
+  if (hp.head_dim > cuda::kMostPrefillDim) {
+    need.fallbacks.push_back(
+        fmt::format("the GPU attends to prompts token by token with heads of {} values: long prompts are "
+                    "slower than they could be",
+                    hp.head_dim));
   }
-  need.fallbacks.emplace_back(
-      "the GPU attends to prompts token by token: long prompts are slower than they could be");
   return need;
 }
 

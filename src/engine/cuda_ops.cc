@@ -34,10 +34,12 @@ const kernels::DotBlock* CudaOps::rounded(Input& input, int group) {
 }
 
 void CudaOps::multiply(Input& input, const Product& product) {
+  const bool few = input.rows.most <= kFewRows && run_.quantized_activations;
+  few ? multiply_rows(input, input.rows, product, {}) : multiply_tiles(input, input.rows, product, {});
+}
+
+void CudaOps::multiply_tiles(Input& input, Rows rows, const Product& product, const ExpertChoice& choice) {
   const kernels::Matrix& w = *product.w;
-  if (input.rows.most <= kFewRows && run_.quantized_activations) {
-    return multiply_rows(input, input.rows, product, {});
-  }
   if (!std::exchange(input.halves, true)) {
     note(cuda::to_halves(run_.stream, input.rows, input.x, input.up, static_cast<int>(input.cols),
                          run_.space.halves));
@@ -48,11 +50,15 @@ void CudaOps::multiply(Input& input, const Product& product) {
   gemm.n_rows = w.rows;
   gemm.cols = w.cols;
   gemm.row_bytes = w.row_bytes;
+  gemm.groups = choice.chosen == nullptr ? nullptr : run_.space.experts.groups;
+  gemm.n_expert = choice.chosen == nullptr ? 0 : run_.model.hp.n_expert;
+  gemm.expert_bytes = choice.bytes;
+  gemm.rows_per_x = choice.rows_per_x;
   gemm.x = run_.space.halves;
   gemm.bias = product.bias;
   gemm.y = product.y;
   if (ok()) {
-    note(cuda::gemm(run_.stream, input.rows, gemm));
+    note(cuda::gemm(run_.stream, rows, gemm));
   }
 }
 
@@ -155,13 +161,20 @@ void CudaOps::experts(float* h, const LayerWeights& w, float* x) {
     note(cuda::route(run_.stream, run_.rows, router, space.logits, chosen, space.weight));
   }
   const Activations& act = run_.space.act;
-  const auto of = [&](const Experts& experts, int rows_per_x) {
-    return ExpertChoice{chosen, experts.bytes, rows_per_x};
+  // Many rows: an expert's are brought together, so that its weights are read once for all of them.
+  const bool many = run_.rows.most > kFewRows;
+  if (many && ok()) {
+    note(cuda::group_rows(run_.stream, run_.slots, chosen, hp.n_expert, space.groups));
+  }
+  const auto product = [&](Input& of, const Experts& experts, int rows_per_x, float* y) {
+    const ExpertChoice choice{chosen, experts.bytes, rows_per_x};
+    many ? multiply_tiles(of, run_.slots, {&experts.first, y}, choice)
+         : multiply_rows(of, run_.slots, {&experts.first, y}, choice);
   };
-  multiply_rows(input, run_.slots, {&w.gate_exps.first, act.gate}, of(w.gate_exps, hp.n_expert_used));
-  multiply_rows(input, run_.slots, {&w.up_exps.first, act.up}, of(w.up_exps, hp.n_expert_used));
+  product(input, w.gate_exps, hp.n_expert_used, act.gate);
+  product(input, w.up_exps, hp.n_expert_used, act.up);
   Input inner{.x = act.gate, .up = act.up, .cols = hp.n_ff, .rows = run_.slots};
-  multiply_rows(inner, run_.slots, {&w.down_exps.first, space.x}, of(w.down_exps, 1));
+  product(inner, w.down_exps, 1, space.x);
   if (ok()) {
     note(cuda::mix(run_.stream, run_.rows, space.x, space.weight, hp.n_expert_used, hp.n_embd, h));
   }
@@ -253,7 +266,6 @@ void CudaOps::rotate_and_store(int layer, float* q, float* k, const float* v, co
   }
 }
 
-// Prompts in slices: parts of results take room for every row, head and chunk of context.
 void CudaOps::attention(int layer, const float* q, float* a) {
   const KvLayer& kv = run_.kv.layers[static_cast<size_t>(layer)];
   const StepInputs& in = run_.space.in;
@@ -266,15 +278,20 @@ void CudaOps::attention(int layer, const float* q, float* a) {
   attention.pages = in.pages;
   attention.exact_pages = run_.kv.exact.slots() > 0 ? in.copies : nullptr;
   attention.seq_pages = run_.kv.seq_pages;
+  attention.sink_pages = run_.kv.exact.sink_pages;
+  attention.tail = run_.kv.exact.tail;
   attention.partial = run_.space.partial;
-  for (int first = 0; first < run_.rows.most && ok(); first += kFewRows) {
+  const bool few = run_.rows.most <= kFewRows;
+  const bool tiles = !few && kv.dim_k <= cuda::kMostPrefillDim && kv.dim_v <= cuda::kMostPrefillDim;
+  // Many rows of larger heads in slices: parts of results take room for every row, head and chunk of context.
+  for (int first = 0; first < run_.rows.most && ok(); first += tiles ? run_.rows.most : kFewRows) {
     attention.q = q + first * width * kv.dim_k;
     attention.out = a + first * width * kv.dim_v;
     attention.visible = in.visible + first;
     attention.seq = in.table + first;
-    const bool all = run_.rows.most <= kFewRows;
-    const Rows rows = all ? run_.rows : Rows{std::min(kFewRows, run_.rows.most - first), nullptr};
-    note(cuda::attend(run_.stream, rows, attention, run_.most_tokens));
+    const Rows rows = few || tiles ? run_.rows : Rows{std::min(kFewRows, run_.rows.most - first), nullptr};
+    note(tiles ? cuda::attend_prefill(run_.stream, rows, attention)
+               : cuda::attend(run_.stream, rows, attention, run_.most_tokens));
   }
   move_copies(layer);
 }

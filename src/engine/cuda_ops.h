@@ -70,6 +70,8 @@ class CudaOps {
     int rows_per_x = 1;
   };
   void multiply_rows(Input& input, Rows rows, const Product& product, const ExpertChoice& choice);
+  // On tensor cores; `choice` as there, its rows grouped in space.experts.groups.
+  void multiply_tiles(Input& input, Rows rows, const Product& product, const ExpertChoice& choice);
   void normalise(const float* weight, float* x);
   void add_pending();
   kernels::cuda::KvSide side(int layer, bool keys) const;

@@ -50,6 +50,7 @@ class CudaSession : public Session {
   base::Result<void> allocate(const Segment& parts);
   void write_inputs(const Segment& segment, const Step& step);
   void write_tables(const Step& step);
+  int copy_of(const SeqRows& seq, int page) const;
   base::Result<void> send_inputs(const Step& step);
   base::Result<void> compute(const Segment& segment, const Step& step, float* logits);
   base::Result<void> fetch_experts(LayerSpan experts, int rows, int most);
@@ -139,7 +140,7 @@ base::Result<void> CudaSession::allocate(const Segment& parts) {
 void CudaSession::write_inputs(const Segment& segment, const Step& step) {
   const HParams& hp = model_->model.hp;
   const ExactPlan& exact = plan_.exact;
-  const int n_rows = static_cast<int>(step.token.size()), n_kept = plan_.n_seqs * exact.slots();
+  const int n_rows = static_cast<int>(step.token.size());
   in_.used[0] = n_rows;
   in_.used[1] = n_rows * std::max(1, hp.n_expert_used);
   in_.used[2] = static_cast<int>(step.logit_rows.size());
@@ -156,55 +157,45 @@ void CudaSession::write_inputs(const Segment& segment, const Step& step) {
   }
   for (size_t s = 0; s < step.seqs.size(); ++s) {
     const SeqRows& seq = step.seqs[s];
-    const auto copy_of = [&](int page) {
-      return page <= seq.exact.stays ? exact.slot(seq.seq, page)
-                                     : n_kept + seq.exact.step0 + page - seq.exact.stays - 1;
-    };
     for (int i = 0; i < seq.n; ++i) {
       const int row = seq.row0 + i, token = seq.n_past + i, page = token / plan_.page_tokens;
       in_.page[row] = seq.pages[static_cast<size_t>(page)];
       in_.slot[row] = token % plan_.page_tokens;
-      in_.copy[row] = exact.copies(page) ? copy_of(page) : -1;
+      in_.copy[row] = exact.copies(page) ? copy_of(seq, page) : -1;
       in_.visible[row] = token + 1;
-      in_.table[row] = exact.tail > 0 ? row : static_cast<int>(s);
+      in_.table[row] = static_cast<int>(s);
     }
     if (exact.tail > 0) {
       const int last = (seq.n_past + seq.n - 1) / plan_.page_tokens;
       for (int page = std::max(seq.exact.stays, last - exact.ring_pages) + 1; page <= last; ++page) {
-        moves_.push_back({copy_of(page), exact.slot(seq.seq, page)});
+        moves_.push_back({copy_of(seq, page), exact.slot(seq.seq, page)});
       }
     }
   }
   write_tables(step);
 }
 
-// A row sees its own tail in the copies, so that with one each row has a table of its own.
 void CudaSession::write_tables(const Step& step) {
   const ExactPlan& exact = plan_.exact;
   const auto width = static_cast<size_t>(plan_.seq_pages);
-  const int n_kept = plan_.n_seqs * exact.slots();
-  n_tables_ = exact.tail > 0 ? static_cast<int>(step.token.size()) : static_cast<int>(step.seqs.size());
+  n_tables_ = static_cast<int>(step.seqs.size());
   for (size_t s = 0; s < step.seqs.size(); ++s) {
     const SeqRows& seq = step.seqs[s];
-    const int n_tables = exact.tail > 0 ? seq.n : 1;
-    for (int i = 0; i < n_tables; ++i) {
-      const size_t table = exact.tail > 0 ? static_cast<size_t>(seq.row0 + i) : s;
-      const int visible = exact.tail > 0 ? seq.n_past + i + 1 : seq.n_past + seq.n;
-      const int n_pages = (visible + plan_.page_tokens - 1) / plan_.page_tokens;
-      std::copy_n(seq.pages.begin(), n_pages, in_.pages + table * width);
-      if (exact.slots() == 0) {
-        continue;
-      }
-      const int from = std::max(seq.exact.from, exact.tail_page(visible, plan_.page_tokens));
-      int* copies = in_.copies + table * width;
-      for (int page = 0; page < n_pages; ++page) {
-        const bool there = page < seq.exact.sink || page >= from;
-        copies[page] = !there                    ? -1
-                       : page <= seq.exact.stays ? exact.slot(seq.seq, page)
-                                                 : n_kept + seq.exact.step0 + page - seq.exact.stays - 1;
-      }
+    const int n_pages = (seq.n_past + seq.n + plan_.page_tokens - 1) / plan_.page_tokens;
+    std::copy_n(seq.pages.begin(), n_pages, in_.pages + s * width);
+    for (int page = 0; page < n_pages && exact.slots() > 0; ++page) {
+      const bool there = page < seq.exact.sink || page >= seq.exact.from;
+      in_.copies[s * width + static_cast<size_t>(page)] = there ? copy_of(seq, page) : -1;
     }
   }
+}
+
+// Among the copies on the device: where the page stays, or behind those, where the step has begun it.
+int CudaSession::copy_of(const SeqRows& seq, int page) const {
+  const ExactPlan& exact = plan_.exact;
+  return page <= seq.exact.stays
+             ? exact.slot(seq.seq, page)
+             : plan_.n_seqs * exact.slots() + seq.exact.step0 + page - seq.exact.stays - 1;
 }
 
 base::Result<void> CudaSession::send_inputs(const Step& step) {

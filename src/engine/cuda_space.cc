@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/mat_vec.h"
 #include "src/engine/kv_means.h"
@@ -56,7 +57,7 @@ KvPlan device_copies(const KvPlan& kv) {
 }
 
 StepInputs StepInputs::lay_out(const Model& model, const KvPlan& kv, int n_ubatch, Carver& carver) {
-  const uint64_t rows = u64(n_ubatch), n_tables = kv.exact.tail > 0 ? rows : u64(kv.n_seqs);
+  const uint64_t rows = u64(n_ubatch), n_tables = u64(kv.n_seqs);
   StepInputs in;
   const uint64_t before = carver.used();
   in.used = carver.take<int>(3);
@@ -99,16 +100,17 @@ CudaSpace CudaSpace::lay_out(const Model& model, const KvPlan& kv, const Backend
   });
   const auto blocks = [](uint64_t n) { return u64(kernels::dot_blocks(static_cast<int64_t>(n))); };
   uint64_t n_dots = few * blocks(std::max({embd, q_width, moe ? 0 : ff}));
-  if (moe) {
-    n_dots = std::max({n_dots, rows * blocks(embd), slots * blocks(ff)});
+  if (moe) {  // routers have all rows in them
+    n_dots = std::max({n_dots, rows * blocks(embd), few * u64(hp.n_expert_used) * blocks(ff)});
   }
   space.dots.by_32 = by_32 ? carver.take<kernels::DotBlock>(n_dots) : nullptr;
   space.dots.by_256 = by_256 ? carver.take<kernels::DotBlock>(n_dots) : nullptr;
-  space.halves = carver.take<uint16_t>(rows * std::max({embd, q_width, moe ? 0 : ff}));
+  space.halves = carver.take<uint16_t>(std::max(rows * std::max(embd, q_width), ffn_rows * ff));
   if (moe) {
     space.experts.logits = carver.take<float>(rows * u64(hp.n_expert));
     space.experts.weight = carver.take<float>(slots);
     space.experts.chosen = carver.take<int>(u64(hp.n_layer) * slots);
+    space.experts.groups = carver.take<int>(cuda::group_ints(static_cast<int>(slots), hp.n_expert));
     space.experts.x = carver.take<float>(slots * embd);
   }
   space.partial =

@@ -27,8 +27,7 @@ struct StepInputs {
   int* logit_row = nullptr;  // [logits]
   uint64_t head_bytes = 0;   // of all so far, which are copied together
   float* cos_sin = nullptr;  // (rows, n_rot)
-  // (tables, seq_pages): a sequence's pages and where copies of them are, or -1. One table per sequence; with a tail,
-  // where each row has another, one per row.
+  // (sequences of the step, seq_pages): a sequence's pages, and where the copies are that it has of them, or -1.
   int *pages = nullptr, *copies = nullptr;
 
   static StepInputs lay_out(const Model& model, const KvPlan& kv, int n_ubatch, Carver& carver);
@@ -37,6 +36,7 @@ struct StepInputs {
 struct CudaExperts {
   float *logits = nullptr, *weight = nullptr;  // (rows, n_expert), (rows, n_expert_used)
   int* chosen = nullptr;                       // (layers, rows, n_expert_used)
+  int* groups = nullptr;                       // a layer's slots by expert (kernels/cuda/gemm.h)
   float* x = nullptr;                          // (slots, n_embd)
 };
 
