@@ -26,4 +26,4 @@ target_compile_options(ar_cuda PRIVATE ${cuda_options})
 
 # One binary: the engine has a GPU's backend beside the CPU's.
 target_link_libraries(ar_engine PUBLIC ar_cuda)
-target_compile_definitions(ar_engine PRIVATE AR_CUDA)
+set_source_files_properties(src/engine/gpu.cc PROPERTIES COMPILE_DEFINITIONS AR_CUDA)
