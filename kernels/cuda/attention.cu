@@ -9,7 +9,7 @@
 namespace kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kMostHeads = 8;  // query heads of a block
 constexpr int kMostGroups = kMostKvDim / 32;
@@ -329,7 +329,7 @@ __device__ __forceinline__ void add_page(const Source& from, int dim, int stream
 
 // Blocks: chunks x (KV heads x slices) x rows.
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads, 2) attend_chunks(AttendArgs a) {
+__global__ void __launch_bounds__(kThreads, 3) attend_chunks(AttendArgs a) {
   AR_DYNAMIC_SHARED(bytes);
   const Layout at = layout_of(a.k.dim, kHeads);
   const Room<kHeads> room{pointer_cast<float>(bytes + at.query),   bytes + at.codes,
