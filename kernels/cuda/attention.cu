@@ -9,7 +9,7 @@
 namespace kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kMostHeads = 8;  // query heads of a block
 constexpr int kMostGroups = kMostKvDim / 32;
@@ -116,9 +116,13 @@ __device__ __forceinline__ void score_codes(const Room<kHeads>& room, int dim, c
                                             float (&scores)[kHeads]) {
   int sums[kHeads] = {};
   int group = 0, group_end = Loader::kTiles ? tile_from(0, dim) : kUnitValues;
+  RawUnit next = Loader::load_unit(row, 0, smaller(kUnitValues, dim));
   for (int begin = 0; begin < dim; begin += kUnitValues) {
-    const int n = smaller(kUnitValues, dim - begin);
-    const RawUnit raw = Loader::load_unit(row, begin, n);
+    const int n = smaller(kUnitValues, dim - begin), left = dim - begin - n;
+    const RawUnit raw = next;
+    if (left > 0) {  // on its way while this one is multiplied
+      next = Loader::load_unit(row, begin + n, smaller(kUnitValues, left));
+    }
     uint32_t low[4], high[4];
     AR_UNROLL
     for (int k = 0; k < 4; ++k) {
@@ -329,7 +333,7 @@ __device__ __forceinline__ void add_page(const Source& from, int dim, int stream
 
 // Blocks: chunks x (KV heads x slices) x rows.
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads, 2) attend_chunks(AttendArgs a) {
+__global__ void __launch_bounds__(kThreads, kHeads > 6 ? 2 : 3) attend_chunks(AttendArgs a) {
   AR_DYNAMIC_SHARED(bytes);
   const Layout at = layout_of(a.k.dim, kHeads);
   const Room<kHeads> room{pointer_cast<float>(bytes + at.query),   bytes + at.codes,

@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kHalvesThreads) halve_rows(HalvesArgs a) {
 
 constexpr int kThreads = 128;
 constexpr int kTileRows = 16 * kThreads / kWarpThreads, kTileTokens = 64;
+static_assert(kThreads == 2 * kTileRows);
 constexpr int kStep = 128;  // columns at a time: four units of every format lie next to each other there
 constexpr int kPitch =
     kStep + 8;  // halves from a row of a tile to the next: no two of a fragment's rows share banks
@@ -224,6 +225,7 @@ __global__ void __launch_bounds__(kThreads, 2) multiply_tiles(GemmArgs a) {
   __syncthreads();
   float c[kTileTokens / 8][4] = {};
   const int matrix = lane / 8, line = lane % 8;
+  const int64_t step_bytes = kStep * a.row_bytes / a.cols;
   for (int begin = 0; begin < a.cols; begin += kStep) {
     // Units of a step: 4; those past the last column are zeros, rows past the last are the last again.
     for (int i = thread; i < kTileRows * 4; i += kThreads) {
@@ -249,6 +251,11 @@ __global__ void __launch_bounds__(kThreads, 2) multiply_tiles(GemmArgs a) {
         v = load<uint4>(a.x + (int64_t{row / a.rows_per_x} * a.cols + (begin + at)));
       }
       store(tokens + (token * kPitch + at), v);
+    }
+    if (begin + kStep < a.cols) {  // the next step's weights, two lines of a row, come nearer meanwhile
+      const int64_t row = row0 + thread / 2 < a.n_rows ? row0 + thread / 2 : a.n_rows - 1;
+      const int64_t at = (begin / kStep + 1) * step_bytes + thread % 2 * 64;
+      prefetch(data + (row * a.row_bytes + (at < a.row_bytes ? at : a.row_bytes - 1)));
     }
     __syncthreads();
     AR_UNROLL

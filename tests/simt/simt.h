@@ -165,6 +165,10 @@ template <class V, class T>
 void store(simt::Pointer<T> p, V value) {
   simt::cast<V>(p)[0] = value;
 }
+// Nothing but an address that must be of memory.
+inline void prefetch(simt::Pointer<const uint8_t> p) {
+  simt::check_access(p.region(), p.address(), 1, 1, simt::Access::kRead);
+}
 inline float half_to_float(uint16_t bits) {
   return kernels::f32_from_f16(bits);
 }
