@@ -12,12 +12,18 @@ file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
 add_library(ar_cuda STATIC ${cuda_sources})
 target_include_directories(ar_cuda PRIVATE ${CMAKE_SOURCE_DIR})
 target_link_libraries(ar_cuda PRIVATE CUDA::cudart_static)
-target_link_libraries(ar_cuda INTERFACE ar_base CUDA::cudart_static)
-set(cuda_options --expt-relaxed-constexpr -Xptxas=-v -Xcompiler=-Wall,-Wextra)
+target_link_libraries(ar_cuda INTERFACE ar_kernels ar_base CUDA::cudart_static)
+# 2810: it takes every assignment to a Result for one that is thrown away.
+set(cuda_options --expt-relaxed-constexpr -diag-suppress=2810 -Xptxas=-v -Xcompiler=-Wall,-Wextra)
 if(AR_WERROR)
   list(APPEND cuda_options -Werror=all-warnings)
 endif()
 foreach(arch ${AR_CUDA_ARCHITECTURES})
   list(APPEND cuda_options "SHELL:-gencode arch=compute_${arch},code=sm_${arch}")
 endforeach()
+list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=compute_80")  # what is newer than all of these compiles it itself
 target_compile_options(ar_cuda PRIVATE ${cuda_options})
+
+# One binary: the engine has a GPU's backend beside the CPU's.
+target_link_libraries(ar_engine PUBLIC ar_cuda)
+set_source_files_properties(src/engine/gpu.cc PROPERTIES COMPILE_DEFINITIONS AR_CUDA)

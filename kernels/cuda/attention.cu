@@ -2,34 +2,21 @@
 // page is unpacked once; a second kernel joins the chunks. Scores: a thread for each token, unpacking its key 32 values
 // at a time. Values: a thread for eight columns of every n-th token, sums in registers.
 
-#include "kernels/cuda/kv.cuh"
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/kv_loaders.cuh"
 #include "src/base/check.h"
 
 namespace kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpThreads;
 constexpr int kMostHeads = 8;  // query heads of a block
 constexpr int kMostGroups = kMostKvDim / 32;
-constexpr int kUnitValues = 32;
 constexpr uint32_t kTiny = 27U << 23;  // as in kernels/scores.h
 
-struct Side {
-  PagesOnDevice pages, exact;
-  int dim;
-  bool rotated;
-  Global<const float> mean;
-};
-struct AttendArgs {
-  int most_rows;
-  Global<const int> used_rows;
-  Side k, v;
-  int heads, group, slices;  // query heads of a KV head, and how many blocks share them
-  Global<const float> q;
-  Global<const int> visible, seq, pages, exact_pages;
-  int seq_pages, chunks;
-  float scale;
+struct AttendArgs : Context {
+  int slices, chunks;  // how many blocks share a KV head's query heads; of a row
   // Of each row and query head, [chunks]: the largest score, the sum of weights, [dim_v] sums of values.
   Global<float> max, sum, acc;
   Global<float> out;
@@ -58,13 +45,9 @@ struct Room {
   Shared<uint8_t> codes;  // the same rounded
   Shared<float> scales;   // [kHeads x groups of 32 values]: of the block a group is in
   Shared<int> sums;       // of a group's codes
-  Shared<float> weights;  // [tokens x kHeads]: scores, then weights
+  Shared<float> weights;  // [kHeads x kChunkTokens]: scores, then weights
   Shared<float> reduce;
 };
-
-__device__ __forceinline__ bool has_codes(KvType type) {
-  return type == KvType::kQ8_0 || type == KvType::kQ4_0 || type == KvType::kTbq4_0 || type == KvType::kTbq3_0;
-}
 
 // By one warp: query head h into room. Rounds in blocks of 128 values for tiles, of 32 for units, as kernels/scores.cc.
 template <int kHeads>
@@ -82,7 +65,7 @@ __device__ __forceinline__ void prepare_query(const AttendArgs& a, const Room<kH
   if (!has_codes(a.k.pages.type)) {
     return;
   }
-  const bool tiles = a.k.pages.type == KvType::kTbq4_0 || a.k.pages.type == KvType::kTbq3_0;
+  const bool tiles = rotates_itself(a.k.pages.type);
   const int block = tiles ? kMaxTile : kUnitValues;
   for (int begin = 0; begin < dim; begin += block) {
     const int end = smaller(begin + block, dim);
@@ -119,65 +102,59 @@ __device__ __forceinline__ void prepare_query(const AttendArgs& a, const Room<kH
   }
 }
 
-// Where a token's key or value lies. Fields one by one: a reference to either of two kernel arguments would put them
-// all into local memory.
-struct Source {
-  KvType type;
-  Planes planes;
-  Global<uint8_t> page;
-};
-__device__ __forceinline__ Source source_of(const AttendArgs& a, const Side& side, int seq, int page,
-                                            int head) {
-  const int64_t at = int64_t{seq} * a.seq_pages + page;
-  const int copy = a.exact_pages == nullptr || side.exact.pages == nullptr ? -1 : a.exact_pages[at];
-  Source from{side.pages.type, side.pages.planes, nullptr};
-  if (copy >= 0) {
-    from.type = side.exact.type;
-    from.planes.codes_row = side.exact.planes.codes_row;
-    from.planes.top_at = side.exact.planes.top_at;
-    from.planes.top_row = side.exact.planes.top_row;
-    from.planes.scales_at = side.exact.planes.scales_at;
-    from.planes.scales_row = side.exact.planes.scales_row;
-    from.page = page_at(side.exact, copy, head);
-  } else {
-    from.page = page_at(side.pages, a.pages[at], head);
-  }
-  return from;
-}
-
 // ---- Scores of one token with all of the block's queries ----
+
+__device__ __forceinline__ int dot_16(const uint32_t (&codes)[4], const uint4& q, int sum) {
+  sum = __dp4a(static_cast<int>(codes[0]), static_cast<int>(q.x), sum);
+  sum = __dp4a(static_cast<int>(codes[1]), static_cast<int>(q.y), sum);
+  sum = __dp4a(static_cast<int>(codes[2]), static_cast<int>(q.z), sum);
+  return __dp4a(static_cast<int>(codes[3]), static_cast<int>(q.w), sum);
+}
 
 template <class Loader, int kHeads>
 __device__ __forceinline__ void score_codes(const Room<kHeads>& room, int dim, const SlotRow& row,
                                             float (&scores)[kHeads]) {
   int sums[kHeads] = {};
   int group = 0, group_end = Loader::kTiles ? tile_from(0, dim) : kUnitValues;
+  RawUnit next = Loader::load_unit(row, 0, smaller(kUnitValues, dim));
   for (int begin = 0; begin < dim; begin += kUnitValues) {
-    const int n = smaller(kUnitValues, dim - begin);
-    const RawUnit raw = Loader::load_unit(row, begin, n);
+    const int n = smaller(kUnitValues, dim - begin), left = dim - begin - n;
+    const RawUnit raw = next;
+    if (left > 0) {  // on its way while this one is multiplied
+      next = Loader::load_unit(row, begin + n, smaller(kUnitValues, left));
+    }
+    uint32_t low[4], high[4];
     AR_UNROLL
     for (int k = 0; k < 4; ++k) {
-      if (k >= n / 8) {
-        break;
+      if (k < n / 8) {
+        Loader::unpack(Loader::pick(raw, n, k), n, k, &low[k], &high[k]);
       }
-      uint32_t low, high;
-      Loader::unpack(Loader::pick(raw, n, k), n, k, &low, &high);
-      AR_UNROLL
-      for (int h = 0; h < kHeads; ++h) {
-        const Shared<uint8_t> q = room.codes + (h * dim + begin + 4 * k);
-        sums[h] = __dp4a(static_cast<int>(low), static_cast<int>(load<uint32_t>(q)), sums[h]);
-        sums[h] = __dp4a(static_cast<int>(high), static_cast<int>(load<uint32_t>(q + n / 2)), sums[h]);
+    }
+    AR_UNROLL
+    for (int h = 0; h < kHeads; ++h) {
+      const Shared<uint8_t> q = room.codes + (h * dim + begin);
+      const uint4 first = load<uint4>(q);
+      if (n == 32) {
+        sums[h] = dot_16(low, first, dot_16(high, load<uint4>(q + 16), sums[h]));
+      } else {
+        const uint32_t codes[4] = {low[0], low[1], high[0], high[1]};
+        sums[h] = dot_16(codes, first, sums[h]);
       }
     }
     if (begin + n < smaller(group_end, dim)) {
       continue;
     }
-    const float d = half_at(row.scales + 2 * group);
+    const float d = half_at(row.scales + (Loader::kMins ? 4 : 2) * group);
+    const float m = Loader::kMins ? half_at(row.scales + (4 * group + 2)) : 0.0F;
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const int at = h * kMostGroups + begin / kUnitValues;
+      const float da = room.scales[at];
       const int sum = Loader::kOffset == 0 ? sums[h] : sums[h] - Loader::kOffset * room.sums[at];
-      scores[h] = fmaf(static_cast<float>(sum), d * room.scales[at], scores[h]);
+      scores[h] = fmaf(static_cast<float>(sum), d * da, scores[h]);
+      if constexpr (Loader::kMins) {
+        scores[h] = fmaf(static_cast<float>(static_cast<int>(room.sums[at])), m * da, scores[h]);
+      }
       sums[h] = 0;
     }
     ++group;
@@ -189,7 +166,7 @@ template <class Element, int kHeads>
 __device__ __forceinline__ void score_elements(const Room<kHeads>& room, int dim, const SlotRow& row,
                                                float (&scores)[kHeads]) {
   for (int i = 0; i < dim; i += 4) {
-    const float4 v = Element::load_four(row.codes + i * Element::kBytes);
+    const float4 v = load_four<Element>(row.codes + i * Element::kBytes);
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const float4 q = load<float4>(room.query + (h * dim + i));
@@ -204,22 +181,13 @@ __device__ __forceinline__ void score_elements(const Room<kHeads>& room, int dim
 template <int kHeads>
 __device__ __forceinline__ void score_token(const Room<kHeads>& room, int dim, KvType type,
                                             const SlotRow& row, float (&scores)[kHeads]) {
-  switch (type) {
-    case KvType::kF32:
-      return score_elements<KvF32>(room, dim, row, scores);
-    case KvType::kF16:
-      return score_elements<KvF16>(room, dim, row, scores);
-    case KvType::kBf16:
-      return score_elements<KvBf16>(room, dim, row, scores);
-    case KvType::kQ8_0:
-      return score_codes<KvQ8_0>(room, dim, row, scores);
-    case KvType::kQ4_0:
-      return score_codes<KvQ4_0>(room, dim, row, scores);
-    case KvType::kTbq4_0:
-      return score_codes<KvTbq4>(room, dim, row, scores);
-    case KvType::kTbq3_0:
-      return score_codes<KvTbq3>(room, dim, row, scores);
-  }
+  with_loader(type, [&]<class Loader>() {
+    if constexpr (Loader::kElements) {
+      score_elements<Loader>(room, dim, row, scores);
+    } else {
+      score_codes<Loader>(room, dim, row, scores);
+    }
+  });
 }
 
 // ---- Values ----
@@ -235,32 +203,45 @@ __device__ __forceinline__ Columns columns_of(int octet, int dim) {
   return {begin, smaller(kUnitValues, dim - begin), octet % 4};
 }
 
-// Four bytes, kBias too large, as floats: a byte under the exponent of 2^23.
-template <int kBias>
-__device__ __forceinline__ void to_floats(uint32_t bytes, float* out) {
-  constexpr float kTaken = 8388608.0F + kBias;
-  AR_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    out[i] = __uint_as_float(__byte_perm(bytes, 0x4b000000U, 0x7440U + static_cast<uint32_t>(i))) - kTaken;
-  }
-}
-
+// A token's eight columns: `read` brings the bytes, `unpack` makes them floats less their scale, which it returns.
 template <class Loader>
 struct CodeValues {
-  // The eight columns without their scale, which is returned.
-  static __device__ float load_eight(const SlotRow& row, const Columns& at, int group, float* v) {
+  struct Raw {
+    RawPair pair;
+    uint32_t scales;
+  };
+  static __device__ __forceinline__ Raw read(const SlotRow& row, const Columns& at, int group) {
+    Raw raw{Loader::load_pair(row, at.begin, at.n, at.k), 0};
+    if constexpr (Loader::kMins) {
+      raw.scales = load<uint32_t>(row.scales + 4 * group);
+    } else {
+      raw.scales = load<uint16_t>(row.scales + 2 * group);
+    }
+    return raw;
+  }
+  static __device__ __forceinline__ float unpack(const Raw& raw, const Columns& at, float (&v)[8]) {
     uint32_t a, b;
-    Loader::unpack(Loader::load_pair(row, at.begin, at.n, at.k), at.n, at.k, &a, &b);
-    if constexpr (Loader::kOffset == 0) {
+    Loader::unpack(raw.pair, at.n, at.k, &a, &b);
+    const float d = half_to_float(static_cast<uint16_t>(raw.scales));
+    if constexpr (Loader::kMins) {
+      to_floats<0>(a, v);
+      to_floats<0>(b, v + 4);
+      const float m = half_to_float(static_cast<uint16_t>(raw.scales >> 16));
+      AR_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        v[j] = fmaf(d, v[j], m);
+      }
+      return 1.0F;
+    } else if constexpr (Loader::kOffset == 0) {
       to_floats<128>(a ^ 0x80808080U, v);
       to_floats<128>(b ^ 0x80808080U, v + 4);
     } else {
       to_floats<Loader::kOffset>(a, v);
       to_floats<Loader::kOffset>(b, v + 4);
     }
-    return half_at(row.scales + 2 * group);
+    return d;
   }
-  static __device__ int group_of(const Columns& at, int dim) {
+  static __device__ __forceinline__ int group_of(const Columns& at, int dim) {
     if constexpr (!Loader::kTiles) {
       return at.begin / kUnitValues;
     }
@@ -273,71 +254,86 @@ struct CodeValues {
 };
 template <class Element>
 struct ElementValues {
-  static __device__ float load_eight(const SlotRow& row, const Columns& at, int /*group*/, float* v) {
-    const float4 a = Element::load_four(row.codes + at.first() * Element::kBytes);
-    const float4 b = Element::load_four(row.codes + at.second() * Element::kBytes);
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+  struct Raw {
+    typename Element::Four a, b;
+  };
+  static __device__ __forceinline__ Raw read(const SlotRow& row, const Columns& at, int /*group*/) {
+    return {load<typename Element::Four>(row.codes + at.first() * Element::kBytes),
+            load<typename Element::Four>(row.codes + at.second() * Element::kBytes)};
+  }
+  static __device__ __forceinline__ float unpack(const Raw& raw, const Columns& /*at*/, float (&v)[8]) {
+    const float4 a = Element::floats(raw.a), b = Element::floats(raw.b);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
     return 1.0F;
   }
-  static __device__ int group_of(const Columns& /*at*/, int /*dim*/) { return 0; }
+  static __device__ __forceinline__ int group_of(const Columns& /*at*/, int /*dim*/) { return 0; }
 };
 
-// Adds tokens first, first + step, ... under n of a page, whose weights stand at `weights`.
+// Adds of a page's first n tokens kBatch from kBatch * stream on, and so on every kBatch * streams: as many rows are on
+// their way at a time as there are registers for. `weights`: of the page's tokens, [kHeads] kChunkTokens apart.
 template <class Values, int kHeads>
-__device__ __forceinline__ void add_tokens(const Source& from, int dim, int first, int step, int n,
+__device__ __forceinline__ void add_tokens(const Source& from, int dim, int stream, int streams, int n,
                                            Shared<float> weights, const Columns& columns,
                                            float (&acc)[kHeads][8]) {
+  constexpr int kWords = static_cast<int>(sizeof(typename Values::Raw)) / 4;
+  constexpr int kBatch = kWords * kHeads > 32 ? 2 : 4;
   const int group = Values::group_of(columns, dim);
-  for (int t = first; t < n; t += step) {
-    float w[kHeads], largest = 0;
+  for (int first = kBatch * stream; first < n; first += kBatch * streams) {
+    float largest = 0;
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
-      w[h] = weights[t * kHeads + h];
-      largest = w[h] < largest ? largest : w[h];
+      AR_UNROLL
+      for (int i = 0; i < kBatch; ++i) {
+        const float w = first + i < n ? weights[h * kChunkTokens + first + i] : 0.0F;
+        largest = w < largest ? largest : w;
+      }
     }
     if (largest < kNoWeight) {
       continue;
     }
-    float v[8];
-    const float d = Values::load_eight(slot_at(from.planes, from.page, t), columns, group, v);
+    typename Values::Raw raw[kBatch];
     AR_UNROLL
-    for (int h = 0; h < kHeads; ++h) {
-      const float factor = w[h] * d;
+    for (int i = 0; i < kBatch; ++i) {
+      raw[i] = Values::read(slot_at(from.planes, from.page, smaller(first + i, n - 1)), columns, group);
+    }
+    AR_UNROLL
+    for (int i = 0; i < kBatch; ++i) {
+      if (first + i >= n) {
+        break;
+      }
+      float v[8];
+      const float d = Values::unpack(raw[i], columns, v);
       AR_UNROLL
-      for (int j = 0; j < 8; ++j) {
-        acc[h][j] = fmaf(factor, v[j], acc[h][j]);
+      for (int h = 0; h < kHeads; ++h) {
+        const float factor = weights[h * kChunkTokens + first + i] * d;
+        AR_UNROLL
+        for (int j = 0; j < 8; ++j) {
+          acc[h][j] = fmaf(factor, v[j], acc[h][j]);
+        }
       }
     }
   }
 }
 
 template <int kHeads>
-__device__ __forceinline__ void add_page(const Source& from, int dim, int first, int step, int n,
+__device__ __forceinline__ void add_page(const Source& from, int dim, int stream, int streams, int n,
                                          Shared<float> weights, const Columns& columns,
                                          float (&acc)[kHeads][8]) {
-  switch (from.type) {
-    case KvType::kF32:
-      return add_tokens<ElementValues<KvF32>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kF16:
-      return add_tokens<ElementValues<KvF16>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kBf16:
-      return add_tokens<ElementValues<KvBf16>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kQ8_0:
-      return add_tokens<CodeValues<KvQ8_0>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kQ4_0:
-      return add_tokens<CodeValues<KvQ4_0>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kTbq4_0:
-      return add_tokens<CodeValues<KvTbq4>>(from, dim, first, step, n, weights, columns, acc);
-    case KvType::kTbq3_0:
-      return add_tokens<CodeValues<KvTbq3>>(from, dim, first, step, n, weights, columns, acc);
-  }
+  with_loader(from.type, [&]<class Loader>() {
+    if constexpr (Loader::kElements) {
+      add_tokens<ElementValues<Loader>>(from, dim, stream, streams, n, weights, columns, acc);
+    } else {
+      add_tokens<CodeValues<Loader>>(from, dim, stream, streams, n, weights, columns, acc);
+    }
+  });
 }
 
 // ---- The kernels ----
 
 // Blocks: chunks x (KV heads x slices) x rows.
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
+__global__ void __launch_bounds__(kThreads, kHeads > 6 ? 2 : 3) attend_chunks(AttendArgs a) {
   AR_DYNAMIC_SHARED(bytes);
   const Layout at = layout_of(a.k.dim, kHeads);
   const Room<kHeads> room{pointer_cast<float>(bytes + at.query),   bytes + at.codes,
@@ -350,6 +346,8 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
     return;
   }
   const int n = smaller(kChunkTokens, a.visible[row] - begin), seq = a.seq[row];
+  const int visible = a.visible[row];
+  const auto copy_for = [&](int page) { return reads_copy(a, visible, page) ? copy_of(a, seq, page) : -1; };
   // Query head i of this block; beyond the group's last, that one again.
   const auto query_head = [&](int i) { return head * a.group + smaller(slice * kHeads + i, a.group - 1); };
   const auto slot_of = [&](int i) {
@@ -362,12 +360,13 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
   __syncthreads();
 
   for (int t = thread; t < n; t += kThreads) {
-    const Source from = source_of(a, a.k, seq, (begin + t) / kPageTokens, head);
+    const int page = (begin + t) / kPageTokens;
+    const Source from = source_of(a, a.k, seq, page, copy_for(page), head);
     float scores[kHeads] = {};
     score_token(room, a.k.dim, from.type, slot_at(from.planes, from.page, t % kPageTokens), scores);
     AR_UNROLL
     for (int h = 0; h < kHeads; ++h) {
-      room.weights[t * kHeads + h] = scores[h];
+      room.weights[h * kChunkTokens + t] = scores[h];
     }
   }
   __syncthreads();
@@ -375,13 +374,13 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
   for (int h = warp_id(); h < kHeads; h += kWarps) {
     float largest = -__uint_as_float(kInfinityBits), sum = 0;
     for (int t = lane_id(); t < n; t += kWarpThreads) {
-      const float score = room.weights[t * kHeads + h];
+      const float score = room.weights[h * kChunkTokens + t];
       largest = score > largest ? score : largest;
     }
     largest = warp_max(largest);
     for (int t = lane_id(); t < n; t += kWarpThreads) {
-      const float weight = expf(room.weights[t * kHeads + h] - largest);
-      room.weights[t * kHeads + h] = weight;
+      const float weight = expf(room.weights[h * kChunkTokens + t] - largest);
+      room.weights[h * kChunkTokens + t] = weight;
       sum += weight;
     }
     sum = warp_sum(sum);
@@ -398,9 +397,9 @@ __global__ void __launch_bounds__(kThreads) attend_chunks(AttendArgs a) {
   const Columns columns = columns_of(thread % octets, dim);
   float acc[kHeads][8] = {};
   for (int first = 0; first < n && stream < streams; first += kPageTokens) {
-    const Source from = source_of(a, a.v, seq, (begin + first) / kPageTokens, head);
-    add_page(from, dim, stream, streams, smaller(kPageTokens, n - first), room.weights + first * kHeads,
-             columns, acc);
+    const int page = (begin + first) / kPageTokens;
+    const Source from = source_of(a, a.v, seq, page, copy_for(page), head);
+    add_page(from, dim, stream, streams, smaller(kPageTokens, n - first), room.weights + first, columns, acc);
   }
   AR_UNROLL
   for (int h = 0; h < kHeads; ++h) {
@@ -491,11 +490,6 @@ __global__ void __launch_bounds__(kThreads) join_chunks(AttendArgs a) {
   }
 }
 
-Side side_of(const KvSide& side) {
-  return {on_device(side.pages, side.dim), on_device(side.exact, side.dim), side.dim, side.rotated(),
-          side.mean};
-}
-
 int chunks_of(int tokens) {
   return (tokens + kChunkTokens - 1) / kChunkTokens;
 }
@@ -509,7 +503,28 @@ base::Result<void> attend_with(Stream stream, AttendArgs args) {
   return launch("attend", attend_chunks<kHeads>, blocks, kThreads, shared, stream, args);
 }
 
+Side side_of(const KvSide& side) {
+  return {on_device(side.pages, side.dim), on_device(side.exact, side.dim), side.dim, side.rotated(),
+          side.mean};
+}
+
 }  // namespace
+
+Context context_of(Rows rows, const Attention& attention) {
+  const KvSide &k = attention.k, &v = attention.v;
+  AR_CHECK(k.dim <= kMostKvDim && v.dim <= kMostKvDim && k.dim % 16 == 0 && v.dim % 16 == 0,
+           "a head the kernels have no room for");
+  Context context{};
+  context.most_rows = rows.most, context.used_rows = rows.used;
+  context.k = side_of(k), context.v = side_of(v);
+  context.heads = attention.heads, context.group = attention.group;
+  context.q = attention.q, context.visible = attention.visible, context.seq = attention.seq;
+  context.pages = attention.pages, context.exact_pages = attention.exact_pages;
+  context.seq_pages = attention.seq_pages;
+  context.sink_pages = attention.sink_pages, context.tail = attention.tail;
+  context.scale = 1 / sqrtf(static_cast<float>(k.dim));
+  return context;
+}
 
 size_t partial_floats(int rows, int heads, int group, int dim_v, int most_tokens) {
   return static_cast<size_t>(rows) * static_cast<size_t>(heads) * static_cast<size_t>(group) *
@@ -517,18 +532,10 @@ size_t partial_floats(int rows, int heads, int group, int dim_v, int most_tokens
 }
 
 base::Result<void> attend(Stream stream, Rows rows, const Attention& attention, int most_tokens) {
-  const KvSide &k = attention.k, &v = attention.v;
-  AR_CHECK(k.dim <= kMostKvDim && v.dim <= kMostKvDim && k.dim % 16 == 0 && v.dim % 16 == 0,
-           "a head the kernels have no room for");
+  const KvSide& v = attention.v;
   AttendArgs args{};
-  args.most_rows = rows.most, args.used_rows = rows.used;
-  args.k = side_of(k), args.v = side_of(v);
-  args.heads = attention.heads, args.group = attention.group;
-  args.q = attention.q, args.visible = attention.visible, args.seq = attention.seq;
-  args.pages = attention.pages, args.exact_pages = attention.exact_pages,
-  args.seq_pages = attention.seq_pages;
+  static_cast<Context&>(args) = context_of(rows, attention);
   args.chunks = chunks_of(most_tokens);
-  args.scale = 1 / sqrtf(static_cast<float>(k.dim));
   // The sums of values first: they are read four at a time.
   const size_t slots = partial_floats(rows.most, args.heads, args.group, 0, most_tokens) / 2;
   args.acc = attention.partial;

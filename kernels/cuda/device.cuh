@@ -40,6 +40,10 @@ template <class V, class T>
 __device__ __forceinline__ void store(T* p, V value) {
   *reinterpret_cast<V*>(p) = value;
 }
+// Asks for the line of L2 that p is in.
+__device__ __forceinline__ void prefetch(const uint8_t* p) {
+  asm volatile("prefetch.L2 [%0];" ::"l"(p));
+}
 __device__ __forceinline__ float half_to_float(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }

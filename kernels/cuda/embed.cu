@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/points.cuh"
 #include "kernels/cuda/weights.cuh"
 #include "src/base/check.h"
 
@@ -34,6 +35,21 @@ struct UnitFloats {
       out[block * Loader::kValues + u.at[h] + i % 16] =
           u.d * static_cast<float>(u.scale[h]) * static_cast<float>(code) -
           u.dmin * static_cast<float>(u.min[h]);
+    }
+  }
+};
+template <class Loader>
+struct PointFloats {
+  static __device__ __forceinline__ void write(Global<const uint8_t> row, int unit, Global<float> out) {
+    constexpr int kUnits = Loader::kValues / 32;
+    const Global<const uint8_t> block = row + int64_t{unit / kUnits} * Loader::kBytes;
+    for (int i = 0; i < 4; ++i) {
+      const Eight eight = Loader::load(block, unit % kUnits * 4 + i);
+      AR_UNROLL
+      for (int j = 0; j < 8; ++j) {
+        const int code = static_cast<int8_t>(eight.codes[j / 4] >> (8 * (j % 4)));
+        out[32 * unit + 8 * i + j] = eight.factor * static_cast<float>(code);
+      }
     }
   }
 };
@@ -81,6 +97,12 @@ const Row kRows[] = {
     {20, embed_rows<UnitFloats<IQ4NL>>},
     {23, embed_rows<UnitFloats<IQ4XS>>},
     {30, embed_rows<ElementFloats<uint16_t, true>>},
+    {16, embed_rows<PointFloats<IQ2XXS>>},
+    {17, embed_rows<PointFloats<IQ2XS>>},
+    {18, embed_rows<PointFloats<IQ3XXS>>},
+    {21, embed_rows<PointFloats<IQ3S>>},
+    {22, embed_rows<PointFloats<IQ2S>>},
+    {39, embed_rows<PointFloats<MXFP4>>},
 };
 // clang-format on
 

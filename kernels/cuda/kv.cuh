@@ -1,25 +1,19 @@
 #pragma once
-// What writing and reading KV pages share on the device: where planes lie, the butterfly of a warp, and tile loaders.
-//
-// Loaders unpack units of n = 32 values (16 at the end of heads like 80), "pairs" at a time: the four values from 4k and
-// the four from n / 2 + 4k, k < n / 8, which lie together in every packed format. A loader of integers is a struct with
-//   kTiles                       groups that share a scale: tiles of the rotation; else units
-//   kOffset                      value = scale * (integer - kOffset)
-//   load_unit(row, begin, n)     the bytes of a unit; pick(unit, n, k): those of pair k (k a constant of the code)
-//   load_pair(row, begin, n, k)  the bytes of pair k alone
-//   unpack(pair, n, k, a, b)     both fours of pair k: int8, or bytes from 0 where kOffset is not 0
+// What writing and reading KV pages share on the device: where planes lie, and the butterfly of a warp.
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/kv.h"
-#include "kernels/cuda/weights.cuh"
+#include "kernels/formats/kv_page.h"
 #include "kernels/formats/rotate.h"
 #include "kernels/formats/tbq.h"
 
 namespace kernels::cuda {
 
-// Bytes from a slot's row to the next in each plane, and where the later planes begin.
+// Bytes from a slot's row to the next in each plane, and where the later planes begin. Bit i of `starts`: a tile of the
+// rotation begins at value 32i.
 struct Planes {
   int codes_row, top_at, top_row, scales_at, scales_row;
+  uint32_t starts;
 };
 struct PagesOnDevice {
   KvType type;
@@ -31,14 +25,15 @@ PagesOnDevice on_device(const KvPages& pages, int head_dim);
 
 // One slot of a page.
 struct SlotRow {
-  Global<uint8_t> codes, top, scales;
+  Global<const uint8_t> codes, top, scales;
+  uint32_t starts;
 };
 __device__ __forceinline__ Global<uint8_t> page_at(const PagesOnDevice& side, int page, int head) {
   return side.pages + (page * side.page_stride + head * side.head_stride);
 }
 __device__ __forceinline__ SlotRow slot_at(const Planes& planes, Global<uint8_t> page, int slot) {
   return {page + slot * planes.codes_row, page + (planes.top_at + slot * planes.top_row),
-          page + (planes.scales_at + slot * planes.scales_row)};
+          page + (planes.scales_at + slot * planes.scales_row), planes.starts};
 }
 
 // The tile that begins here: as kernels::tile_at.
@@ -116,151 +111,5 @@ __device__ __forceinline__ void rotate_by_warp(Shared<float> head, int dim, bool
     rotate_tile_by_warp(head + begin, tile_from(begin, dim), 1.0F, back);
   }
 }
-
-// ---- Loaders ----
-
-struct RawUnit {
-  uint32_t w[8];
-  uint32_t top;
-};
-struct RawPair {
-  uint32_t a, b;
-};
-
-__device__ __forceinline__ void load_16(Global<const uint8_t> p, uint32_t* out) {
-  const uint4 v = load<uint4>(p);
-  out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
-}
-
-template <class Nibbles>
-struct NibbleLoader {
-  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
-    RawUnit raw{};
-    const Global<const uint8_t> p = row.codes + begin / 2;
-    if ((address_of(p) & 15U) == 0 && n == 32) {
-      load_16(p, raw.w);
-      return raw;
-    }
-    AR_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      raw.w[k] = k < n / 8 ? load<uint32_t>(p + 4 * k) : 0;
-    }
-    return raw;
-  }
-  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int /*n*/, int k) {
-    return {unit.w[k], 0};
-  }
-  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int /*n*/, int k) {
-    return {load<uint32_t>(row.codes + (begin / 2 + 4 * k)), 0};
-  }
-  static __device__ __forceinline__ void unpack(RawPair pair, int /*n*/, int /*k*/, uint32_t* a,
-                                                uint32_t* b) {
-    Nibbles::split(pair.a, a, b);
-  }
-};
-struct PlainNibbles {
-  static __device__ __forceinline__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
-    *a = word & kNibbles;
-    *b = word >> 4 & kNibbles;
-  }
-};
-struct Tbq4Nibbles {
-  static __device__ __forceinline__ void split(uint32_t word, uint32_t* a, uint32_t* b) {
-    constexpr Table16 kTable = words_of(kTbq4Table);
-    look_up16(word, kTable, a, b);
-  }
-};
-struct KvQ4_0 : NibbleLoader<PlainNibbles> {
-  static constexpr bool kTiles = false;
-  static constexpr int kOffset = 8;
-};
-struct KvTbq4 : NibbleLoader<Tbq4Nibbles> {
-  static constexpr bool kTiles = true;
-  static constexpr int kOffset = 0;
-};
-
-struct KvQ8_0 {
-  static constexpr bool kTiles = false;
-  static constexpr int kOffset = 0;
-  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
-    RawUnit raw{};
-    load_16(row.codes + begin, raw.w);
-    if (n == 32) {
-      load_16(row.codes + (begin + 16), raw.w + 4);
-    }
-    return raw;
-  }
-  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int n, int k) {
-    return {unit.w[k], n == 32 ? unit.w[k + 4] : unit.w[k % 2 + 2]};
-  }
-  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int n, int k) {
-    return {load<uint32_t>(row.codes + (begin + 4 * k)), load<uint32_t>(row.codes + (begin + n / 2 + 4 * k))};
-  }
-  static __device__ __forceinline__ void unpack(RawPair pair, int /*n*/, int /*k*/, uint32_t* a,
-                                                uint32_t* b) {
-    *a = pair.a;
-    *b = pair.b;
-  }
-};
-
-// Pairs: a word of the lower bits, and the unit's third bits.
-struct KvTbq3 {
-  static constexpr bool kTiles = true;
-  static constexpr int kOffset = 0;
-  static __device__ __forceinline__ uint32_t load_top(const SlotRow& row, int begin, int n) {
-    const Global<const uint8_t> top = row.top + begin / 8;  // rows of heads like 80 are aligned to two
-    return load<uint16_t>(top) | (n == 32 ? uint32_t{load<uint16_t>(top + 2)} << 16 : 0U);
-  }
-  static __device__ __forceinline__ RawUnit load_unit(const SlotRow& row, int begin, int n) {
-    RawUnit raw{};
-    const Global<const uint8_t> low = row.codes + begin / 4;
-    raw.w[0] = load<uint32_t>(low);
-    raw.w[1] = n == 32 ? load<uint32_t>(low + 4) : 0;
-    raw.top = load_top(row, begin, n);
-    return raw;
-  }
-  static __device__ __forceinline__ RawPair pick(const RawUnit& unit, int n, int k) {
-    return {n == 32 ? unit.w[k % 2] : unit.w[0], unit.top};
-  }
-  static __device__ __forceinline__ RawPair load_pair(const SlotRow& row, int begin, int n, int k) {
-    return {load<uint32_t>(row.codes + (begin / 4 + (n == 32 ? k % 2 * 4 : 0))), load_top(row, begin, n)};
-  }
-  static __device__ __forceinline__ void unpack(RawPair pair, int n, int k, uint32_t* a, uint32_t* b) {
-    const int field = n == 32 ? k / 2 : k;  // values b, b + n / 4, b + n / 2 and b + 3n / 4 share a byte
-    *a = look_up8(pair.a >> (2 * field), pair.b >> (4 * k));
-    *b = look_up8(pair.a >> (2 * field + 4), pair.b >> (n / 2 + 4 * k));
-  }
-
- private:
-  // The lowest two bits of each byte and the lowest four of `third`: four indices into eight centroids.
-  static __device__ __forceinline__ uint32_t look_up8(uint32_t two, uint32_t third) {
-    constexpr Table16 kTable = words_of(kTbq3Table);
-    uint32_t index = (two & 0x03030303U) | spread_bits(third) << 2;
-    index = (index | index >> 4) & 0x00ff00ffU;  // a nibble each
-    return __byte_perm(kTable.w[0], kTable.w[1], index | index >> 8);
-  }
-};
-
-// Elements: floats as they are.
-struct KvF16 {
-  static constexpr int kBytes = 2;
-  static __device__ float4 load_four(Global<const uint8_t> p) {
-    const uint2 v = load<uint2>(p);
-    return {half_to_float(static_cast<uint16_t>(v.x)), half_to_float(static_cast<uint16_t>(v.x >> 16)),
-            half_to_float(static_cast<uint16_t>(v.y)), half_to_float(static_cast<uint16_t>(v.y >> 16))};
-  }
-};
-struct KvBf16 {
-  static constexpr int kBytes = 2;
-  static __device__ float4 load_four(Global<const uint8_t> p) {
-    const uint2 v = load<uint2>(p);
-    return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000U), __uint_as_float(v.y << 16),
-            __uint_as_float(v.y & 0xffff0000U)};
-  }
-};
-struct KvF32 {
-  static constexpr int kBytes = 4;
-  static __device__ float4 load_four(Global<const uint8_t> p) { return load<float4>(p); }
-};
 
 }  // namespace kernels::cuda

@@ -1,7 +1,8 @@
 #pragma once
-// The KV cache on the device: writing rows into pages, and attention of decode over them. Pages are those of
+// The KV cache on the device: writing rows into pages, and attention over them. Pages are those of
 // kernels/formats (DESIGN: "KV storage"), so that their bytes can be copied between CPU and GPU.
 
+#include <limits>
 #include <optional>
 
 #include "kernels/cuda/launch.h"
@@ -9,7 +10,28 @@
 
 namespace kernels::cuda {
 
-enum class KvType : int { kF32, kF16, kBf16, kQ8_0, kQ4_0, kTbq4_0, kTbq3_0 };
+enum class KvType : int {
+  kF32,
+  kF16,
+  kBf16,
+  kQ8_0,
+  kQ5_1,
+  kQ5_0,
+  kQ4_1,
+  kQ4_0,
+  kIq4Nl,
+  kTbq4_0,
+  kTbq3_0,
+  kTcq4_0,
+  kTcq3_0
+};
+// Rows are stored in tiles of the rotation, which writing rotates itself.
+constexpr bool rotates_itself(KvType type) {
+  return type >= KvType::kTbq4_0;
+}
+constexpr bool has_codes(KvType type) {
+  return type >= KvType::kQ8_0;
+}
 // nullopt: the GPU has no such type, or not for heads of that size: a multiple of 16, at most kMostKvDim.
 std::optional<KvType> kv_type(const KvFormat& format, int head_dim);
 inline constexpr int kMostKvDim = 512;
@@ -28,7 +50,7 @@ struct KvSide {
   const float* mean = nullptr;  // (heads x dim), taken from each row and added to the output; nullptr: none
   // Copies of the sink's and the tail's pages in the same basis; pages.pages = nullptr: there are none.
   KvPages exact = {};
-  bool rotated() const { return rotate || pages.type == KvType::kTbq4_0 || pages.type == KvType::kTbq3_0; }
+  bool rotated() const { return rotate || rotates_itself(pages.type); }
 };
 
 struct KvWrite {
@@ -53,13 +75,24 @@ struct Attention {
   const int* pages = nullptr;        // [seqs x seq_pages]
   const int* exact_pages = nullptr;  // likewise: the page's copy or -1; nullptr: nowhere
   int seq_pages = 0;
+  // Copies are read of a sequence's first sink_pages pages, and by each row of those its own last `tail` tokens are in:
+  // from page (visible - tail) / kPageTokens on (0: none).
+  int sink_pages = std::numeric_limits<int>::max(), tail = 0;
   float* out = nullptr;      // [rows x heads x group x v.dim], in the model's basis
-  float* partial = nullptr;  // partial_floats(...)
+  float* partial = nullptr;  // partial_floats(...); prefill has no use for it
 };
 // Floats that attention over up to most_tokens needs for parts of its result.
 size_t partial_floats(int rows, int heads, int group, int dim_v, int most_tokens);
-// Softmax(q k / sqrt(dim)) v. Queries are rounded to int8 for integer types of K (kernels/scores.h: q4_0 and TBQ as
-// there, q8_0 by blocks of 32). Decode and few rows: each row reads its own context. most_tokens: no row sees more.
+// Softmax(q k / sqrt(dim)) v. Queries are rounded to int8 for integer types of K (kernels/scores.h: as there, and the
+// types that it has not by blocks of 32). Decode and few rows: each row reads its own context. most_tokens: no row sees
+// more.
 base::Result<void> attend(Stream stream, Rows rows, const Attention& attention, int most_tokens);
+
+// The same for many rows, on tensor cores: queries, keys, values and weights as float16, sums in float32. Rows of a
+// sequence that follow one another share what they read of it; those of several may follow one another in any way. A
+// row's result does not depend on the others, but is not, to the bit, what attend gives.
+base::Result<void> attend_prefill(Stream stream, Rows rows, const Attention& attention);
+// The largest k.dim and v.dim it takes.
+inline constexpr int kMostPrefillDim = 256;
 
 }  // namespace kernels::cuda

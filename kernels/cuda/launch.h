@@ -17,4 +17,15 @@ struct Rows {
   const int* used = nullptr;  // device memory; nullptr: all
 };
 
+// Weights are read 16 bytes at a time: an Error where they begin at another address.
+inline base::Result<void> check_weights(const void* data) {
+  if (reinterpret_cast<uintptr_t>(data) % 16 == 0) {
+    return {};
+  }
+  return base::Error{
+      "a tensor in GPU memory", "its address is no multiple of 16",
+      "write the GGUF file with general.alignment 32, the default, or keep its layers on the CPU "
+      "(--n-gpu-layers)"};
+}
+
 }  // namespace kernels::cuda

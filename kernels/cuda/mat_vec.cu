@@ -2,7 +2,8 @@
 
 #include <string>
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/activations.cuh"
+#include "kernels/cuda/points.cuh"
 #include "kernels/cuda/weights.cuh"
 #include "src/base/check.h"
 
@@ -33,14 +34,13 @@ __global__ void __launch_bounds__(kRoundThreads) round_rows(RoundArgs a) {
   }
   const int first = block * kDotValues + 8 * lane;
   const int64_t at = int64_t{row} * a.n + first;
-  float x[8];
+  float x[8] = {};
+  if (first < a.n) {
+    load_eight(a.x, a.up, at, x);
+  }
   uint32_t largest = 0;
   AR_UNROLL
   for (int i = 0; i < 8; ++i) {
-    x[i] = first < a.n ? a.x[at + i] : 0.0F;
-    if (a.up != nullptr && first < a.n) {
-      x[i] = x[i] / (1.0F + expf(-x[i])) * a.up[at + i];
-    }
     largest = larger(largest, magnitude_bits(x[i]));
   }
   for (int bits = 1; bits < a.group / 8; bits *= 2) {
@@ -178,6 +178,41 @@ __global__ void __launch_bounds__(kThreads) dot_rows(MatVecArgs a) {
   });
 }
 
+// Q8_0 by eights, four lanes to a block: a warp's accesses are of bytes that follow one another, where units of a whole
+// block each would be 34 apart.
+template <int kXRows>
+__global__ void __launch_bounds__(kThreads) dot_eights(MatVecArgs a) {
+  for_rows<kXRows>(a, [&](Global<const uint8_t> w, int64_t second, const int(&x_row)[kXRows],
+                          float(&sums)[kXRows][kWarpRows]) {
+    const int64_t x_bytes =
+        int64_t{(a.cols + kDotValues - 1) / kDotValues} * static_cast<int64_t>(sizeof(DotBlock));
+    for (int i = lane_id(); i < a.cols / 8; i += kWarpThreads) {
+      uint32_t codes[kWarpRows][2];
+      float d[kWarpRows];
+      AR_UNROLL
+      for (int r = 0; r < kWarpRows; ++r) {
+        const Global<const uint8_t> block = w + (r * second + int64_t{i / 4} * Q8_0::kBytes);
+        d[r] = half_at(block);
+        load_words<2>(block + (2 + i % 4 * 8), codes[r]);
+      }
+      const int first = 8 * i % kDotValues;
+      AR_UNROLL
+      for (int t = 0; t < kXRows; ++t) {
+        const Global<const uint8_t> x =
+            a.x + x_row[t] * x_bytes + 8 * i / kDotValues * static_cast<int64_t>(sizeof(DotBlock));
+        const uint2 q = load<uint2>(x + first);
+        const float da = load<float>(x + kScalesAt + first / 32 * 4);
+        AR_UNROLL
+        for (int r = 0; r < kWarpRows; ++r) {
+          const int dot = __dp4a(static_cast<int>(codes[r][1]), static_cast<int>(q.y),
+                                 __dp4a(static_cast<int>(codes[r][0]), static_cast<int>(q.x), 0));
+          sums[t][r] = fmaf(static_cast<float>(dot), d[r] * da, sums[t][r]);
+        }
+      }
+    }
+  });
+}
+
 // ---- Floats ----
 
 struct F16 {
@@ -238,6 +273,41 @@ __global__ void __launch_bounds__(kThreads) float_rows(MatVecArgs a) {
   });
 }
 
+// Eight values a lane at a time.
+template <class Loader, int kXRows>
+__global__ void __launch_bounds__(kThreads) point_rows(MatVecArgs a) {
+  for_rows<kXRows>(a, [&](Global<const uint8_t> w, int64_t second, const int(&x_row)[kXRows],
+                          float(&sums)[kXRows][kWarpRows]) {
+    constexpr int kEights = Loader::kValues / 8;
+    for (int i = lane_id(); i < a.cols / 8; i += kWarpThreads) {
+      const Global<const uint8_t> at = w + int64_t{i / kEights} * Loader::kBytes;
+      float v[kWarpRows][8], factor[kWarpRows];
+      AR_UNROLL
+      for (int r = 0; r < kWarpRows; ++r) {
+        const Eight eight = Loader::load(at + r * second, i % kEights);
+        to_floats<128>(eight.codes[0] ^ 0x80808080U, v[r]);
+        to_floats<128>(eight.codes[1] ^ 0x80808080U, v[r] + 4);
+        factor[r] = eight.factor;
+      }
+      AR_UNROLL
+      for (int t = 0; t < kXRows; ++t) {
+        const Global<const float> from = a.x_floats + (int64_t{x_row[t]} * a.cols + 8 * i);
+        const float4 low = load<float4>(from), high = load<float4>(from + 4);
+        const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        AR_UNROLL
+        for (int r = 0; r < kWarpRows; ++r) {
+          float dot = 0;
+          AR_UNROLL
+          for (int j = 0; j < 8; ++j) {
+            dot = fmaf(v[r][j], x[j], dot);
+          }
+          sums[t][r] = fmaf(factor[r], dot, sums[t][r]);
+        }
+      }
+    }
+  });
+}
+
 // ---- The tables ----
 
 struct Row {
@@ -252,7 +322,7 @@ const Row kDots[] = {
     {3,  "mat_vec q4_1",   dot_rows<Q4_1, 1>,  dot_rows<Q4_1, 4>},
     {6,  "mat_vec q5_0",   dot_rows<Q5_0, 1>,  dot_rows<Q5_0, 4>},
     {7,  "mat_vec q5_1",   dot_rows<Q5_1, 1>,  dot_rows<Q5_1, 4>},
-    {8,  "mat_vec q8_0",   dot_rows<Q8_0, 1>,  dot_rows<Q8_0, 4>},
+    {8,  "mat_vec q8_0",   dot_eights<1>,      dot_eights<4>},
     {10, "mat_vec q2_k",   dot_rows<Q2K, 1>,   dot_rows<Q2K, 4>},
     {11, "mat_vec q3_k",   dot_rows<Q3K, 1>,   dot_rows<Q3K, 4>},
     {12, "mat_vec q4_k",   dot_rows<Q4K, 1>,   dot_rows<Q4K, 4>},
@@ -265,6 +335,12 @@ const Row kFloats[] = {
     {0,  "mat_vec f32",  float_rows<F32, 1>,  float_rows<F32, 4>},
     {1,  "mat_vec f16",  float_rows<F16, 1>,  float_rows<F16, 4>},
     {30, "mat_vec bf16", float_rows<BF16, 1>, float_rows<BF16, 4>},
+    {16, "mat_vec iq2_xxs", point_rows<IQ2XXS, 1>, point_rows<IQ2XXS, 4>},
+    {17, "mat_vec iq2_xs",  point_rows<IQ2XS, 1>,  point_rows<IQ2XS, 4>},
+    {18, "mat_vec iq3_xxs", point_rows<IQ3XXS, 1>, point_rows<IQ3XXS, 4>},
+    {21, "mat_vec iq3_s",   point_rows<IQ3S, 1>,   point_rows<IQ3S, 4>},
+    {22, "mat_vec iq2_s",   point_rows<IQ2S, 1>,   point_rows<IQ2S, 4>},
+    {39, "mat_vec mxfp4",   point_rows<MXFP4, 1>,  point_rows<MXFP4, 4>},
 };
 // clang-format on
 
@@ -303,6 +379,9 @@ base::Result<void> mat_vec(Stream stream, Rows rows, const MatVec& product) {
   if (row == nullptr) {
     return base::Error{"weights of ggml type " + std::to_string(product.ggml_type),
                        "the GPU has no product for them", "keep their layers on the CPU (--n-gpu-layers)"};
+  }
+  if (base::Result<void> aligned = check_weights(product.data); !aligned.ok()) {
+    return aligned;
   }
   const MatVecArgs args{rows.most,
                         rows.used,

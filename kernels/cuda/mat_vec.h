@@ -1,7 +1,7 @@
 #pragma once
 // Products of stored weights with few rows of activations, for decode. Formats with integer dots take activations
-// rounded to DotBlocks (kernels/dots.h), byte for byte what kernels::ref::quantize_dots gives; f16, bf16 and f32 take
-// floats. Sums over blocks run in another order than on the CPU: within 1e-6 of kernels::ref::matmul relative to the
+// rounded to DotBlocks (kernels/dots.h), byte for byte what kernels::ref::quantize_dots gives; the others (f16, bf16,
+// f32, the IQ2 and IQ3 types, mxfp4) take floats. Sums over blocks run in another order than on the CPU: within 1e-6 of kernels::ref::matmul relative to the
 // sum of magnitudes; they depend neither on the number of rows nor on which of them a row is.
 
 #include "kernels/cuda/launch.h"
@@ -9,7 +9,8 @@
 
 namespace kernels::cuda {
 
-// x [rows x n] floats, or silu(x) * up where up is given; n a multiple of 32; group 32 or 256 (dot_group).
+// x [rows x n] floats, or silu(x) * up where up is given; n a multiple of 32, both aligned to 16;
+// group 32 or 256 (dot_group).
 base::Result<void> quantize_dots(Stream stream, Rows rows, const float* x, const float* up, int n, int group,
                                  DotBlock* out);
 

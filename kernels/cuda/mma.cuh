@@ -6,6 +6,9 @@
 //   s8, k = 32:            the same with four values a word: columns and rows 4t and 4t + 16
 //   c:                     (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
 // Every lane of the warp takes part.
+//
+// load_matrices: four matrices of 8 x 8 halves from shared memory; lane 8i + r names row r of matrix i (16 bytes, aligned),
+// and gets of each matrix values (g, 2t) and (g, 2t + 1), or, transposed, (2t, g) and (2t + 1, g).
 
 #include "kernels/cuda/device.cuh"
 
@@ -29,8 +32,41 @@ __device__ __forceinline__ void mma_s8(int (&c)[4], const uint32_t (&a)[4], cons
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+template <bool kTransposed>
+__device__ __forceinline__ void load_matrices(Shared<const uint16_t> row, uint32_t (&out)[4]) {
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+  }
+}
 
 #else
+
+template <bool kTransposed>
+void load_matrices(Shared<const uint16_t> row, uint32_t (&out)[4], int line = __builtin_LINE()) {
+  const uint64_t at = row.address();
+  simt::check_access(row.region(), at, 16, 16, simt::Access::kRead);
+  simt::meet_warp(simt::WarpOp::kAll, kAllLanes, {static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32)},
+                  0, {__FILE__, line});
+  const int g = lane_id() / 4, t = lane_id() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const auto value = [&](int r, int column) {
+      const simt::Payload& brought = simt::brought_by(8 * i + r);
+      const Shared<const uint16_t> from(row.region(), brought[0] | uint64_t{brought[1]} << 32);
+      return uint32_t{from[column]};
+    };
+    out[i] = kTransposed ? value(2 * t, g) | value(2 * t + 1, g) << 16
+                         : value(g, 2 * t) | value(g, 2 * t + 1) << 16;
+  }
+}
 
 template <class Sum, class Dot>
 void mma_on_host(Sum (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Dot dot, int line) {

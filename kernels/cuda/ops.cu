@@ -62,7 +62,7 @@ struct TurnArgs {
   float eps;
 };
 
-// A warp for each head of a row.
+// A warp for each head of a row. Blocks: rows x kWarps heads each; where all heads share a norm, one block a row.
 __global__ void __launch_bounds__(kThreads) turn_rows(TurnArgs a) {
   AR_SHARED(float, scratch, kWarps);
   const int row = static_cast<int>(blockIdx.x), width = a.heads * a.dim;
@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kThreads) turn_rows(TurnArgs a) {
     }
     all = 1.0F / sqrtf(block_sum(square, scratch) / static_cast<float>(width) + a.eps);
   }
-  for (int head = warp_id(); head < a.heads; head += kWarps) {
+  const auto stride = static_cast<int>(gridDim.y) * kWarps;
+  for (int head = static_cast<int>(blockIdx.y) * kWarps + warp_id(); head < a.heads; head += stride) {
     const Global<float> h = x + head * a.dim;
     float scale = all;
     if (a.weight != nullptr && !a.norm_all) {
@@ -166,8 +167,10 @@ base::Result<void> turn_heads(Stream stream, Rows rows, const HeadTurn& turn) {
   const TurnArgs args{
       {rows.most, rows.used}, turn.x,    turn.weight, turn.cos_sin, turn.heads, turn.dim, turn.n_rot,
       turn.norm_all,          turn.neox, turn.eps};
-  return launch("turn_heads", turn_rows, dim3{static_cast<unsigned>(rows.most), 1, 1}, kThreads, 0, stream,
-                args);
+  const bool together = turn.weight != nullptr && turn.norm_all;
+  const auto blocks = together ? 1U : static_cast<unsigned>((turn.heads + kWarps - 1) / kWarps);
+  return launch("turn_heads", turn_rows, dim3{static_cast<unsigned>(rows.most), blocks, 1}, kThreads, 0,
+                stream, args);
 }
 
 base::Result<void> swiglu(Stream stream, Rows rows, float* gate, const float* up, int n) {

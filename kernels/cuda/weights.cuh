@@ -31,21 +31,16 @@ template <int N>
 __device__ __forceinline__ void load_words(Global<const uint8_t> p, uint32_t* out) {
   const auto past = static_cast<int>(address_of(p) & 3U);  // 0 or 2
   const Global<const uint8_t> base = p - past;
-  uint32_t low = load<uint32_t>(base);
-  if (past == 0) {
-    out[0] = low;
-    AR_UNROLL
-    for (int i = 1; i < N; ++i) {
-      out[i] = load<uint32_t>(base + 4 * i);
-    }
-    return;
-  }
+  uint32_t words[N + 1];
   AR_UNROLL
   for (int i = 0; i < N; ++i) {
-    // The last needs two bytes of the next word only, which may be another buffer's.
-    const uint32_t high = i + 1 < N ? load<uint32_t>(base + 4 * (i + 1)) : load<uint16_t>(base + 4 * (i + 1));
-    out[i] = __funnelshift_r(low, high, 16);
-    low = high;
+    words[i] = load<uint32_t>(base + 4 * i);
+  }
+  // The last needs two bytes of the next word only, which may be another buffer's.
+  words[N] = past == 0 ? 0U : load<uint16_t>(base + 4 * N);
+  AR_UNROLL
+  for (int i = 0; i < N; ++i) {
+    out[i] = __funnelshift_r(words[i], words[i + 1], static_cast<uint32_t>(8 * past));
   }
 }
 
@@ -82,6 +77,16 @@ __device__ __forceinline__ void split_nibbles(const uint32_t* words, uint32_t* c
   for (int i = 0; i < 4; ++i) {
     codes[i] = words[i] & kNibbles;
     codes[4 + i] = words[i] >> 4 & kNibbles;
+  }
+}
+
+// Four bytes, kBias too large, as floats: a byte under the exponent of 2^23.
+template <int kBias>
+__device__ __forceinline__ void to_floats(uint32_t bytes, float* out) {
+  constexpr float kTaken = 8388608.0F + kBias;
+  AR_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    out[i] = __uint_as_float(__byte_perm(bytes, 0x4b000000U, 0x7440U + static_cast<uint32_t>(i))) - kTaken;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "src/engine/backend.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace engine {
@@ -27,6 +28,11 @@ PartId PartId::at(int order, int n_layer) {
     return {Part::kHead, 0};
   }
   return {order % 2 == 1 ? Part::kAttn : Part::kFfn, (order - 1) / 2};
+}
+
+LayerSpan attention_layers(const Segment& parts, int n_layer) {
+  const int first = parts.first.order(n_layer), last = parts.last.order(n_layer);
+  return {first / 2, std::min((last + 1) / 2, n_layer) - 1};  // attn l is at 1 + 2l
 }
 
 uint64_t KvLayer::page_bytes() const {

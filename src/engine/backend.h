@@ -31,6 +31,10 @@ struct PartId {
 struct Segment {
   PartId first, last;  // inclusive; one CUDA graph or one CPU parallel region
 };
+struct LayerSpan {  // inclusive; first > last: none
+  int first = 0, last = -1;
+};
+LayerSpan attention_layers(const Segment& parts, int n_layer);
 
 struct KvLayer {
   const kernels::KvFormat *k = nullptr, *v = nullptr;

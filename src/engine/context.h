@@ -14,8 +14,11 @@
 
 namespace engine {
 
+class Gpu;
 class SequenceReader;
 struct SequencePages;
+
+inline constexpr int kAllLayers = -1, kAutoLayers = -2;
 
 struct ContextOptions {
   // Tokens of all sequences together; 0 = the model's trained context. Padded up to a multiple of 256. Each
@@ -42,6 +45,10 @@ struct ContextOptions {
   // does, and what keys are that have integer scores (KvFormat::score_rounded); "f32", exactly, and slower. Where the
   // machine has no integer dots worth using, q8 comes to f32.
   std::string activations = "q8";
+  // How many layers the GPU has, the last ones: the output is the first of them, behind the model's layers, and with all
+  // of them the token table comes too. kAllLayers and kAutoLayers: all; without a GPU none, whatever is asked for.
+  int n_gpu_layers = kAutoLayers;
+  std::shared_ptr<Gpu> gpu = nullptr;
 };
 
 // What the options came to, for /props, /slots and the log.
@@ -62,7 +69,10 @@ struct ContextInfo {
   uint64_t exact_bytes = 0;                           // of kv_bytes, the copies of sink and tail
   double k_bits_per_value = 0, v_bits_per_value = 0;  // scales included; the mean of all layers
   double bits_per_value = 0;                          // of all of kv_bytes, with the cache full
-  std::string backend;
+  int n_gpu_layers = 0;  // what it came to; one more than the model has: everything
+  // On the GPU, those of KV cache and workspace are parts of the two above. 0 weights: there, but in place.
+  uint64_t gpu_weight_bytes = 0, gpu_kv_bytes = 0, gpu_workspace_bytes = 0;
+  std::string backend;  // what computes, in the order of execution
   std::vector<std::string> fallbacks;
 };
 
@@ -89,12 +99,12 @@ class Context {
   // an Error with what would fit, before anything is allocated.
   static base::Result<std::unique_ptr<Context>> open(std::shared_ptr<const Model> model,
                                                      const ContextOptions& options);
-  // What open would refuse by planning alone, with `reclaimable` bytes more memory than is available now (what
-  // a context that is dropped first gives back). Allocates nothing.
+  // What open would refuse by planning alone, with the memory that a context of `dropped` gives back first. Allocates
+  // nothing.
   static base::Result<void> check(const Model& model, const ContextOptions& options,
-                                  uint64_t reclaimable = 0);
-  // As open, with the model spread over several backends; cuts[i] is the first part of backend i + 1. For
-  // tests of the seam and for partial offload.
+                                  const ContextInfo* dropped = nullptr);
+  // As open, with the model spread over several backends; cuts[i] is the first part of backend i + 1. With a GPU every
+  // second is there, the first not. For tests of the seam.
   static base::Result<std::unique_ptr<Context>> open_split(std::shared_ptr<const Model> model,
                                                            const ContextOptions& options,
                                                            std::span<const PartId> cuts);

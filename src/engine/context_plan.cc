@@ -288,4 +288,43 @@ base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint6
   return {};
 }
 
+std::vector<Placed> place_layers(int n_layer, int n_gpu_layers) {
+  const int end = 2 * n_layer + 1;  // the head
+  const auto parts = [&](int first, int last) {
+    return Segment{PartId::at(first, n_layer), PartId::at(last, n_layer)};
+  };
+  if (n_gpu_layers == 0) {
+    return {{parts(0, end), false}};
+  }
+  if (n_gpu_layers < 0 || n_gpu_layers > n_layer) {
+    return {{parts(0, end), true}};
+  }
+  const int first = end - 2 * (n_gpu_layers - 1);
+  return {{parts(0, first - 1), false}, {parts(first, end), true}};
+}
+
+base::Error gpu_too_small(const Need& need, const ContextPlan& plan, uint64_t available,
+                          const std::string& gpu, int fitting_layers) {
+  const auto n_steps = static_cast<uint64_t>(plan.kv.n_pages) / (kContextStep / kernels::kPageTokens);
+  const uint64_t fixed = need.weights + need.workspace;
+  // Copies of sinks and tails, and what grows of the workspace, are few beside the rest.
+  const uint64_t per_step = std::max<uint64_t>(1, need.kv / std::max<uint64_t>(1, n_steps));
+  const uint64_t parts = plan.info.kv_unified ? 1 : static_cast<uint64_t>(plan.kv.n_seqs);
+  const uint64_t fits = available > fixed ? (available - fixed) / per_step / parts * parts * kContextStep : 0;
+  std::vector<std::string> ways;
+  if (fits > 0) {
+    ways.push_back(fmt::format("--ctx-size {} or less", fits));
+  }
+  ways.push_back(
+      fmt::format("--n-gpu-layers {}{}", fitting_layers, fitting_layers == 0 ? " (the CPU)" : " or less"));
+  return base::error(
+      "GPU memory",
+      fmt::format("{} needed on {} for weights ({}), KV cache ({}, {} tokens) and workspace ({}), but {} "
+                  "are available",
+                  base::format_bytes(fixed + need.kv), gpu, base::format_bytes(need.weights),
+                  base::format_bytes(need.kv), plan.info.n_ctx, base::format_bytes(need.workspace),
+                  base::format_bytes(available)),
+      fmt::format("use {}, or a smaller cache type", fmt::join(ways, ", ")));
+}
+
 }  // namespace engine

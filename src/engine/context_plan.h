@@ -32,4 +32,17 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
 base::Result<void> check_memory(const Need& need, const ContextPlan& plan, uint64_t mapped_weights,
                                 uint64_t available, std::vector<std::string>& fallbacks);
 
+// Where a model's parts are computed.
+struct Placed {
+  Segment parts;
+  bool on_gpu = false;
+};
+// n_gpu_layers as ContextOptions has it, with a GPU; n_layer + 1 or more are all.
+std::vector<Placed> place_layers(int n_layer, int n_gpu_layers);
+
+// That weights, KV cache and workspace exceed what the GPU has available, and what would fit: so many layers, as
+// --n-gpu-layers counts them, or so many tokens.
+base::Error gpu_too_small(const Need& need, const ContextPlan& plan, uint64_t available,
+                          const std::string& gpu, int fitting_layers);
+
 }  // namespace engine

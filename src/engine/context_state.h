@@ -17,6 +17,7 @@ struct Context::State {
   // One backend's share of the model.
   struct Share {
     Segment parts;
+    bool on_gpu = false;
     std::unique_ptr<Backend> backend;
     std::unique_ptr<Session> session;
   };
@@ -60,7 +61,7 @@ struct Context::State {
         bytes_read_by(static_cast<size_t>(plan.kv.n_seqs)) {}
 
   static base::Result<Planned> make_plan(const Model& model, const ContextOptions& options,
-                                         std::span<const PartId> cuts, uint64_t reclaimable);
+                                         std::span<const PartId> cuts, const ContextInfo* dropped);
   base::Result<void> check(std::span<const Piece> pieces) const;
   base::Result<void> check(const Piece& piece) const;
   void truncate(int seq, int n);

@@ -13,21 +13,10 @@
 namespace engine {
 namespace {
 
-struct LayerRange {
-  int first = 0, last = -1;
-};
-
-// The layers whose attention is among the parts.
-LayerRange attention_layers(const Segment& parts, int n_layer) {
-  const int first = parts.first.order(n_layer), last = parts.last.order(n_layer);
-  return {first / 2, std::min((last + 1) / 2, n_layer) - 1};  // attn l is at 1 + 2l
-}
-
 class CpuSession : public Session {
  public:
-  CpuSession(std::shared_ptr<const Model> model, KvPlan plan, const BackendOptions& options,
-             LayerRange layers, Arena kv_memory, Arena work_memory,
-             std::unique_ptr<kernels::ThreadPool> decode_pool,
+  CpuSession(std::shared_ptr<const Model> model, KvPlan plan, const BackendOptions& options, LayerSpan layers,
+             Arena kv_memory, Arena work_memory, std::unique_ptr<kernels::ThreadPool> decode_pool,
              std::unique_ptr<kernels::ThreadPool> batch_pool)
       : model_(std::move(model)),
         plan_(std::move(plan)),
@@ -50,7 +39,7 @@ class CpuSession : public Session {
     AR_CHECK(!step.token.empty() && step.token.size() <= static_cast<size_t>(n_ubatch_),
              "a step of more than n_ubatch");
     const int n_layer = model_->hp.n_layer;
-    const LayerRange layers = attention_layers(segment, n_layer);
+    const LayerSpan layers = attention_layers(segment, n_layer);
     AR_CHECK(layers.first > layers.last || (arena_.has(layers.first) && arena_.has(layers.last)),
              "a part this Session was not opened for");
     CpuRegion region{*model_, plan_, arena_,     exact_,  space_,
@@ -139,7 +128,7 @@ class CpuBackend : public Backend {
     AR_CHECK(kv.layers.size() == static_cast<size_t>(model.hp.n_layer), "a KV plan for another model");
     AR_CHECK(options.n_threads > 0 && options.n_threads_batch > 0 && options.n_ubatch > 0,
              "impossible options");
-    const LayerRange layers = attention_layers(parts, model.hp.n_layer);
+    const LayerSpan layers = attention_layers(parts, model.hp.n_layer);
     Need need;
     need.weights = model.weight_bytes;
     need.kv = KvArena(kv, layers.first, layers.last, nullptr).bytes() +

@@ -103,6 +103,14 @@ const std::vector<Flag>& flags() {
          o.evaluation.n_threads = std::max(o.evaluation.n_threads, 0);
          return why;
        }},
+      {{"-ngl", "--gpu-layers", "--n-gpu-layers"},
+       "N|auto|all",
+       "layers on the GPU, the last ones; the output counts as one (default: auto, all where there is a GPU)",
+       [](EvalOptions& o, const std::string& v) {
+         int& n = o.evaluation.n_gpu_layers;
+         n = v == "auto" ? kAutoLayers : kAllLayers;
+         return v == "auto" || v == "all" ? Why() : number(v, kAllLayers, kMax, n);
+       }},
       {{"-ub", "--ubatch-size", "--ubatch"},
        "N",
        "tokens computed together (default: 512)",

@@ -48,6 +48,8 @@ base::Result<void> Run::open(const std::shared_ptr<const Model>& model) {
     with.n_ubatch = options_.n_ubatch;
     with.n_batch = std::max(with.n_batch, with.n_ubatch);  // which a ubatch is cut to
     with.n_threads = options_.n_threads;
+    with.n_gpu_layers = options_.n_gpu_layers;
+    with.gpu = options_.gpu;
     with.cache_type_k = pair.k;
     with.cache_type_v = pair.v;
     if (!contexts_.empty()) {

@@ -16,6 +16,8 @@
 
 namespace engine {
 
+class Gpu;
+
 // At most, but for a vocabulary of which not even one row fits.
 inline constexpr size_t kReferenceBytes = size_t{256} << 20;
 
@@ -30,7 +32,9 @@ struct EvaluationOptions {
   int n_ctx = 512;            // tokens of a chunk, 4 or more
   int n_chunks = 0;           // the first so many; 0 = all
   int n_ubatch = 512;
-  int n_threads = 0;  // 0 = physical cores
+  int n_threads = 0;      // 0 = physical cores
+  int n_gpu_layers = -2;  // as ContextOptions has the two
+  std::shared_ptr<Gpu> gpu = nullptr;
   // As ContextOptions has them, of every pair but the first; kv_means where kv_center is not "off".
   std::string kv_first_last = "off", kv_center = "off";
   std::shared_ptr<const KvMeans> kv_means = nullptr;

@@ -123,6 +123,8 @@ base::Result<KvMeans> calibrate_kv_means(const std::shared_ptr<const Model>& mod
   with.n_threads = options.n_threads;
   with.n_threads_batch = options.n_threads_batch;
   with.activations = options.activations;
+  with.n_gpu_layers = options.n_gpu_layers;
+  with.gpu = options.gpu;
   with.cache_type_k = with.cache_type_v = "f32";
   auto context = Context::open(model, with);
   if (!context) {

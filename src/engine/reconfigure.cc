@@ -104,10 +104,11 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat) {
   const ReasoningOptions& reasoning = chat.reasoning;
   const std::string text =
-      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint,
+      fmt::format("{:016x}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", model.fingerprint,
                   info.cache_type_k, info.cache_type_v, info.k_rotated, info.v_rotated,
                   info.edge_layers > 0 ? fmt::format("{} {}", info.kv_first_last, info.edge_rotated) : "",
                   info.kv_center_id, info.exact_sink, info.exact_tail, info.activations, info.backend,
+                  info.n_gpu_layers > 0 ? fmt::format("{} {}", info.n_gpu_layers, info.n_ubatch) : "",
                   base::version(), base::commit(), reasoning.thinking, reasoning.split, reasoning.budget,
                   reasoning.budget_message, chat.chat_template ? chat.chat_template->text() : "");
   return fmt::format("{:016x}", base::fnv1a(text));

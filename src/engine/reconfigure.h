@@ -21,7 +21,7 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
 
 // 16 hex digits, equal for servers whose answers are equal by construction: the model, the cache types and
 // whether they are rotated, the policy of the cache, the activations' type, the kernels, the build and what the server does with chats count;
-// batch sizes and threads do not, nor, but for the means of a centered cache, does the context size
+// batch sizes and threads do not (but on a GPU, where a step of many rows rounds otherwise than one of few), nor, but for the means of a centered cache, does the context size
 // (tests/engine/backend_test.cc).
 std::string numerics_key(const Model& model, const ContextInfo& info, const ChatOptions& chat = {});
 

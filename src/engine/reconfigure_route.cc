@@ -41,8 +41,7 @@ MaybeError change(const RouteContext& context, const os::HttpIncoming& request, 
                     changed.parallel, n, have, have - (n - changed.parallel), n));
   }
   const ContextInfo before = generator.info();
-  auto possible = Context::check(*context.loaded.model, changed.context_options(),
-                                 before.kv_bytes + before.workspace_bytes);
+  auto possible = Context::check(*context.loaded.model, changed.context_options(), &before);
   if (!possible) {
     return invalid_request(possible.failure().to_string());
   }

@@ -5,6 +5,7 @@
 
 #include "src/base/log.h"
 #include "src/base/units.h"
+#include "src/engine/gpu.h"
 #include "src/engine/kv_calibration.h"
 #include "src/engine/routes.h"
 
@@ -66,6 +67,11 @@ base::Result<std::unique_ptr<Context>> open_context(const std::shared_ptr<const 
                  static_cast<double>(info.weight_bytes) / (1 << 20),
                  static_cast<double>(info.kv_bytes) / (1 << 20), info.cache_type_k, info.cache_type_v,
                  static_cast<double>(info.workspace_bytes) / (1 << 20));
+  if (info.n_gpu_layers > 0) {
+    base::log_info("GPU: {} of {} layers (with the output), weights {}, KV cache {}, workspace {}",
+                   info.n_gpu_layers, model->hp.n_layer + 1, base::format_bytes(info.gpu_weight_bytes),
+                   base::format_bytes(info.gpu_kv_bytes), base::format_bytes(info.gpu_workspace_bytes));
+  }
   base::log_info(
       "KV cache: {:.4g} bits per value (K {:.4g}, V {:.4g}){}{}",
       (info.k_bits_per_value + info.v_bits_per_value) / 2, info.k_bits_per_value, info.v_bits_per_value,
@@ -155,6 +161,7 @@ base::Result<void> Server::load() {
                           warmup](const ContextOptions& wanted) {
     return open_context(model, wanted, *means, warmup);
   };
+  options_.context.gpu = tuning_.options.context.gpu = choose_gpu(options_.context.n_gpu_layers);
   auto context = open(options_.context_options());
   if (!context) {
     return context.failure();

@@ -13,6 +13,7 @@
 
 #include "kernels/formats/formats.h"
 #include "src/engine/context_plan.h"
+#include "src/engine/gpu.h"
 #include "src/os/files.h"
 
 namespace engine {
@@ -216,11 +217,13 @@ constexpr Flag kSetupFlags[] = {
        return why;
      }},
     {"-ngl --gpu-layers --n-gpu-layers", "", "LLAMA_ARG_N_GPU_LAYERS", "N|auto|all", "auto",
-     "layers on the GPU",
+     "layers on the GPU, the last ones; the output counts as one; auto and all: everything, where there is a "
+     "GPU",
      [](Parse& p, std::string_view v) {
-       int n = 0;
-       Why why = v == "auto" || v == "all" ? "" : number(v, -1, kMax, n);
-       if (v != "auto" && v != "0") {
+       int& n = p.options.context.n_gpu_layers;
+       n = v == "auto" ? kAutoLayers : kAllLayers;
+       Why why = v == "auto" || v == "all" ? "" : number(v, kAllLayers, kMax, n);
+       if (v != "auto" && v != "0" && !gpu_built()) {
          p.warnings.emplace_back("no usable GPU found, --gpu-layers option will be ignored");
        }
        return why;

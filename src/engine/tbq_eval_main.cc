@@ -13,6 +13,7 @@
 #include "src/base/version.h"
 #include "src/engine/eval_options.h"
 #include "src/engine/evaluation_report.h"
+#include "src/engine/gpu.h"
 #include "src/engine/kv_calibration.h"
 #include "src/engine/tokenizer.h"
 #include "src/os/files.h"
@@ -71,7 +72,10 @@ base::Result<Inputs> load(engine::EvalOptions& options) {
         options.corpus, fmt::format("has {} tokens, a chunk takes {}", n, options.evaluation.n_ctx),
         n < 4 ? "use a longer text" : fmt::format("use a longer text or --n-ctx {} or less", n));
   }
+  options.evaluation.gpu = engine::choose_gpu(options.evaluation.n_gpu_layers);
   engine::ContextOptions centered;
+  centered.n_gpu_layers = options.evaluation.n_gpu_layers;
+  centered.gpu = options.evaluation.gpu;
   centered.n_threads = options.evaluation.n_threads;
   centered.n_ctx = options.evaluation.n_ctx;
   centered.n_ubatch = options.evaluation.n_ubatch;

@@ -8,7 +8,11 @@
 
 #include "src/base/error.h"
 #include "tests/kernels/random_rows.h"
+#ifdef AR_ON_DEVICE
+#include "tests/simt/on_device.h"
+#else
 #include "tests/simt/block.h"
+#endif
 
 namespace simt {
 

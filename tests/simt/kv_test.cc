@@ -5,6 +5,7 @@
 #include <numeric>
 #include <string>
 
+#include "kernels/formats/half.h"
 #include "tests/simt/device_rows.h"
 
 using namespace kernels;
@@ -13,7 +14,8 @@ using simt::require;
 
 namespace {
 
-constexpr const char* kTypes[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "tbq4_0", "tbq3_0"};
+constexpr const char* kTypes[] = {"f32",  "q8_0",   "f16",    "q4_1",   "bf16",   "q5_0", "tcq3_0",
+                                  "q5_1", "tbq4_0", "tcq4_0", "iq4_nl", "tbq3_0", "q4_0"};
 
 // Pages of one layer and side [page x head], on the host and as a buffer.
 struct Cache {
@@ -126,19 +128,25 @@ std::vector<double> rounded(const std::vector<float>& query, int block) {
 
 struct Case {
   const char *k, *v;
-  int dim_k, dim_v, group;
-  bool rotate = false, means = false, copies = false;
+  int dim_k, dim_v, group, heads = 1;
+  bool rotate = false, means = false, copies = false, prefill = false;
 };
 
+float half(double x) {
+  return f32_from_f16(f16_from_f32(static_cast<float>(x)));
+}
+
 void attend_and_compare(const Case& c) {
-  const std::string what = std::string(c.k) + " " + c.v + " " + std::to_string(c.dim_k);
+  const std::string what =
+      std::string(c.prefill ? "prefill " : "") + c.k + " " + c.v + " " + std::to_string(c.dim_k);
   CAPTURE(what);
-  // Three rows of two sequences: one sees a token, one two chunks, one the end of a page.
-  constexpr int kHeads = 2, kSeqPages = 5, kPages = 8;
-  const std::vector<int> visible = {1, 600, 256}, seq = {1, 0, 1}, pages = {7, 2, 0, 5, 1, 3, 6, 4, 4, 4};
+  // Rows of two sequences: one sees a token, one two chunks, one ends in a page whose copy is not in the next one's tail.
+  constexpr int kRows = 4, kSeqPages = 5, kPages = 8, kSinkPages = 1, kTail = 2;
+  const std::vector<int> visible = {1, 530, 140, 270}, seq = {1, 0, 1, 1};
+  const std::vector<int> pages = {7, 2, 0, 5, 1, 3, 6, 4, 2, 4};
   const std::vector<int> copy_of = {0, -1, -1, -1, 1, -1, 2, -1, -1, -1};
-  Cache k(c.k, c.dim_k, kHeads, kPages), v(c.v, c.dim_v, kHeads, kPages);
-  Cache k_copies("f16", c.dim_k, kHeads, 3), v_copies("f16", c.dim_v, kHeads, 3);
+  Cache k(c.k, c.dim_k, c.heads, kPages), v(c.v, c.dim_v, c.heads, kPages);
+  Cache k_copies("f16", c.dim_k, c.heads, 3), v_copies("f16", c.dim_v, c.heads, 3);
   uint32_t seed = 60;
   for (Cache* cache : {&k, &v, &k_copies, &v_copies}) {
     for (size_t page = 0; page < cache->bytes.size() / cache->page_bytes(); ++page) {
@@ -149,31 +157,33 @@ void attend_and_compare(const Case& c) {
       }
     }
   }
-  const int heads = kHeads * c.group;
-  const auto q = testing::gaussian(static_cast<size_t>(3 * heads * c.dim_k), 61, 0.5F);
-  const auto means = testing::gaussian(static_cast<size_t>(kHeads * c.dim_v), 62);
+  const int heads = c.heads * c.group;
+  const auto q = testing::gaussian(static_cast<size_t>(kRows * heads * c.dim_k), 61, 0.5F);
+  const auto means = testing::gaussian(static_cast<size_t>(c.heads * c.dim_v), 62);
   Buffer<std::byte> k_on("k", k.bytes), v_on("v", v.bytes), kc_on("k copies", k_copies.bytes),
       vc_on("v copies", v_copies.bytes);
   Buffer<int> visible_on("visible", visible), seq_on("seq", seq), pages_on("pages", pages),
-      copy_on("copy_of", copy_of), used("used", std::vector{3});
+      copy_on("copy_of", copy_of), used("used", std::vector{kRows});
   Buffer<float> q_on("q", q), means_on("means", means);
-  Buffer<float> out("out", static_cast<size_t>(3 * heads * c.dim_v));
-  Buffer<float> partial("partial", cuda::partial_floats(4, kHeads, c.group, c.dim_v, 640));
+  Buffer<float> out("out", static_cast<size_t>(kRows * heads * c.dim_v));
+  Buffer<float> partial("partial", cuda::partial_floats(kRows + 1, c.heads, c.group, c.dim_v, 640));
   cuda::Attention a{};
   a.k = {k.on(k_on), c.dim_k, c.rotate, nullptr, {}};
   a.v = {v.on(v_on), c.dim_v, c.rotate, c.means ? means_on.data() : nullptr, {}};
   if (c.copies) {
     a.k.exact = k_copies.on(kc_on), a.v.exact = v_copies.on(vc_on), a.exact_pages = copy_on.data();
   }
-  a.heads = kHeads, a.group = c.group, a.q = q_on.data();
+  a.heads = c.heads, a.group = c.group, a.q = q_on.data();
   a.visible = visible_on.data(), a.seq = seq_on.data(), a.pages = pages_on.data(), a.seq_pages = kSeqPages;
   a.out = out.data(), a.partial = partial.data();
-  require(cuda::attend(nullptr, {4, used.data()}, a, 640));
+  a.sink_pages = kSinkPages, a.tail = kTail;
+  const cuda::Rows rows{kRows + 1, used.data()};
+  require(c.prefill ? cuda::attend_prefill(nullptr, rows, a) : cuda::attend(nullptr, rows, a, 640));
   CHECK(out.unwritten() == 0);
   const std::vector<float> got = out.values();
 
   const bool integers = k.format.group_values != 0;
-  for (int row = 0; row < 3; ++row) {
+  for (int row = 0; row < kRows; ++row) {
     std::vector<std::vector<float>> keys, values;  // of a KV head
     for (int head = 0; head < heads; ++head) {
       const auto r = static_cast<size_t>(row);
@@ -185,8 +195,12 @@ void attend_and_compare(const Case& c) {
       if (c.rotate || k.format.rotated) {
         rotate_head(query.data(), c.dim_k);
       }
-      const std::vector<double> exact(query.begin(), query.end());
-      const std::vector<double> codes = integers ? rounded(query, k.format.rotated ? 128 : 32) : exact;
+      std::vector<double> exact(query.begin(), query.end());
+      for (double& x : exact) {
+        x = c.prefill ? half(x * double{1.44269504F}) / double{1.44269504F} : x;
+      }
+      const std::vector<double> codes =
+          integers && !c.prefill ? rounded(query, k.format.rotated ? 128 : 32) : exact;
       double score_size = 0;  // a score is a float: an error of it is one of its weight
       std::vector<double> scores;
       if (head % c.group == 0) {
@@ -196,11 +210,16 @@ void attend_and_compare(const Case& c) {
       for (int t = 0; t < visible[r]; ++t) {
         const auto place = static_cast<size_t>(seq[r] * kSeqPages + t / kPageTokens),
                    at = static_cast<size_t>(t);
-        const bool copied = c.copies && copy_of[place] >= 0;
+        const int page_at = t / kPageTokens, tail_page = std::max(visible[r] - kTail, 0) / kPageTokens;
+        const bool copied = c.copies && copy_of[place] >= 0 && (page_at < kSinkPages || page_at >= tail_page);
         if (head % c.group == 0) {
           const int page = copied ? copy_of[place] : pages[place];
           keys.push_back((copied ? k_copies : k).row(page, head / c.group, t % kPageTokens));
           values.push_back((copied ? v_copies : v).row(page, head / c.group, t % kPageTokens));
+          for (std::vector<float>* of : {&keys.back(), &values.back()}) {
+            std::transform(of->begin(), of->end(), of->begin(),
+                           [&](float x) { return c.prefill ? half(x) : x; });
+          }
         }
         const std::vector<float>& key = keys[at];
         scores.push_back(std::inner_product(key.begin(), key.end(), (copied ? exact : codes).begin(), 0.0));
@@ -229,7 +248,8 @@ void attend_and_compare(const Case& c) {
         const float mean = c.means ? means[static_cast<size_t>(head / c.group * c.dim_v + i)] : 0;
         CAPTURE(i);
         simt::require_close(got[static_cast<size_t>((row * heads + head) * c.dim_v + i)],
-                            want[static_cast<size_t>(i)] + mean, 2e-5 + 4e-7 * score_size, size + 1);
+                            want[static_cast<size_t>(i)] + mean,
+                            (c.prefill ? 0x1p-11 : 2e-5) + 4e-7 * score_size, size + 1);
       }
     }
   }
@@ -239,40 +259,50 @@ void attend_and_compare(const Case& c) {
 
 TEST_CASE("a row is stored as the CPU's bytes, in every type") {
   for (const char* type : kTypes) {
-    for (const int dim : {16, 48, 64, 80, 128, 192}) {
+    for (const int dim : {48, 192}) {  // tiles of every size
       write_and_compare(type, dim, false, false, false);
     }
     write_and_compare(type, 128, false, true, true);
-    write_and_compare(type, 80, std::strncmp(type, "tbq", 3) != 0, true, true);
+    write_and_compare(type, 80, !find_kv_format(type)->rotated, true, true);
   }
   CHECK(!cuda::kv_type(*find_kv_format("tbq4_0"), 72));
-  CHECK(!cuda::kv_type(*find_kv_format("q5_1"), 128));
-  CHECK(!cuda::kv_type(*find_kv_format("tcq4_0"), 128));
-  CHECK(!cuda::kv_type(*find_kv_format("tcq3_0"), 128));
+  CHECK(!cuda::kv_type(*find_kv_format("q4_0"), 576));
 }
 
-TEST_CASE("decode attention over every type of K and of V") {
+TEST_CASE("attention of decode and of prefill over every type of K and of V") {
   const auto with = [](const char* k, const char* v, int dim_k, int dim_v, int group) {
     Case c{};
     c.k = k, c.v = v, c.dim_k = dim_k, c.dim_v = dim_v, c.group = group;
+    return c;
+  };
+  const auto prefill = [](Case c) {
+    c.prefill = true;
     return c;
   };
   for (size_t i = 0; i < std::size(kTypes); ++i) {
     const char *k = kTypes[i], *v = kTypes[(i + 3) % std::size(kTypes)];
     simt::set_shared_budget(i % 2 == 0 ? size_t{99} << 10 : size_t{227} << 10);
     simt::set_reversed(i % 2 == 1);
-    attend_and_compare(with(k, k, 128, 128, 3));
+    attend_and_compare(with(k, k, 128, 128, 2));
     attend_and_compare(with(k, v, 80, 80, 1));
-    attend_and_compare(with(k, v, 192, 64, 2));
+    attend_and_compare(prefill(with(k, v, 128, 128, 2)));
+    attend_and_compare(prefill(with(k, k, 80, 80, 1)));
   }
   attend_and_compare(with("tbq4_0", "tbq3_0", 64, 64, 9));  // two blocks share a KV head
   attend_and_compare(with("tbq3_0", "q4_0", 96, 96, 6));
+  attend_and_compare(with("tcq3_0", "q5_1", 192, 64, 2));
+  attend_and_compare(with("tbq4_0", "tcq4_0", 256, 256, 2));
+  attend_and_compare(prefill(with("tbq4_0", "tcq4_0", 256, 256, 2)));
+  attend_and_compare(prefill(with("tcq3_0", "q8_0", 192, 64, 2)));
+  attend_and_compare(prefill(with("q5_1", "tbq3_0", 64, 64, 17)));  // rows of several blocks
   Case copies = with("tbq4_0", "tbq3_0", 128, 128, 4);
-  copies.means = copies.copies = true;
+  copies.means = copies.copies = true, copies.heads = 2;
   attend_and_compare(copies);
+  attend_and_compare(prefill(copies));
   Case turned = with("q4_0", "q8_0", 128, 128, 2);
-  turned.rotate = turned.means = true;
+  turned.rotate = turned.means = true, turned.heads = 2;
   attend_and_compare(turned);
+  attend_and_compare(prefill(turned));
   simt::set_shared_budget(size_t{227} << 10);
   simt::set_reversed(false);
 }

@@ -7,6 +7,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/formats/half.h"
 #include "src/base/error.h"
@@ -161,6 +165,10 @@ template <class V, class T>
 void store(simt::Pointer<T> p, V value) {
   simt::cast<V>(p)[0] = value;
 }
+// Nothing but an address that must be of memory.
+inline void prefetch(simt::Pointer<const uint8_t> p) {
+  simt::check_access(p.region(), p.address(), 1, 1, simt::Access::kRead);
+}
 inline float half_to_float(uint16_t bits) {
   return kernels::f32_from_f16(bits);
 }
@@ -168,11 +176,26 @@ inline uint16_t float_to_half(float value) {
   return kernels::f16_from_f32(value);
 }
 
+namespace simt {
+
+// The launches of a graph, and where to put those that are made; nullptr: they run (tests/simt/runtime.cc).
+using Recorded = std::vector<std::function<base::Result<void>()>>;
+inline Recorded*& recording() {
+  static Recorded* into = nullptr;
+  return into;
+}
+
+}  // namespace simt
+
 namespace kernels::cuda {
 
 template <class Args>
 base::Result<void> launch(const char* name, void (*kernel)(Args), dim3 blocks, int threads,
-                          size_t shared_bytes, void* /*stream*/, const Args& args) {
+                          size_t shared_bytes, void* stream, const Args& args) {
+  if (simt::Recorded* into = simt::recording()) {
+    into->push_back([=] { return launch(name, kernel, blocks, threads, shared_bytes, stream, args); });
+    return {};
+  }
   const simt::Grid grid{blocks, {static_cast<unsigned>(threads), 1, 1}, shared_bytes};
   std::string fault = simt::run_grid(name, grid, [&] { kernel(args); });
   if (fault.empty()) {

@@ -1,0 +1,16 @@
+#pragma once
+// What tests set of the shim's GPU (kernels/cuda/runtime.h).
+
+#include <cstdint>
+
+namespace simt {
+
+// How much memory it has; 1 GiB at first.
+void set_device_memory(uint64_t bytes);
+// Whether there is one.
+void set_device_present(bool present);
+// Graphs launched so far, and recorded.
+int graphs_launched();
+int graphs_captured();
+
+}  // namespace simt
