@@ -111,9 +111,11 @@ void table(const Arena& arena, const std::vector<Bout>& bouts, const std::option
   for (const std::string& line : arena.about) {
     report.line("- " + line);
   }
-  report.line(
-      fmt::format("- {} points, {} feasible ({} out of memory, {} failed); launches scatter by {:.1f}%",
-                  census.points, census.feasible, census.out_of_memory, census.failed, 100 * census.scatter));
+  report.line(fmt::format(
+      "- {} points, {} feasible ({} over a memory limit or doomed by one, {} failed); launches scatter by "
+      "{:.1f}%: a point's value is known to {:.1f}% (one standard error)",
+      census.points, census.feasible, census.out_of_memory, census.failed, 100 * census.scatter,
+      100 * census.uncertain));
   if (arena.grid.pareto()) {
     report.line("- looked for: 98% of the volume of the true front\n");
   } else {

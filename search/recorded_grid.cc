@@ -112,8 +112,9 @@ double RecordedGrid::shortfall(const std::vector<std::vector<double>>& launched)
 
 RecordedGrid::Census RecordedGrid::census() const {
   Census census;
-  double squares = 0;
+  std::vector<double> squares;  // by entry
   int freedom = 0;
+  double launched = 0, measured = 0;  // launches, and points they were of
   for (size_t at = 0; at < points_.size(); ++at) {
     const Outcome& outcome = points_[at].outcome;
     ++census.points;
@@ -122,14 +123,22 @@ RecordedGrid::Census RecordedGrid::census() const {
     census.failed += outcome.ok || outcome.out_of_memory ? 0 : 1;
     census.near_best += best_ && shortfall(outcome) <= kNear ? 1 : 0;
     for (const Outcome& launch : launches_[at]) {
-      if (launch.ok && !launch.objective.empty() && points_[at].launches > 1 && !outcome.objective.empty() &&
-          outcome.objective.back() != 0) {
-        squares += std::pow(launch.objective.back() / outcome.objective.back() - 1, 2);
+      const size_t entries = launch.ok && points_[at].launches > 1
+                                 ? std::min(launch.objective.size(), outcome.objective.size())
+                                 : 0;
+      squares.resize(std::max(squares.size(), entries));
+      for (size_t i = 0; i < entries; ++i) {
+        squares[i] +=
+            outcome.objective[i] != 0 ? std::pow(launch.objective[i] / outcome.objective[i] - 1, 2) : 0;
       }
     }
     freedom += std::max(points_[at].launches - 1, 0);
+    launched += points_[at].launches;
+    measured += points_[at].launches > 0 ? 1 : 0;
   }
-  census.scatter = freedom > 0 ? std::sqrt(squares / freedom) : 0;
+  const double most = squares.empty() ? 0 : *std::max_element(squares.begin(), squares.end());
+  census.scatter = freedom > 0 ? std::sqrt(most / freedom) : 0;
+  census.uncertain = measured > 0 ? census.scatter / std::sqrt(launched / measured) : 0;
   if (space_.grid_size() <= kMaxWalk) {
     std::unordered_set<std::string> missing;
     for (uint64_t i = 0; i < static_cast<uint64_t>(space_.grid_size()); ++i) {

@@ -37,7 +37,9 @@ class RecordedGrid {
     size_t points = 0, feasible = 0, out_of_memory = 0, failed = 0;
     size_t near_best = 0;           // within kNear of the best
     std::optional<size_t> missing;  // of all that the constraints allow; nullopt: too many to walk
-    double scatter = 0;  // relative, launch to launch, of the last entry, pooled over repeats; 0 = none
+    double scatter =
+        0;  // relative, launch to launch, of the entry that scatters most, pooled over repeats; 0 = none
+    double uncertain = 0;  // one standard error of a point's mean, by that scatter
   };
   Census census() const;
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 template class nlohmann::basic_json<nlohmann::ordered_map>;
-template class nlohmann::detail::serializer<nlohmann::ordered_json>;
 
 namespace base {
 namespace {

@@ -64,6 +64,9 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
     return invalid_request("the request's body must be a JSON object");
   }
   ServerOptions changed = options;
+  if (options.context.kv_center != "on" && options.context.kv_center != "off") {
+    changed.named_means = options.context.kv_center;
+  }
   for (const auto& [key, value] : json->items()) {
     const Axis* axis = nullptr;
     for (const Axis& row : kAxes) {
@@ -83,9 +86,9 @@ MaybeError parse_reconfiguration(const std::string& body, ServerOptions& options
                       key, value.type_name()));
     }
     const std::string text = value.is_string() ? value.get<std::string>() : base::dump_line(value);
-    // A request names no files of the server's.
-    const std::string& had = options.context.kv_center;
-    if (key == "kv_center" && text != "on" && text != "off" && text != had) {
+    // A request names no files of the server's, but for the one it was started with.
+    if (key == "kv_center" && text != "on" && text != "off" &&
+        (text.empty() || text != changed.named_means)) {
       return invalid_request(fmt::format("Field 'kv_center': '{}' is none of: on, off", text));
     }
     const std::string why = axis->flag.empty() ? set_draft(changed, text, warnings)

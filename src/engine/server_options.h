@@ -22,6 +22,7 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8080;                 // 0: any free port, printed once bound
   ContextOptions context;          // but for the number of sequences
+  std::string named_means;         // the file that --kv-center named; the only one a request may name
   int parallel = -1;               // sequences at once; -1: kAutoParallel with one cache, as llama-server
   std::optional<bool> kv_unified;  // unset: only where the number of sequences is not given either
   SpeculationOptions speculation;

@@ -1,10 +1,12 @@
 #include "src/study/plugin_site.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 
 #include "search/plugin_text.h"
 #include "src/os/files.h"
@@ -87,9 +89,13 @@ std::vector<base::Error> plugin_problems(const Study& study) {
   }
   const PluginSetup setup = located(*study.search.plugin);
   const std::string& program = setup.argv.front();
-  bool found =
-      program.find('/') == std::string::npos ? !os::find_in_path(program).empty() : os::file_exists(program);
-  if (!found) {
+  const bool named = program.find('/') != std::string::npos;
+  const bool found = named ? os::file_exists(program) : !os::find_in_path(program).empty();
+  if (named && found && (access(program.c_str(), X_OK) != 0 || std::filesystem::is_directory(program))) {
+    problems.push_back(base::error("search.strategy",
+                                   fmt::format("the plugin's program {} cannot be executed", program),
+                                   "chmod +x it, or name its interpreter: exec:python3 FILE"));
+  } else if (!found) {
     problems.push_back(
         base::error("search.strategy", fmt::format("the plugin's program {} is not found", program),
                     "install it, or give its path (relative to where autoresearch is started)"));

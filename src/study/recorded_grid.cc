@@ -4,6 +4,7 @@
 
 #include "src/study/header.h"
 #include "src/study/record.h"
+#include "src/study/session.h"
 
 namespace study {
 
@@ -52,6 +53,7 @@ base::Result<LoadedGrid> load_grid(const std::string& path) {
   if (!study) {
     return study.failure();
   }
+  warn_of_edits(*study, *journal, path);
   auto grid = recorded_grid(*study, *journal, path);
   if (!grid) {
     return grid.failure();

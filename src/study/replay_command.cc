@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "search/replay.h"
 #include "src/base/suggest.h"
@@ -68,8 +69,16 @@ class Table {
   std::vector<std::string> about() const {
     std::vector<std::string> lines;
     lines.push_back(fmt::format(
-        "{}: {} points, {} feasible, {} out of memory, {} failed; launches scatter by {:.1f}%", study_.name,
-        census_.points, census_.feasible, census_.out_of_memory, census_.failed, census_.scatter * 100));
+        "{}: {} points, {} feasible, {} over a memory limit or doomed by one, {} failed; launches scatter by "
+        "{:.1f}%",
+        study_.name, census_.points, census_.feasible, census_.out_of_memory, census_.failed,
+        census_.scatter * 100));
+    if (census_.uncertain > search::kNear) {
+      lines.push_back(
+          fmt::format("a point's value is known to {:.1f}% (one standard error): which of the best is "
+                      "the best is partly luck; more repeats on an idle machine would tell",
+                      census_.uncertain * 100));
+    }
     if (census_.missing.value_or(0) > 0) {
       lines.push_back(
           fmt::format("{} points that the constraints allow were not recorded; a strategy that asks for one "
@@ -303,6 +312,12 @@ int replay_command(int argc, char** argv) {
   }
   replay.noise = *noise;
   replay.drift = *drift;
+  if (std::error_code none;
+      !options.out.empty() && std::filesystem::equivalent(options.out, options.grid, none)) {
+    return fail(base::error(options.out, "--out names the grid itself, which the table would replace",
+                            "give the table a file of its own"),
+                kExitUsage);
+  }
   auto loaded = load_grid(options.grid);
   if (!loaded) {
     return fail(loaded.failure(), kExitJournal);

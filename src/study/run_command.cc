@@ -50,6 +50,11 @@ int run_command(int argc, char** argv) {
     fmt::print(stderr, "{}\n", errors->to_string());
     return kExitUsage;
   }
+  if (app.count("--warm-start") > 0 && warm.empty()) {
+    return fail(
+        base::error("--warm-start", "the name of the journal is empty", "give it, or leave the option out"),
+        kExitUsage);
+  }
   Study study = std::get<Study>(std::move(loaded));
   study.search.max_trials = max_trials > 0 ? max_trials : study.search.max_trials;
   if (!until.empty()) {
@@ -82,6 +87,11 @@ int run_command(int argc, char** argv) {
   base::Json header = study_header(study, checked->program, checked->model, checked->models);
   if (!warm.empty()) {
     auto earlier = load_journal(warm);
+    if (earlier) {
+      if (auto its = study_of_header(earlier->header)) {
+        warn_of_edits(*its, *earlier, warm);
+      }
+    }
     auto known =
         earlier ? warm_start(study, header, *earlier, warm) : base::Result<base::Json>(earlier.failure());
     if (!known) {

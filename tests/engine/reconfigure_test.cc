@@ -511,6 +511,11 @@ TEST_CASE(
   std::filesystem::remove(named);
   CHECK(fixed.change(R"({"n_ubatch":32})").status == 200);
   CHECK(fixed.props()["kv_center_id"] == with_file["kv_center_id"]);
+  // And a driver that tried others puts it back: the one file that a request may name.
+  CHECK(fixed.change(R"({"kv_center":"off"})").status == 200);
+  CHECK(fixed.change(R"({"kv_center":"/etc/hostname"})").status == 400);
+  CHECK(fixed.change(base::dump_line({{"kv_center", named}})).status == 200);
+  CHECK(fixed.props()["kv_center_id"] == with_file["kv_center_id"]);
   CHECK(fixed.post("/completion", R"({"prompt":"a","n_predict":1})").status == 200);
   CHECK_FALSE(fixed.lost);
 }

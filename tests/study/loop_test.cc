@@ -177,7 +177,8 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
   std::stringstream written;
   written << std::ifstream(table).rdbuf();
   std::filesystem::remove(table);
-  CHECK_NE(written.str().find("- t: 12 points, 7 feasible, 4 out of memory, 1 failed"), std::string::npos);
+  CHECK_NE(written.str().find("- t: 12 points, 7 feasible, 4 over a memory limit or doomed by one, 1 failed"),
+           std::string::npos);
   CHECK_NE(written.str().find("| model-based |"), std::string::npos);
   CHECK_EQ(replay({whole.path, "--json", "--seeds", "1"}), 0);
   CHECK_EQ(replay({whole.path, "--strategy", "rnadom"}), study::kExitUsage);
