@@ -74,14 +74,16 @@ struct Box {
   }
 };
 
+constexpr int kSeeds = 30;
+
 struct Tally {
-  int won = 0, free = 0, mixed = 0, most_launches = 0;
+  int won = 0, free = 0, mixed = 0, launches = 0, most_launches = 0;
 };
 
 Tally mission(const search::Limits& limits, double tbq_cost) {
   Space space = minimax();
   Tally tally;
-  for (uint64_t seed = 1; seed <= 100; ++seed) {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     auto strategy = search::find_strategy("two-phase")->make(space, seed, limits);
     Run result = run(*strategy, space, Box{seed, 0.02, tbq_cost});
     const Config& best = winner(result).config;
@@ -100,6 +102,7 @@ Tally mission(const search::Limits& limits, double tbq_cost) {
     tally.free += free ? 1 : 0;
     tally.mixed += mixed ? 1 : 0;
     tally.most_launches = std::max(tally.most_launches, result.launches);
+    tally.launches += result.launches;
   }
   return tally;
 }
@@ -122,9 +125,11 @@ TEST_CASE("two-phase finds the mission's answer, that 4-bit KV is free, and the 
     CAPTURE(one.expected_trials);
     CAPTURE(one.in_place.size());
     CAPTURE(one.tbq_cost);
-    CHECK_GE(tally.won, 95);
-    CHECK_EQ(tally.free, 100);
-    CHECK_GE(tally.mixed, 90);
+    CHECK_GE(tally.won, kSeeds - 2);
+    CHECK_EQ(tally.free, kSeeds);
+    CHECK_GE(tally.mixed, kSeeds - 3);
+    const int mean = tally.launches / kSeeds;
+    CHECK_LE(mean, 42);  // of 60 trials allowed 38 are used: it ends by itself
     CHECK_LE(tally.most_launches, one.max_trials);
   }
 }
