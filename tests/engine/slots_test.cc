@@ -586,6 +586,8 @@ TEST_CASE("a slot is free again whichever allocation fails while its file is wri
     }
     CHECK(n_failed > 10);
   }
+  const auto folder = std::filesystem::path(path).parent_path();
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);  // no part of a file
 }
 
 TEST_CASE("a restore that must wait for pages of a slot that is held waits, and keeps what there is") {
