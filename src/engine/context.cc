@@ -49,6 +49,9 @@ int Context::pages_for(int seq, int n) const {
 int Context::free_pages() const {
   return state_->table.free_pages();
 }
+bool Context::fits_beside(int n, std::span<const int> others) const {
+  return state_->table.fits_beside(n, others);
+}
 
 uint64_t Context::weight_bytes_read() const {
   return state_->bytes_read;

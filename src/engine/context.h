@@ -136,6 +136,8 @@ class Context {
   // Pages of the cache that n more rows of a sequence would take, and those nobody has.
   int pages_for(int seq, int n) const;
   int free_pages() const;
+  // Whether a sequence of n rows would fit if only these others kept theirs.
+  bool fits_beside(int n, std::span<const int> others) const;
   // Bytes of weights that all steps so far have read (bytes_per_step, ubatch by ubatch). A ubatch is counted before
   // its logits are handed out.
   uint64_t weight_bytes_read() const;

@@ -199,13 +199,15 @@ int Generator::share_rows(const Task& task, const Slot& to, const Slot& donor, i
 // until it can go on, nobody else starts.
 void Generator::place_waiting() {
   auto n_busy = std::ranges::count_if(slots_, [](const Slot& slot) { return slot.busy(); });
+  // Not to be had either: without them no prefix is looked for at every step.
+  const auto n_held = std::ranges::count_if(slots_, [](const Slot& slot) { return slot.held(); });
   bool held = false;
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     Task& task = **at;
     bool gone = task.cancelled_;
     if (gone) {
       task.fail(503, kStopMessage);
-    } else if (!held && n_busy < std::ssize(slots_)) {
+    } else if (!held && n_busy + n_held < std::ssize(slots_)) {
       held = task.n_others_ > 0 && n_busy >= task.n_others_;
       gone = !held && try_place(*at);
       n_busy += gone;
@@ -376,6 +378,12 @@ void Generator::run() {
       }
       going = !stopping_;
       busy = any_busy();
+      if (worked && busy && going) {
+        go_on_moving(lock);
+        if (!stopping_) {
+          place_waiting();  // on what is no longer held
+        }
+      }
       idle_ = !busy;
       if (going && idle_ && !worked && n_held_ > 0) {  // whatever waits, waits for a slot that is held
         changed_.wait_for(lock, kDrainPoll);
@@ -384,21 +392,20 @@ void Generator::run() {
     if (!busy) {
       continue;  // the slots may be reconfigure's already
     }
+    const auto begin = std::chrono::steady_clock::now();
     try {
       advance();
     } catch (const std::exception& problem) {
       abandon(problem.what());
     }
+    last_step_ = std::chrono::steady_clock::now() - begin;
   }
   std::lock_guard lock(mutex_);
   for (const std::shared_ptr<Task>& task : waiting_) {
     task->fail(503, kStopMessage);
   }
   waiting_.clear();
-  for (const std::shared_ptr<SlotWork>& work : slot_works_) {
-    work->state = SlotWork::State::kEnded;
-  }
-  slot_works_.clear();
+  slot_works_.clear();  // who waits for one sees that it stops
   ended_ = true;
   changed_.notify_all();
 }

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -24,8 +25,8 @@ namespace engine {
 // kLost: neither could; every task fails from now on. kGivenUp, kStopped: nothing was changed.
 enum class Reconfigured { kDone, kReverted, kLost, kGivenUp, kStopped };
 
-// What was done with an idle slot's sequence. kUnavailable: nothing, for the server stops, is reconfigured, or nobody
-// waits any more. kFailed: `why`, and after a restore the slot is empty.
+// What was done with an idle slot's sequence. kUnavailable: nothing, for the server stops, is reconfigured, its cache is
+// full of requests that run, or nobody waits any more. kFailed: `why`, and after a restore the slot is empty.
 struct SlotOutcome {
   enum class Kind { kDone, kFailed, kUnavailable } kind = Kind::kUnavailable;
   int64_t n_tokens = 0;  // saved, restored or erased
@@ -101,11 +102,17 @@ class Generator {
     SlotOutcome outcome;
     State state = State::kWaiting;
   };
+  // A list, for its nodes come into the queue without an allocation.
+  using SlotWorks = std::list<std::shared_ptr<SlotWork>>;
+  class Hold;
+  static SlotWorks make_work(int slot, RunWithSlot run, bool holds);
+  const char* wait_for(SlotWorks works, const std::function<bool()>& give_up);
   SlotOutcome with_slot(int slot, RunWithSlot run, const std::function<bool()>& give_up, bool holds = false);
-  SlotOutcome move_pages(int slot, SequencePages pages, const std::function<bool()>& give_up,
-                         const std::function<SlotOutcome(const SequencePages&)>& move, RunWithSlot finish);
-  std::deque<std::shared_ptr<SlotWork>>::iterator due_work();
-  bool run_slot_work(std::unique_lock<std::mutex>& lock);
+  SlotOutcome move_pages(Hold& hold, SequencePages pages, const std::function<bool()>& give_up,
+                         const std::function<SlotOutcome(const SequencePages&)>& move);
+  SlotWorks::iterator due_work(bool only_held = false);
+  bool run_slot_work(std::unique_lock<std::mutex>& lock, bool only_held = false);
+  void go_on_moving(std::unique_lock<std::mutex>& lock);
 
   const Open open_;
   const Tokenizer& tokenizer_;
@@ -115,11 +122,12 @@ class Generator {
   ContextOptions options_;
   std::vector<Slot> slots_;
   int64_t turn_ = 0;  // steps so far
+  std::chrono::steady_clock::duration last_step_{0};
 
   mutable std::mutex mutex_;  // over what follows
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Task>> waiting_;
-  std::deque<std::shared_ptr<SlotWork>> slot_works_;
+  SlotWorks slot_works_;
   int n_held_ = 0;  // slots
   ContextInfo info_;
   SpeculationOptions speculation_;

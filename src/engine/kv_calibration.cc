@@ -264,25 +264,29 @@ base::Result<KvMeansSource::Means> KvMeansSource::get(const ContextOptions& opti
   return Means(std::make_shared<const KvMeans>(turn_kv_means(*means, *model_, n_positions)));
 }
 
-// A context that must be opened again (a reconfiguration that failed) must not fail for a file that has gone since.
+// A context that must be opened again (a reconfiguration that failed) must not fail for a file that has gone since, or
+// is something else now.
 base::Result<KvMeansSource::Means> KvMeansSource::get_named(const std::string& path) {
-  if (named_ == nullptr || named_path_ != path) {
-    auto found = read(path);
-    if (!found) {
-      return found;
-    }
+  auto found = read(path);
+  if (found) {
     named_ = *std::move(found);
     named_path_ = path;
+  } else if (named_ == nullptr || named_path_ != path) {
+    return found;
+  } else {
+    base::log_warn("{}: the means it held before are used on", found.failure().to_string());
   }
   return named_;
 }
 
 base::Result<KvMeansSource::Means> KvMeansSource::get_own(const ContextOptions& options) {
   const std::string path = path_beside(*model_);
-  if (own_ == nullptr && os::file_exists(path)) {
+  if (os::file_exists(path)) {
     auto found = read(path);
     if (found) {
       own_ = *std::move(found);
+    } else if (own_ != nullptr) {
+      base::log_warn("{}: the means of before are used on", found.failure().to_string());
     } else {
       auto head = os::read_head(path, kKvMeansHeader);
       if (!head || !is_kv_means(*head)) {  // not ours to replace

@@ -35,7 +35,8 @@ KvMeans turn_kv_means(KvMeans means, const Model& model, int n_positions);
 //           or damaged (a warning), they are measured and the file is written; where that cannot be, they are kept in
 //           memory, with a warning. A file that is something else is never overwritten: an Error.
 //   else    those of that file; an Error where it will not do.
-// A file is read once: the means stay those of the first call, whatever becomes of it.
+// Each call reads the file, for a reconfigured server and a cold one are to compute the same; where it is gone or will
+// not do any more, a server that has read it before goes on with what it was, with a warning.
 class KvMeansSource {
  public:
   KvMeansSource(std::shared_ptr<const Model> model, const Tokenizer& tokenizer);

@@ -100,6 +100,16 @@ int KvTable::free_pages() const {
   return static_cast<int>(free_.size());
 }
 
+bool KvTable::fits_beside(int n, std::span<const int> others) const {
+  std::vector<bool> taken(references_.size());
+  for (const int seq : others) {
+    for (const int page : at(seq).pages) {
+      taken[static_cast<size_t>(page)] = true;
+    }
+  }
+  return (int64_t{n} + page_tokens_ - 1) / page_tokens_ <= std::ranges::count(taken, false);
+}
+
 const KvTable::Sequence& KvTable::at(int seq) const {
   AR_CHECK(seq >= 0 && static_cast<size_t>(seq) < sequences_.size(), "no such sequence");
   return sequences_[static_cast<size_t>(seq)];

@@ -30,6 +30,8 @@ class KvTable {
   // Pages that append(seq, n) would take.
   int pages_for(int seq, int n) const;
   int free_pages() const;
+  // Whether a sequence of n rows would fit if of all sequences only these others were left.
+  bool fits_beside(int n, std::span<const int> others) const;
 
  private:
   struct Sequence {

@@ -107,9 +107,9 @@ base::Error SequenceWriter::failed(int errno_value) const {
 
 base::Result<SequenceWriter> SequenceWriter::create(const std::string& path, std::string_view header,
                                                     std::span<const int> tokens) {
-  const std::string part = part_of(path);
-  const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  SequenceWriter writer(path, part, open_stream(fd, "wb"));
+  SequenceWriter writer(path, part_of(path), nullptr);  // first: what it throws must leave no file behind
+  const int fd = ::open(writer.part_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  writer.file_ = open_stream(fd, "wb");
   if (!writer.file_) {
     return writer.failed(errno);
   }
@@ -169,7 +169,8 @@ base::Result<SequenceReader> SequenceReader::open(const std::string& path) {
     }
     return base::sys_error(path, "cannot read the sequence", why, "save one under that name first");
   }
-  SequenceReader reader(path, open_stream(fd, "rb"), static_cast<uint64_t>(status.st_size));
+  FileHandle file = open_stream(fd, "rb");
+  SequenceReader reader(path, std::move(file), static_cast<uint64_t>(status.st_size));
   if (!S_ISREG(status.st_mode) || !reader.file_) {
     return reader.damaged("is no file that can be read");
   }

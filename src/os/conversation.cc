@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -82,6 +83,12 @@ Conversation::~Conversation() {
   ::close(answers_);
 }
 
+// Whatever lies in the pipe was written last.
+bool Conversation::unheard() const {
+  int unread = 0;
+  return ::ioctl(requests_, FIONREAD, &unread) == 0 && static_cast<size_t>(unread) >= sent_;
+}
+
 base::Error Conversation::ended() {
   auto exit = child_->wait(1);
   return base::error(program_, exit ? "ended: " + exit->to_string() : "closed its output", "see its log");
@@ -92,6 +99,7 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
   char buffer[1 << 14];
   ssize_t n = 0;
   size_t stale = 0;
+  sent_ = 0;
   while ((n = ::read(answers_, buffer, sizeof buffer)) > 0) {  // said unasked
     stale += static_cast<size_t>(n);
     if (stale > max_bytes) {
@@ -104,7 +112,6 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
   }
   std::string request(line);
   request += '\n';
-  size_t sent = 0;
   std::string answer;
   auto deadline = Clock::now() + std::chrono::nanoseconds(static_cast<int64_t>(timeout_s * 1e9));
   while (true) {
@@ -115,18 +122,18 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
     if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
       return base::error(program_, "cancelled");
     }
-    bool writing = sent < request.size();
+    bool writing = sent_ < request.size();
     // One after the other: what comes before the whole request is there answers something else. That nothing can come
     // any more (POLLHUP) is seen all the time.
     const short wanted = writing ? 0 : POLLIN;
     pollfd fds[] = {{answers_, wanted, 0}, {writing ? requests_ : -1, POLLOUT, 0}};
     ::poll(fds, 2, static_cast<int>(std::min<int64_t>(left, kSliceMs)));
     if (fds[1].revents != 0) {
-      n = write_quietly(requests_, request.data() + sent, request.size() - sent);
+      n = write_quietly(requests_, request.data() + sent_, request.size() - sent_);
       if (n < 0 && !again(n)) {
         return ended();
       }
-      sent += n > 0 ? static_cast<size_t>(n) : 0;
+      sent_ += n > 0 ? static_cast<size_t>(n) : 0;
     }
     if (fds[0].revents != 0 && writing) {
       return ended();

@@ -19,6 +19,8 @@ class Conversation {
   // Ends the child without grace.
   ~Conversation();
 
+  // After a failed ask(): the child took nothing of that request, so it did not end because of it.
+  bool unheard() const;
   // False once the child has ended, as one that answers a single question does.
   bool alive() { return !child_->poll(); }
   // Sends `line` (without a newline in it) and returns the next line without its newline. What the child said before it
@@ -34,6 +36,7 @@ class Conversation {
   std::string program_;
   std::unique_ptr<GuardedChild> child_;
   int requests_ = -1, answers_ = -1;  // our ends of the pipes, non-blocking
+  size_t sent_ = 0;                   // of the last request
 };
 
 }  // namespace os

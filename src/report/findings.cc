@@ -70,11 +70,13 @@ void find_unsteady(const std::vector<const Row*>& rows, std::vector<Finding>& ou
     fastest = fastest == nullptr || speed(row) > speed(fastest) ? row : fastest;
   }
   if (slowest != nullptr && speed(fastest) > kUnsteady * speed(slowest)) {
-    anomaly(out,
-            fmt::format("the default by itself decoded at {} tok/s (trial {}) and at {} (trial {}): "
-                        "something else used the machine, or it was held back; differences between "
-                        "trials that are smaller than that may be chance",
-                        rate(speed(slowest)), slowest->trial_id, rate(speed(fastest)), fastest->trial_id));
+    const auto measured = [](const Row* row) { return rate(row->metric("decode_tps").value_or(0)); };
+    const bool drifted = slowest->drift != 1 || fastest->drift != 1;
+    anomaly(out, fmt::format("the default by itself decoded at {} tok/s (trial {}) and at {} (trial {}){}: "
+                             "something else used the machine, or it was held back; differences between "
+                             "trials that are smaller than that may be chance",
+                             measured(slowest), slowest->trial_id, measured(fastest), fastest->trial_id,
+                             drifted ? ", which drift does not explain" : ""));
   }
 }
 

@@ -99,9 +99,12 @@ std::string bar(double share, size_t width) {
 
 std::string printable(std::string_view text) {
   std::string out;
-  for (char byte : text) {
-    auto value = static_cast<unsigned char>(byte);
-    out += value < 0x20 || value == 0x7f ? ' ' : byte;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto value = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    const bool c1 = value == 0xC2 && next >= 0x80 && next < 0xA0;  // in UTF-8
+    out += c1 || value < 0x20 || value == 0x7f ? ' ' : text[i];
+    i += c1 ? 1 : 0;
   }
   return out;
 }

@@ -168,7 +168,7 @@ base::Result<Study> study_of_header(const base::Json& header) {
     return base::error(path, "the space text in the journal is not the one its hash was taken of",
                        "the journal was changed by hand: restore it, or start a new study");
   }
-  auto parsed = parse_space_file(text, path);
+  auto parsed = parse_space_file(text, path, SpaceOrigin::kRecorded);
   if (const auto* errors = std::get_if<SpaceFileErrors>(&parsed)) {
     return base::error("", errors->to_string(),
                        "the study's space no longer parses here; set the variables and "

@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint64_t kContextStep = 256;  // llama-server and tbq-server pad a context to this
 constexpr uint64_t kSpareShare = 16;    // of the weights: tensors that a server may leave out
-constexpr uint64_t kScaleBytes = 2;     // of a tile of a KV type
 constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
 
 // Saturating: an absurd context must not wrap around to one that fits.
@@ -24,16 +23,6 @@ uint64_t times(uint64_t a, uint64_t b) {
 uint64_t plus(uint64_t a, uint64_t b) {
   uint64_t sum = 0;
   return __builtin_add_overflow(a, b, &sum) ? kMost : sum;
-}
-
-// Powers of two of at most `largest` that a head is cut into.
-uint64_t tiles_of(uint64_t head_dim, uint64_t largest) {
-  uint64_t tiles = 0;
-  for (uint64_t tile = largest; head_dim > 0 && tile > 0; tile /= 2) {
-    tiles += head_dim / tile;
-    head_dim %= tile;
-  }
-  return tiles;
 }
 
 // Tokens of every sequence that the bundled server keeps in f16 beside a quantized cache: the sink's pages and a ring of
@@ -146,13 +135,7 @@ std::optional<uint64_t> kv_row_bytes(std::string_view cache_type, uint64_t head_
   if (type == nullptr) {
     return std::nullopt;
   }
-  const auto values = static_cast<uint64_t>(type->block_values),
-             bytes = static_cast<uint64_t>(type->block_bytes);
-  if (type->tiles) {
-    const uint64_t code_bytes = bytes - kScaleBytes;
-    return plus(times(head_dim, code_bytes) / values, times(kScaleBytes, tiles_of(head_dim, values)));
-  }
-  return times(head_dim / values + (head_dim % values != 0 ? 1 : 0), bytes);
+  return head_dim < uint64_t{1} << 56 ? base::kv_row_bytes(*type, head_dim) : kMost;
 }
 
 std::optional<uint64_t> ModelShape::kv_bytes(uint64_t n_ctx, std::string_view k, std::string_view v,

@@ -53,7 +53,8 @@ search::PluginReply PluginSite::ask(int exchange, const std::string& request, do
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   search::PluginReply reply;
-  // A program that answers once and ends is as good as any, also where its end shows only when it is asked again.
+  // A program that answers once and ends is as good as any, also where its end shows only when it is asked again. One
+  // that ends after it has heard the question is not asked again: that may be paid for.
   for (bool kept = talk_ != nullptr && talk_->alive();; kept = false) {
     if (!kept) {
       talk_.reset();
@@ -67,9 +68,9 @@ search::PluginReply PluginSite::ask(int exchange, const std::string& request, do
       reply.line = std::move(*answer);
       break;
     }
-    const bool ended = !talk_->alive();
+    const bool again = kept && !talk_->alive() && talk_->unheard();
     talk_.reset();
-    if (!kept || !ended || interrupted()) {
+    if (!again || interrupted()) {
       reply.fault = answer.failure().to_string();
       break;
     }

@@ -1,6 +1,6 @@
 #pragma once
-// The plugin as a process: started at its first question, kept (one that has ended since its last answer is started
-// again, once for a question), ended with all its descendants when an answer is late,
+// The plugin as a process: started at its first question, kept (one that has ended since its last answer, before it
+// heard of the next question, is started again), ended with all its descendants when an answer is late,
 // too long or none, and at the end of the run. Its stderr is in LOGS/plugin-N.log, N the exchange it was started for.
 
 #include <memory>

@@ -26,7 +26,8 @@ int report_command(int argc, char** argv) {
   }
   // Where the space no longer parses here (a variable it names is not set) the report needs none.
   const auto space = parse_space_file(base::json_get<std::string>(content->header, "space", ""),
-                                      base::json_get<std::string>(content->header, "space_path", ""));
+                                      base::json_get<std::string>(content->header, "space_path", ""),
+                                      SpaceOrigin::kRecorded);
   if (const auto* study = std::get_if<Study>(&space)) {
     warn_of_edits(*study, *content, path);
   }

@@ -70,8 +70,10 @@ void warn_of_edits(const Study& study, const JournalContent& content, const std:
       continue;
     }
     if (const std::string why = contradiction(study, record); !why.empty()) {
-      base::log_warn("{}:{}: trial {} was changed by hand: {}; put that line back as it was", path,
-                     i + kFirstRecord, base::json_get<int>(record, "trial_id", 0), why);
+      base::log_warn(
+          "{}:{}: trial {} does not agree with itself: {}; the line was edited, or written by another "
+          "version",
+          path, i + kFirstRecord, base::json_get<int>(record, "trial_id", 0), why);
     }
   }
 }

@@ -57,7 +57,8 @@ bool has_control_character(std::string_view text) {
 
 class StudyReader {
  public:
-  StudyReader(SpaceReader& reader, const YamlNode& root) : reader_(reader), root_(root) {
+  StudyReader(SpaceReader& reader, const YamlNode& root, SpaceOrigin origin)
+      : reader_(reader), root_(root), is_new_(origin == SpaceOrigin::kFile) {
     study_.probes.quality = false;  // there is no suite to fall back on
   }
 
@@ -113,7 +114,7 @@ class StudyReader {
                         : has_control_character(*name) ? "has control characters"
                         : name->size() > kMostBytes    ? "is longer than 80 bytes"
                                                        : nullptr;
-    if (wrong != nullptr) {
+    if (wrong != nullptr && is_new_) {
       reader_.fail(at, fmt::format("the study's name {}", wrong), "write a plain name, such as minimax-m2.5");
       return;
     }
@@ -191,7 +192,7 @@ class StudyReader {
     if (at.kind != YamlNode::Kind::kList || at.items.size() < 2) {
       reader_.fail(at, "objective.pareto needs two entries or more",
                    "write pareto: [decode_tps, prefill_tps]");
-    } else if (at.items.size() > kMostPareto) {
+    } else if (is_new_ && at.items.size() > kMostPareto) {
       reader_.fail(
           at,
           fmt::format("objective.pareto has {} entries; a front of more than {} holds nearly every point",
@@ -300,6 +301,7 @@ class StudyReader {
 
   SpaceReader& reader_;
   const YamlNode& root_;
+  const bool is_new_;
   Study study_;
   Names names_;
   const YamlNode* lengths_at_ = nullptr;
@@ -327,7 +329,8 @@ std::string SpaceFileErrors::to_string() const {
   return text;
 }
 
-std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where) {
+std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where,
+                                                      SpaceOrigin origin) {
   YamlTree tree = parse_yaml(text, where);
   SpaceReader reader(where);
   for (base::Error& error : tree.errors) {
@@ -337,7 +340,7 @@ std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, con
   bool whole = tree.root.kind == YamlNode::Kind::kMap || reader.errors().empty();
   Study study;
   if (whole) {
-    study = StudyReader(reader, tree.root).read();
+    study = StudyReader(reader, tree.root, origin).read();
   }
   if (!reader.errors().empty()) {
     SpaceFileErrors all{reader.errors()};

@@ -114,9 +114,14 @@ struct SpaceFileErrors {
   std::string to_string() const;  // one line each
 };
 
+// kRecorded: the text is a journal's. Rules of taste that have come since (a study's name, how many entries a front has)
+// are not held against it, or a study that was begun before could not be resumed.
+enum class SpaceOrigin { kFile, kRecorded };
+
 // Parses a space file's text. `where` is the path shown; suites and model paths are relative to its directory
 // or, where nothing lies there, to the current directory. Returns the study, or every error found.
-std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where);
+std::variant<Study, SpaceFileErrors> parse_space_file(std::string_view text, const std::string& where,
+                                                      SpaceOrigin origin = SpaceOrigin::kFile);
 std::variant<Study, SpaceFileErrors> load_space_file(const std::string& path);
 
 }  // namespace study

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "src/base/units.h"
+#include "src/report/text.h"
 #include "src/study/effective.h"
 #include "src/study/record.h"
 #include "src/study/trial.h"
@@ -292,9 +293,11 @@ std::string left_out_text(const base::Json& left_out) {
 base::Result<base::Json> warm_start(const Study& study, const base::Json& header, const JournalContent& old,
                                     const std::string& where) {
   const std::string path = base::json_get<std::string>(old.header, "space_path", "");
-  auto parsed = parse_space_file(base::json_get<std::string>(old.header, "space", ""), path);
+  auto parsed =
+      parse_space_file(base::json_get<std::string>(old.header, "space", ""), path, SpaceOrigin::kRecorded);
   if (const auto* errors = std::get_if<SpaceFileErrors>(&parsed)) {
-    return base::error(where, "its space file is not read here any more: " + errors->to_string(),
+    return base::error(where,
+                       "its space file is not read here any more: " + report::printable(errors->to_string()),
                        "set the variables and files it names as they were, or leave --warm-start out");
   }
   const Study& then = std::get<Study>(parsed);
@@ -304,10 +307,11 @@ base::Result<base::Json> warm_start(const Study& study, const base::Json& header
   compare_servers(study, at(old.header, "binary"), at(header, "binary"), differ);
   compare_probes(then, study, old.header, header, differ);
   if (!differ.found().empty()) {
-    return base::error(
-        where, fmt::format("was measured under other conditions; {}", fmt::join(differ.found(), "; ")),
-        "its numbers would mislead this study: leave --warm-start out, or name a journal of "
-        "this model and machine");
+    return base::error(where,
+                       report::printable(fmt::format("was measured under other conditions; {}",
+                                                     fmt::join(differ.found(), "; "))),
+                       "its numbers would mislead this study: leave --warm-start out, or name a journal of "
+                       "this model and machine");
   }
   Gatherer gatherer(study, same_objective(then, study));
   for (const base::Json* end : old.of_type("trial_end")) {
@@ -340,7 +344,7 @@ std::string warm_start_text(const base::Json& warm) {
   std::string text = fmt::format("{} configurations known from study {}", at(warm, "known").size(),
                                  base::json_get<std::string>(warm, "study_id", ""));
   const std::string out = left_out_text(at(warm, "left_out"));
-  return out.empty() ? text : text + "; trials left out: " + out;
+  return report::printable(out.empty() ? text : text + "; trials left out: " + out);
 }
 
 }  // namespace study

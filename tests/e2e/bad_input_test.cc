@@ -192,7 +192,7 @@ TEST_CASE("a journal that is damaged, locked or missing exits 5") {
       std::to_string(std::count(good.begin(), good.begin() + static_cast<int64_t>(objective), '\n') + 1);
   result = driver.run({"report", out});
   CHECK_EQ(result.code, 0);
-  CHECK(has(result.err, "j.jsonl:" + line + ": trial 1 was changed by hand: its objective has "));
+  CHECK(has(result.err, "j.jsonl:" + line + ": trial 1 does not agree with itself: its objective has "));
 
   // The header's space, changed by hand: to one that parses, too.
   for (const char* text : {"maximise", "maximize"}) {

@@ -188,6 +188,23 @@ TEST_CASE("where means come from: measured and kept, found again, replaced where
   CHECK(has(get("on").failure().to_string(), "no file of means"));
   CHECK(fixtures::read_text(kept) == "something of somebody's");
   CHECK_FALSE(get(scratch / "none").ok());
+
+  // A server that is reconfigured: what the file holds now, as a cold one; what it held, where that will not do.
+  engine::KvMeansSource source(model, *tokenizer);
+  asked.kv_center = scratch / "named";
+  put(asked.kv_center, bytes);
+  CHECK((*source.get(asked))->id == (*first)->id);
+  engine::KvMeans other = *stored;
+  other.values.front() += 1;
+  other.seal();
+  put(asked.kv_center, engine::write_kv_means(other));
+  const uint64_t turned = engine::turn_kv_means(other, *model, 512).id;
+  CHECK(turned != (*first)->id);
+  CHECK((*source.get(asked))->id == turned);
+  put(asked.kv_center, "something of somebody's");
+  CHECK((*source.get(asked))->id == turned);
+  std::filesystem::remove(asked.kv_center);
+  CHECK((*source.get(asked))->id == turned);
 }
 
 TEST_CASE(

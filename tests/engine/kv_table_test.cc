@@ -116,6 +116,21 @@ TEST_CASE("a full table refuses and says what to do") {
   CHECK(table.append(0, 0, copies).ok());
 }
 
+TEST_CASE("what would fit beside others counts a page they share once, and not what is left out") {
+  engine::KvTable table(6, 3, 128);
+  std::vector<engine::PageCopy> copies;
+  REQUIRE(table.append(0, 300, copies).ok());
+  table.fork(0, 1, 200);
+  REQUIRE(table.append(2, 128, copies).ok());
+  const std::vector<int> shared = {0, 1}, all = {0, 1, 2};
+  CHECK(table.fits_beside(6 * 128, {}));
+  CHECK_FALSE(table.fits_beside(6 * 128 + 1, {}));
+  CHECK(table.fits_beside(3 * 128, shared));
+  CHECK_FALSE(table.fits_beside(3 * 128 + 1, shared));
+  CHECK(table.fits_beside(2 * 128, all));
+  CHECK_FALSE(table.fits_beside(2 * 128 + 1, all));
+}
+
 TEST_CASE("random operations agree with lists of numbers") {
   for (unsigned seed = 0; seed < 20; ++seed) {
     CAPTURE(seed);

@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <future>
+#include <new>
 #include <thread>
 
 #include "src/engine/generation.h"
@@ -32,6 +36,8 @@ constexpr bool kSanitized = false;
 #else
 constexpr bool kSanitized = false;
 #endif
+
+thread_local int allocations_left = -1;  // of this thread, before one fails; negative: none does
 
 constexpr int kLong = 16384;  // a context that takes seconds to fill
 
@@ -159,6 +165,23 @@ GenerationEvent finish(engine::Task& task) {
 }
 
 }  // namespace
+
+// Memory that runs out for one thread at a chosen allocation. Not inlined: GCC would see free() of what new gave.
+[[gnu::noinline]] void* operator new(size_t size) {
+  if (allocations_left >= 0 && allocations_left-- == 0) {
+    throw std::bad_alloc();
+  }
+  if (void* const memory = std::malloc(size == 0 ? 1 : size)) {
+    return memory;
+  }
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 TEST_CASE("concurrent streaming clients get, each, what they would get alone") {
   const std::vector<Json> bodies = requests();
@@ -536,6 +559,64 @@ TEST_CASE("while a slot's file is written or read other slots go on, and who wan
         engine::SlotOutcome::Kind::kUnavailable);
   CHECK(rows() == 0);
   CHECK(finish(*rig.submit(2, 3, 0)).kind == GenerationEvent::Kind::kDone);
+}
+
+// Reading it is not tried: a file's header is JSON, and JSON that goes away allocates.
+TEST_CASE("a slot is free again whichever allocation fails while its file is written") {
+  const Scratch dir;
+  const std::string path = dir / "file", kept = dir / "kept";
+  Rig rig(options(2, 1024, true));
+  engine::Generator& generator = *rig.generator;
+  finish(*rig.submit(2, 200, 0));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
+  const std::function<bool()> late = [&] { return std::chrono::steady_clock::now() > end; };
+  REQUIRE(generator.save_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
+  int n_failed = 0;
+  for (bool failed = true; failed; n_failed += failed) {
+    CAPTURE(n_failed);
+    allocations_left = n_failed;
+    try {
+      generator.save_slot(0, path, late);
+    } catch (const std::exception&) {
+    }
+    failed = allocations_left < 0;
+    allocations_left = -1;
+    REQUIRE(generator.restore_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
+  }
+  CHECK(n_failed > 10);
+  const auto folder = std::filesystem::path(path).parent_path();
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);  // no part of a file
+}
+
+TEST_CASE("a restore that must wait for pages of a slot that is held waits, and keeps what there is") {
+  const Scratch dir;
+  const std::string path = dir / "file", kept = dir / "kept";
+  const std::string folder = std::filesystem::path(path).parent_path();
+  Rig rig(options(2, 512, true));
+  engine::Generator& generator = *rig.generator;
+  finish(*rig.submit(2, 300, 0));  // three of the four pages
+  finish(*rig.submit(2, 3, 1, 301));
+  const auto never = [] { return false; };
+  REQUIRE(generator.save_slot(0, kept, never).kind == engine::SlotOutcome::Kind::kDone);
+  const int n_before = generator.view().slots[1].n_tokens;
+  CHECK(n_before > 0);
+  std::future<engine::SlotOutcome> restored;
+  const engine::SlotOutcome saved = generator.save_slot(0, path, [&] {
+    if (!restored.valid() && std::distance(std::filesystem::directory_iterator(folder), {}) > 1) {
+      std::atomic<int> asked = 0;
+      CHECK(generator.restore_slot(1, kept, [&] { return ++asked > 4; }).kind ==
+            engine::SlotOutcome::Kind::kUnavailable);
+      CHECK(asked > 4);
+      CHECK(generator.view().slots[1].n_tokens == n_before);
+      restored = std::async(std::launch::async, [&] { return generator.restore_slot(1, kept, never); });
+    }
+    return false;
+  });
+  CHECK(saved.kind == engine::SlotOutcome::Kind::kDone);
+  REQUIRE(restored.valid());
+  const engine::SlotOutcome done = restored.get();
+  CHECK_MESSAGE(done.kind == engine::SlotOutcome::Kind::kDone, done.why);
+  CHECK(generator.view().slots[1].n_tokens == done.n_tokens);
 }
 
 TEST_CASE("POST /reconfigure changes the number of slots, and refuses what does not fit") {

@@ -77,12 +77,10 @@ TEST_CASE("the table that studies plan with has the kernels' types, and their si
     const KvFormat* format = find_kv_format(type.name);
     CAPTURE(type.name);
     REQUIRE(format != nullptr);
-    for (const int head_dim : {64, 128, 256}) {
+    for (const int head_dim : {64, 80, 96, 128, 256}) {
       CAPTURE(head_dim);
-      const int block = type.tiles ? std::min(type.block_values, head_dim) : type.block_values;
-      const int bytes =
-          type.tiles ? block * (type.block_bytes - 2) / type.block_values + 2 : type.block_bytes;
-      CHECK(format->page_bytes(head_dim) == static_cast<size_t>(kPageTokens * (head_dim / block) * bytes));
+      CHECK(format->page_bytes(head_dim) ==
+            kPageTokens * base::kv_row_bytes(type, static_cast<uint64_t>(head_dim)));
     }
   }
 }

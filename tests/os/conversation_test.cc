@@ -73,6 +73,15 @@ TEST_CASE("a conversation that goes wrong ends in time, and says how") {
     CAPTURE(answer.failure().what);
     CHECK(has(answer.failure().what, it.says));
   }
+  // Whether it ended because of the question: only where it has heard of it.
+  for (const Case& it :
+       {Case{"sleep 0.2", "unheard"}, Case{"exit 0", "unheard"}, Case{"read -r line; exit 1", ""}}) {
+    CAPTURE(it.script);
+    auto talk = os::Conversation::start(shell(scratch, it.script));
+    REQUIRE(talk.ok());
+    CHECK_FALSE((*talk)->ask("question", 30, 1000).ok());
+    CHECK_EQ((*talk)->unheard(), has(it.says, "unheard"));
+  }
   os::LaunchSpec missing = shell(scratch, "");
   missing.argv = {"no-such-program-anywhere"};
   auto none = os::Conversation::start(missing);

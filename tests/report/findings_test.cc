@@ -186,6 +186,10 @@ TEST_CASE("figures are compared with drift taken out, and a default that does no
   std::string text = joined(texts(records, Kind::kAnomaly));
   CAPTURE(text);
   CHECK(has(text, "the default by itself decoded at 2.4 tok/s (trial 4) and at 24.5 (trial 3)"));
+  // Judged without drift, told as it was measured.
+  records[3]["drift"] = 0.8;
+  CHECK(has(joined(texts(records, Kind::kAnomaly)),
+            "decoded at 2.4 tok/s (trial 4) and at 24.5 (trial 3), which drift does not explain"));
   records.erase(records.begin() + 3);
   CHECK_FALSE(has(joined(texts(records, Kind::kAnomaly)), "the default by itself"));
 }

@@ -29,6 +29,18 @@ TEST_CASE("the header brings back the options of the first run, its end time too
   CHECK_EQ(again->search.budget_s, 90);
 }
 
+TEST_CASE("what newer rules refuse in a new study does not keep a recorded one from being resumed") {
+  study::Study old = parsed(kSpace);
+  old.text =
+      "study: a/b\nmodel: m.bin\naxes:\n  n_batch: {values: [1, 2], default: 1}\n"
+      "objective:\n  pareto: [decode_tps, prefill_tps, 0 - ttft_ms, 0 - rss_gib]\n";
+  CHECK(std::holds_alternative<study::SpaceFileErrors>(study::parse_space_file(old.text, "s.yaml")));
+  const auto again = study::study_of_header(study::study_header(old, {}, {{"path", "m.bin"}}));
+  REQUIRE_MESSAGE(again.ok(), (again.ok() ? "" : again.failure().to_string()));
+  CHECK_EQ(again->name, "a/b");
+  CHECK_EQ(again->objective.maximize.size(), 4);
+}
+
 TEST_CASE("a header whose space text was changed is refused") {
   base::Json header = study::study_header(parsed(kSpace), {}, {{"path", "m.bin"}});
   header["space"] = std::string(kSpace) + "# more\n";

@@ -1,5 +1,12 @@
 // What a plugin proposes, in the loop and its journal.
 
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "src/os/files.h"
+#include "src/study/plugin_site.h"
 #include "tests/study/loop_rig.h"
 
 using namespace loop_rig;
@@ -157,4 +164,27 @@ TEST_CASE(
   }
   CHECK_GE(asked, 1);
   CHECK_EQ((*content.of_type("trial_end")[5])["phase"], "plugin");
+}
+
+TEST_CASE("a kept plugin that ends of a question is not asked it again, one that ended before is") {
+  const auto directory = std::filesystem::temp_directory_path() / fmt::format("ar-site-{}", ::getpid());
+  std::filesystem::create_directory(directory);
+  const std::string heard = (directory / "heard").string();
+  const auto site = [&](const std::string& after) {
+    study::PluginSetup setup;
+    setup.name = "exec";
+    setup.argv = {"sh", "-c",
+                  "hear() { read -r q && echo $q >>" + heard + "; }; hear; echo \"<$q>\"; " + after};
+    return study::PluginSite(setup, directory.string(), {});
+  };
+  study::PluginSite dies = site("hear; exit 3");
+  CHECK_EQ(dies.ask(1, "one", 60).line, "<one>");
+  const search::PluginReply reply = dies.ask(2, "two", 60);
+  CHECK_NE(reply.fault.find("ended: exit code 3"), std::string::npos);
+  CHECK_EQ(dies.ask(3, "three", 60).line, "<three>");
+  study::PluginSite once = site("sleep 0.2");
+  CHECK_EQ(once.ask(1, "four", 60).line, "<four>");
+  CHECK_EQ(once.ask(2, "five", 60).line, "<five>");
+  CHECK_EQ(*os::read_file(heard), "one\ntwo\nthree\nfour\nfive\n");
+  std::filesystem::remove_all(directory);
 }

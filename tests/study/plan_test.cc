@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -186,6 +187,12 @@ TEST_CASE("strategies are compared on a grid of the same axes, values and object
   CHECK_EQ(*study::find_grid(s, "", directory.string()), path);
   CHECK_EQ(*study::find_grid(s, path, ""), path);
   CHECK_FALSE(study::find_grid(s, path + "x", "").ok());
+  // A pipe that nobody writes to does not keep the plan waiting.
+  REQUIRE_EQ(::mkfifo((directory / "b.jsonl").c_str(), 0600), 0);
+  CHECK_EQ(*study::find_grid(s, "", directory.string()), path);
+  header["note"] = std::string(1 << 19, 'x');  // a header that is longer than most
+  write(header);
+  CHECK_EQ(*study::find_grid(s, "", directory.string()), path);
   header["axes"][0]["default"] = 12345;
   write(header);
   CHECK_EQ(*study::find_grid(s, "", directory.string()), "");

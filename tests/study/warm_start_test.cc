@@ -92,6 +92,8 @@ TEST_CASE(
     refused("the model's content: bb there, aa here");
     refused("the host's logical_cpus: 20 there");
     refused("the host's memory: ");
+    old.header["model"]["head_hash"] = "b\x1b[2J\xc2\x9b";  // what a terminal would obey
+    refused("the model's content: b [2J  there, aa here");
   }
   SUBCASE("the server's kind and the probes") {
     old = earlier(std::string(kSpace) + "backend: {kind: llama-server, args: [\"--x\"]}\n");
