@@ -114,12 +114,12 @@ base::Json objective_json(const Objective& objective) {
 
 base::Json measurement_json(const Study& study) {
   const ProbeOptions& probes = study.probes;
-  base::Json json = {{"limits",
-                      {{"backend.load_timeout", study.backend.load_timeout_s},
-                       {"backend.load_stall", study.backend.load_stall_s},
-                       {"probes.request_timeout", probes.request_timeout_s},
-                       {"probes.stall_timeout", probes.stall_timeout_s},
-                       {"probes.memory.min_headroom_gib", probes.min_headroom_gib}}}};
+  base::Json json = base::Json::object();
+  json["limits"] = {{"backend.load_timeout", study.backend.load_timeout_s},
+                    {"backend.load_stall", study.backend.load_stall_s},
+                    {"probes.request_timeout", probes.request_timeout_s},
+                    {"probes.stall_timeout", probes.stall_timeout_s},
+                    {"probes.memory.min_headroom_gib", probes.min_headroom_gib}};
   if (probes.speed) {  // repeats only make it more certain
     const probes::SpeedOptions& speed = probes.speed_options;
     json["speed"] = {{"n_prompt", speed.n_prompt}, {"n_gen", speed.n_gen}, {"warmups", speed.warmups}};
@@ -142,7 +142,7 @@ base::Json measurement_json(const Study& study) {
         {"corpus", corpus["hash"]}, {"n_ctx", corpus["n_ctx"]}, {"chunks", corpus["chunks"]}};
   }
   if (!probes.curve.depths.empty()) {
-    json["curve"] = {{"depths", probes.curve.depths}};
+    json["curve"]["depths"] = probes.curve.depths;
   }
   return json;
 }

@@ -89,7 +89,7 @@ std::string other_search(const Study& study, const base::Json& header) {
   const base::Json mine = objective_json(study.objective);
   const base::Json theirs = header.value("objective", base::Json());
   if (!theirs.is_object() || theirs.value("maximize", base::Json()) != mine["maximize"] ||
-      theirs.value("pareto", false) != mine["pareto"]) {
+      base::json_get<bool>(theirs, "pareto", false) != study.objective.pareto) {
     return "an objective";
   }
   if (theirs.value("subject_to", base::Json::array()) != mine["subject_to"]) {
@@ -108,9 +108,12 @@ std::string recorded_elsewhere(const Study& study, const base::Json& header) {
       differences.push_back(fmt::format("{} {} instead of {}", what, then, now));
     }
   };
-  auto of = [&](const char* part, const char* name) {
-    const base::Json facts = header.value(part, base::Json::object());
-    return base::json_get<std::string>(facts.is_object() ? facts : base::Json::object(), name, "");
+  auto part = [&](const char* name) {
+    base::Json facts = header.is_object() ? header.value(name, base::Json::object()) : base::Json::object();
+    return facts.is_object() ? facts : base::Json::object();
+  };
+  auto of = [&](const char* name, const char* fact) {
+    return base::json_get<std::string>(part(name), fact, "");
   };
   auto file = [](const std::string& path) { return std::filesystem::path(path).filename().string(); };
   if (study.space.find("model") == nullptr) {
@@ -119,8 +122,7 @@ std::string recorded_elsewhere(const Study& study, const base::Json& header) {
   compare("the server", of("binary", "kind"), std::string(to_string(study.backend.kind)));
   const os::HostFacts here = os::read_host_facts();
   compare("the processor", of("host", "cpu_model"), here.cpu_model);
-  const base::Json gpus = header.value("host", base::Json::object()).value("gpus", base::Json::array());
-  if (gpus != base::Json(here.gpus)) {
+  if (part("host").value("gpus", base::Json::array()) != base::Json(here.gpus)) {
     differences.emplace_back("other GPUs");
   }
   return fmt::format("{}", fmt::join(differences, ", "));
