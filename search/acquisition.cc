@@ -330,18 +330,21 @@ std::vector<double> volume_added(const Measured& all, std::span<const Levels> ca
 
 }  // namespace
 
-std::vector<double> promise(const History& history, std::span<const Levels> candidates, bool pareto) {
+Promise promise(const History& history, std::span<const Levels> candidates, bool pareto) {
   const auto launches = modelled(history, pareto);
   std::vector<double> probability = feasible_probability(history, launches, candidates);
   const Measured all = measured_of(history, launches, pareto);
   if (all.feasible.empty() || all.entries.empty()) {
-    return probability;
+    return {PromiseKind::kFeasible, std::move(probability)};
   }
   std::vector<double> gain = pareto ? volume_added(all, candidates) : lexicographic(all, candidates);
   for (size_t c = 0; c < candidates.size(); ++c) {
     gain[c] *= probability[c];
   }
-  return gain;
+  const PromiseKind kind = pareto                    ? PromiseKind::kVolume
+                           : all.entries.size() == 1 ? PromiseKind::kGain
+                                                     : PromiseKind::kRank;
+  return {kind, std::move(gain)};
 }
 
 }  // namespace search

@@ -8,10 +8,21 @@
 
 namespace search {
 
-// One number per candidate, to be maximised; comparable within one call. Lexicographic: the expected gain over the
-// best feasible launch, in logarithms; a gain in an earlier entry counts by itself, one in a later entry as far as the
-// earlier ones are likely to hold. `pareto`: the hypervolume that the candidate adds to the front, taken optimistically.
-// Both times the probability of being feasible. Before anything was feasible, that probability decides.
-std::vector<double> promise(const History& history, std::span<const Levels> candidates, bool pareto);
+// What the numbers of a Promise are.
+enum class PromiseKind {
+  kFeasible,  // the probability of being feasible: nothing was, so far
+  kGain,      // of the only entry: the expected gain over the best feasible launch, relative
+  kRank,  // of several: the gains of all, an earlier one beside its size, a later one as far as the earlier ones are
+          // likely to hold; it ranks, and is no quantity
+  kVolume,  // the hypervolume that the candidate adds to the front, taken optimistically
+};
+
+// One number per candidate, to be maximised; comparable within one call. All but the first kind are multiplied by the
+// probability of being feasible.
+struct Promise {
+  PromiseKind kind = PromiseKind::kFeasible;
+  std::vector<double> values;
+};
+Promise promise(const History& history, std::span<const Levels> candidates, bool pareto);
 
 }  // namespace search

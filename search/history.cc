@@ -62,6 +62,19 @@ void History::tell(const Config& told, const Outcome& outcome) {
   }
   // A launch of something doomed is an audit, whoever asked for it.
   audits_ += doomed(config) ? 1 : 0;
+  add(std::move(config), std::move(key), outcome, false);
+}
+
+void History::know(const Config& known, const Outcome& outcome) {
+  Config config = space_.canonical(known);
+  std::string key = key_of(config);
+  auto at = index_.find(key);
+  if (!outcome.predicted && (at == index_.end() || launches_[at->second].known)) {
+    add(std::move(config), std::move(key), outcome, true);
+  }
+}
+
+void History::add(Config config, std::string key, const Outcome& outcome, bool known) {
   if (outcome.out_of_memory) {
     frontier_.failed(space_, config);
   } else if (outcome.ok) {
@@ -70,11 +83,17 @@ void History::tell(const Config& told, const Outcome& outcome) {
   auto [at, is_new] = index_.emplace(std::move(key), entries_.size());
   if (is_new) {
     entries_.push_back({std::move(config), outcome});
-    told_.push_back({outcome});
-  } else {
-    told_[at->second].push_back(outcome);
-    entries_[at->second].outcome = pooled(told_[at->second]);
+    launches_.push_back({{outcome}, known});
+    known_ += known ? 1 : 0;
+    return;
   }
+  Launches& launches = launches_[at->second];
+  if (launches.known && !known) {
+    launches = {};  // what it does here and now is what counts, be it better or worse
+    --known_;
+  }
+  launches.outcomes.push_back(outcome);
+  entries_[at->second].outcome = pooled(launches.outcomes);
 }
 
 void History::forecast(const Config& config, const std::string& key) {

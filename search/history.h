@@ -14,7 +14,7 @@ namespace search {
 
 // One outcome for several of the same configuration. Objectives are means weighted by 1 / noise^2 (plain ones
 // when a noise is not known) over the launches that were measured; feasible when more than half of those
-// were. A failed launch beside measured ones adds nothing.
+// were. A failed launch beside measured ones adds nothing. All launches are of one study (see History::know).
 Outcome pooled(const std::vector<Outcome>& outcomes);
 
 class History {
@@ -27,10 +27,14 @@ class History {
   };
 
   void tell(const Config& config, const Outcome& outcome);
+  // As Strategy::know. Ignored where this study has launched the configuration.
+  void know(const Config& config, const Outcome& outcome);
 
   // One per configuration that was really launched, in the order of the first launches.
   const std::vector<Entry>& entries() const { return entries_; }
   int launched() const { return static_cast<int>(entries_.size()); }
+  // How many of them are known from elsewhere alone.
+  int known() const { return known_; }
   // What it came to, or nullptr: never launched.
   const Outcome* find(const Config& canonical) const;
   bool ran_out_of_memory(const Config& canonical) const;
@@ -65,16 +69,21 @@ class History {
   };
 
   void forecast(const Config& config, const std::string& key);
+  void add(Config config, std::string key, const Outcome& outcome, bool known);
 
   Space space_;  // a copy: a strategy outlives whatever it was made from
   Config default_;
   std::vector<Entry> entries_;
-  std::vector<std::vector<Outcome>> told_;         // of each entry
+  struct Launches {
+    std::vector<Outcome> outcomes;
+    bool known = false;  // from elsewhere
+  };
+  std::vector<Launches> launches_;                 // of each entry
   std::unordered_map<std::string, size_t> index_;  // key -> entry
   Frontier frontier_;
   std::vector<Skip> skips_;
   std::unordered_map<std::string, size_t> skip_index_;
-  int forecasts_ = 0, audits_ = 0, reprieves_ = 0;
+  int forecasts_ = 0, audits_ = 0, reprieves_ = 0, known_ = 0;
 };
 
 }  // namespace search

@@ -20,6 +20,10 @@ class HistoryStrategy : public Strategy {
     history_.tell(config, outcome);
     computed_ = false;
   }
+  void know(const Config& config, const Outcome& outcome) override {
+    history_.know(config, outcome);
+    computed_ = false;
+  }
   bool done() const final { return history_.used_up(limits_) || (computed_ && !pending_); }
 
  protected:

@@ -18,6 +18,23 @@ constexpr size_t kCentres = 5;  // best launches whose neighbours a sample is gi
 constexpr int kManyLaunches = 80;
 constexpr size_t kFewCandidates = 4000;
 
+std::string rationale(PromiseKind kind, double value) {
+  switch (kind) {
+    case PromiseKind::kFeasible:
+      return fmt::format("nothing was feasible so far; likeliest to be, by the model: {:.0f}%", 100 * value);
+    case PromiseKind::kGain:
+      return fmt::format(
+          "promises most by the model: an expected gain of {:.2f}% over the best, its odds to be feasible "
+          "included",
+          100 * value);
+    case PromiseKind::kRank:
+      return "promises most by the model, all entries of the objective and the odds to be feasible weighed";
+    case PromiseKind::kVolume:
+      break;
+  }
+  return "adds most to the front, by the model";
+}
+
 class ModelBased final : public HistoryStrategy {
  public:
   ModelBased(const Space& space, uint64_t seed, const Limits& limits)
@@ -51,7 +68,8 @@ class ModelBased final : public HistoryStrategy {
     const size_t most =
         history_.launched() > kManyLaunches ? kFewCandidates : static_cast<size_t>(Candidates::kMaxListed);
     std::vector<Levels> open = candidates_.get(seed_, stream, centres(), most);
-    std::vector<double> value = promise(history_, open, limits_.pareto);
+    const Promise promised = promise(history_, open, limits_.pareto);
+    std::vector<double> value = promised.values;
     // Equal promises (before anything was learnt of an axis) are told apart by the seed.
     Rng rng(seed_, 5000 + stream);
     for (double& one : value) {
@@ -63,9 +81,7 @@ class ModelBased final : public HistoryStrategy {
     for (size_t i : order) {
       Config config = config_of(history_.space(), open[i]);
       if (history_.worth_trying(config)) {
-        return Proposal{std::move(config), "model",
-                        limits_.pareto ? "adds most to the front, by the model"
-                                       : fmt::format("promises most by the model: {:+.2f}%", 100 * value[i])};
+        return Proposal{std::move(config), "model", rationale(promised.kind, promised.values[i])};
       }
     }
     return std::nullopt;

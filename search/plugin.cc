@@ -40,10 +40,8 @@ void Plugin::tell(const Config& config, const Outcome& outcome) {
 }
 
 void Plugin::know(const Config& config, const Outcome& outcome) {
-  const int before = history_.launched();
-  fallback_->tell(config, outcome);
-  history_.tell(config, outcome);
-  known_ += history_.launched() - before;
+  fallback_->know(config, outcome);
+  history_.know(config, outcome);
   computed_ = false;
 }
 
@@ -157,6 +155,9 @@ void Plugin::remember(PluginTrial trial) {
   if (trial.config == history_.default_config() && !default_) {
     default_ = trial;
   }
+  if (!trial.known) {  // its own launch is worth more than what was known of it
+    std::erase_if(best_, [&](const PluginTrial& it) { return it.known && it.config == trial.config; });
+  }
   if (trial.outcome.feasible) {
     auto place = std::find_if(best_.begin(), best_.end(), [&](const PluginTrial& other) {
       return better(trial.outcome, other.outcome, kObjectiveTolerance);
@@ -172,6 +173,7 @@ void Plugin::remember(PluginTrial trial) {
 
 base::Json Plugin::trial_json(const PluginTrial& trial) const {
   return {{"trial_id", trial.trial_id},
+          {"known", trial.known},
           {"params", to_json(space_, trial.config)},
           {"status", trial.status},
           {"feasible", trial.outcome.feasible},

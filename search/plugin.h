@@ -59,6 +59,7 @@ base::Result<PluginExchange> exchange_from_json(const Space& space, const base::
 // A trial as the plugin is told of it: more than the strategies see.
 struct PluginTrial {
   int trial_id = 0;
+  bool known = false;  // from an earlier study: the number is that study's, speeds are scaled to this one's
   Config config;
   Outcome outcome;
   std::string status;  // as in the journal
@@ -83,8 +84,8 @@ class Plugin final : public Strategy {
   void connect(Ask ask, Record record);
   // An exchange of the journal, in its place among the trials.
   void replay(const PluginExchange& exchange);
-  // Instead of tell(): what an earlier study launched. Counts for no share.
-  void know(const Config& config, const Outcome& outcome);
+  // Counts for no share.
+  void know(const Config& config, const Outcome& outcome) override;
   // Before the tell() or know() of the same trial.
   void remember(PluginTrial trial);
 
@@ -102,8 +103,8 @@ class Plugin final : public Strategy {
   // Why a proposal cannot be taken, or "" with `config` set.
   std::string examine(const base::Json& proposal, const PluginExchange& exchange, Config& config) const;
   void learn(const PluginExchange& exchange);
-  int launched() const { return history_.launched() - known_; }  // by this study
-  int room() const;                                              // trials that the share still allows now
+  int launched() const { return history_.launched() - history_.known(); }  // by this study
+  int room() const;  // trials that the share still allows now
 
   std::unique_ptr<Strategy> fallback_;
   Space space_;
@@ -115,9 +116,8 @@ class Plugin final : public Strategy {
   std::vector<PluginExchange::Taken> queue_;  // taken, not yet run
   std::unordered_set<std::string> taken_;     // keys of all that were ever taken
   std::vector<PluginExchange::Refused> last_refused_;
-  // Trials that ran what it proposed; configurations that were known before the study.
-  int exchanges_ = 0, trials_ = 0, known_ = 0;
-  int failures_ = 0, wait_ = 0;  // in a row; turns until it is asked again
+  int exchanges_ = 0, trials_ = 0;  // trials that ran what it proposed
+  int failures_ = 0, wait_ = 0;     // in a row; turns until it is asked again
   std::string last_fault_, left_alone_;
   double spent_s_ = 0, wasted_s_ = 0, noise_ = 0;
   double input_tokens_ = 0, output_tokens_ = 0, cost_usd_ = 0;

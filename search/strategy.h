@@ -59,6 +59,9 @@ class Strategy {
   virtual std::optional<Proposal> ask() = 0;
   // Configurations need not come from ask (a resumed journal, a plugin): all are learnt from.
   virtual void tell(const Config& config, const Outcome& outcome) = 0;
+  // What an earlier study launched. Learnt from as well, but nothing that this search has tried: it uses up no
+  // patience and is no audit, and the first launch of the same configuration told here takes its place.
+  virtual void know(const Config& config, const Outcome& outcome) = 0;
   virtual bool done() const = 0;
 };
 

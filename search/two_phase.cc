@@ -30,6 +30,13 @@ class TwoPhase final : public HistoryStrategy {
     }
   }
 
+  void know(const Config& config, const Outcome& outcome) override {
+    HistoryStrategy::know(config, outcome);
+    model_->know(config, outcome);
+    incumbent_.update(history_);
+    idle_ = 0;  // the patience of the study it was launched in may be spent; this one has all of it
+  }
+
  private:
   std::optional<Proposal> compute() override {
     stepping_ = false;

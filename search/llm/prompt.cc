@@ -22,7 +22,8 @@ constexpr const char* kSystem =
     "`objective.subject_to` must "
     "hold. `default`, `best` and `last` are trials: `change` is what differs from the default configuration, "
     "`status` "
-    "ok or how it failed (oom: out of memory), `objective` the measured entries. `noise` is the relative "
+    "ok or how it failed (oom: out of memory), `objective` the measured entries, `known` that an earlier "
+    "study launched it. `noise` is the relative "
     "standard "
     "error of the last entry. `refused_last_time` is what you proposed before that could not be run, and "
     "why. "
@@ -64,6 +65,9 @@ base::Json compact(const base::Json& trial, const base::Json& defaults) {
   }
   base::Json out = {
       {"trial", part(trial, "trial_id")}, {"change", std::move(change)}, {"status", part(trial, "status")}};
+  if (part(trial, "known") == true) {
+    out["known"] = true;
+  }
   if (part(trial, "status") == "ok") {
     out["feasible"] = part(trial, "feasible");
     out["objective"] = base::Json::array();

@@ -112,6 +112,41 @@ base::Json objective_json(const Objective& objective) {
   return {{"maximize", texts(objective.maximize)}, {"subject_to", limits}, {"pareto", objective.pareto}};
 }
 
+base::Json measurement_json(const Study& study) {
+  const ProbeOptions& probes = study.probes;
+  base::Json json = base::Json::object();
+  json["limits"] = {{"backend.load_timeout", study.backend.load_timeout_s},
+                    {"backend.load_stall", study.backend.load_stall_s},
+                    {"probes.request_timeout", probes.request_timeout_s},
+                    {"probes.stall_timeout", probes.stall_timeout_s},
+                    {"probes.memory.min_headroom_gib", probes.min_headroom_gib}};
+  if (probes.speed) {  // repeats only make it more certain
+    const probes::SpeedOptions& speed = probes.speed_options;
+    json["speed"] = {{"n_prompt", speed.n_prompt}, {"n_gen", speed.n_gen}, {"warmups", speed.warmups}};
+  }
+  if (probes.needle) {
+    const probes::NeedleOptions& needle = probes.needle_options;
+    json["needle"] = {{"lengths", needle.lengths},        {"depths", needle.depths},
+                      {"per_cell", needle.per_cell},      {"seed", needle.seed},
+                      {"max_tokens", needle.max_tokens},  {"max_thinking_tokens", needle.max_thinking_tokens},
+                      {"max_answer", needle.max_answer_s}};
+  }
+  if (probes.quality) {
+    json["quality"] = {{"suite", suite_json(probes)["hash"]},
+                       {"max_thinking_tokens", probes.quality_options.max_thinking_tokens},
+                       {"max_answer", probes.quality_options.max_answer_s}};
+  }
+  if (probes.perplexity) {
+    const base::Json corpus = corpus_json(probes);
+    json["perplexity"] = {
+        {"corpus", corpus["hash"]}, {"n_ctx", corpus["n_ctx"]}, {"chunks", corpus["chunks"]}};
+  }
+  if (!probes.curve.depths.empty()) {
+    json["curve"]["depths"] = probes.curve.depths;
+  }
+  return json;
+}
+
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
                         const std::vector<base::Json>& models) {
   base::Json header = {
@@ -132,6 +167,7 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
         {"max_trials", study.search.max_trials},
         {"budget_s", study.search.budget_s},
         {"until", study.search.until}}},
+      {"measurement", measurement_json(study)},
       {"quality_suite", suite_json(study.probes)},
       {"binary", binary_json(program)},
       {"model", model},

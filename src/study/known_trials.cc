@@ -89,14 +89,17 @@ void Loop::tell_known() {
       known.outcome.out_of_memory = means_out_of_memory(known.status);
     }
     if (plugin_ != nullptr) {
-      search::PluginTrial told{
-          0,      known.config, known.outcome, std::string(to_string(known.status)), judgement.violations,
-          nullptr};
+      search::PluginTrial told;
+      told.trial_id = known.trial_id;
+      told.known = true;
+      told.config = known.config;
+      told.outcome = known.outcome;
+      told.status = to_string(known.status);
+      told.violations = judgement.violations;
+      told.metrics = known.metrics ? metrics_json(*known.metrics) : base::Json(nullptr);
       plugin_->remember(std::move(told));
-      plugin_->know(known.config, known.outcome);
-    } else {
-      strategy_->tell(known.config, known.outcome);
     }
+    strategy_->know(known.config, known.outcome);
   }
 }
 

@@ -158,6 +158,13 @@ TrialRequest Loop::request_for(search::Proposal proposal) {
   return request;
 }
 
+bool Loop::must_lead(const std::string& phase) const {
+  // A sweep's effect is wanted even where it loses, and a model by itself learns from losers as well. Two-phase asks its
+  // model once steps have ended, for what may still win.
+  const bool last_stage = phase == "model" && study_.search.strategy == "two-phase";
+  return (phase == "perturb" || last_stage) && !study_.objective.pareto;
+}
+
 std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetrics& so_far) const {
   const std::string& phase = request.proposal.phase;
   if (phase == "default" || request.proposal.config == default_config_ || is_repeated(phase)) {
@@ -169,9 +176,7 @@ std::optional<Failure> Loop::gate(const TrialRequest& request, const TrialMetric
   if (auto broken = broken_limit(study_, level, default_metrics(), references_, error)) {
     return broken;
   }
-  // A sweep's effect is wanted even where it loses.
-  const bool must_lead = phase == "perturb" && !study_.objective.pareto;  // all others are learnt from
-  const Ranked* leader = must_lead ? ranking_.leader(sigma(), default_key_) : nullptr;
+  const Ranked* leader = must_lead(phase) ? ranking_.leader(sigma(), default_key_) : nullptr;
   return leader == nullptr
              ? std::nullopt
              : cannot_win(study_, level, default_metrics(), leader->objective, leader->launches, error);

@@ -100,6 +100,8 @@ class Loop {
   // Runs, judges, journals and learns. The record's status is kInterrupted when the user stopped it.
   base::Result<TrialRecord> trial(const TrialRequest& request);
   TrialRecord skipped(const TrialRequest& request, std::string why) const;
+  // Whether a trial of that phase matters only where it beats the best, so that it may end early.
+  bool must_lead(const std::string& phase) const;
   std::optional<Failure> gate(const TrialRequest& request, const TrialMetrics& so_far) const;
   void judge_record(const TrialRequest& request, TrialRecord& record) const;
   const TrialMetrics* default_metrics() const { return have_default_ ? &default_metrics_ : nullptr; }

@@ -87,7 +87,7 @@ std::string to_text(const Study& study, const Plan& plan);
 int expected_trials(const Study& study);
 
 // How soon each strategy would have found the best of a grid that was recorded of the same space (recorded_grid.h,
-// same_search): `noise` is the scatter of its launches, 5% where it was recorded without repeats.
+// other_search): `noise` is the scatter of its launches, 5% where it was recorded without repeats.
 struct StrategyForecast {
   std::string name;
   std::optional<double> median;  // trials to within 2% of the best; nullopt: later than max_trials
@@ -98,10 +98,14 @@ struct GridForecast {
   size_t points = 0;
   int seeds = 0, max_trials = 0;
   double noise = 0;
+  bool pareto = false;    // the best is a front: 98% of its volume is looked for
+  std::string elsewhere;  // recorded_elsewhere()
   std::vector<StrategyForecast> strategies;
 };
+// Runs of at most 60 trials. `progress` (may be empty) is told before each how many are done, and of how many.
 GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::vector<std::string>& in_place,
-                                 const std::string& path, int max_trials, int seeds);
+                                 const std::string& path, int max_trials, int seeds,
+                                 const std::function<void(int, int)>& progress = {});
 std::string to_text(const Study& study, const GridForecast& forecast);
 // The journal to forecast from: `file`, or where that is "" one of *.jsonl in `directory` that fits, the largest file
 // first; "" where there is none. Error: `file` cannot be read, or is of another space.

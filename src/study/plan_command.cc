@@ -1,7 +1,9 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -52,6 +54,31 @@ int preflight_failed(const base::Error& problem) {
 constexpr const char* kGrids = "results/grids";
 constexpr int kForecastSeeds = 20;
 
+// On stderr, once it takes longer than a second: a terminal's line is kept up to date, a log gets one.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string path) : path_(std::move(path)) {}
+  void show(int done, int of) {
+    const bool terminal = ::isatty(STDERR_FILENO) == 1;
+    if (std::chrono::steady_clock::now() - start_ < std::chrono::seconds(1) || (shown_ && !terminal)) {
+      return;
+    }
+    shown_ = true;
+    fmt::print(stderr, "{}replaying strategies on {}: {} of {} runs{}", terminal ? "\r" : "", path_, done, of,
+               terminal ? "" : "\n");
+  }
+  void clear() const {
+    if (shown_ && ::isatty(STDERR_FILENO) == 1) {
+      fmt::print(stderr, "\r\x1b[K");
+    }
+  }
+
+ private:
+  std::string path_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 base::Result<void> compare_strategies(const Study& study, const std::string& file) {
   auto path = find_grid(study, file, kGrids);
   if (!path) {
@@ -68,11 +95,15 @@ base::Result<void> compare_strategies(const Study& study, const std::string& fil
     fmt::print("\nStrategies are not compared: {}\n", loaded.failure().to_string());
     return {};
   }
-  fmt::print("{}",
-             to_text(study, forecast_strategies(loaded->grid, recorded_in_place_axes(loaded->header), *path,
-                                                study.search.strategy == "grid" ? SearchOptions().max_trials
-                                                                                : study.search.max_trials,
-                                                kForecastSeeds)));
+  std::fflush(stdout);  // the plan itself, before anybody waits
+  const int trials = study.search.strategy == "grid" ? SearchOptions().max_trials : study.search.max_trials;
+  ProgressLine line(*path);
+  GridForecast forecast =
+      forecast_strategies(loaded->grid, recorded_in_place_axes(loaded->header), *path, trials, kForecastSeeds,
+                          [&](int done, int of) { line.show(done, of); });
+  line.clear();
+  forecast.elsewhere = recorded_elsewhere(study, loaded->header);
+  fmt::print("{}", to_text(study, forecast));
   return {};
 }
 

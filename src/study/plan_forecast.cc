@@ -13,6 +13,7 @@
 namespace study {
 namespace {
 
+constexpr int kMostTrials = 60;  // of a run: it shows how soon, and plan is to answer in seconds
 constexpr double kUsualNoise = 0.05, kLeastNoise = 0.005;
 constexpr const char* kCompared[] = {"two-phase", "model-based", "tpe", "random"};
 
@@ -40,21 +41,30 @@ base::Json header_of_file(const std::string& path) {
 }  // namespace
 
 GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::vector<std::string>& in_place,
-                                 const std::string& path, int max_trials, int seeds) {
+                                 const std::string& path, int max_trials, int seeds,
+                                 const std::function<void(int, int)>& progress) {
   const auto census = grid.census();
   GridForecast forecast;
   forecast.path = path;
   forecast.points = census.points;
   forecast.seeds = seeds;
-  forecast.max_trials = max_trials;
+  forecast.max_trials = max_trials = std::min(max_trials, kMostTrials);
+  forecast.pareto = grid.pareto();
   forecast.noise = census.scatter > 0 ? std::max(census.scatter, kLeastNoise) : kUsualNoise;
   search::ReplayOptions options;
   options.noise = forecast.noise;
   options.max_trials = max_trials;
+  int run = 0;
+  auto each = [&](int) {
+    if (progress) {
+      progress(run, seeds * static_cast<int>(std::size(kCompared)));
+    }
+    ++run;
+  };
   for (const char* name : kCompared) {
     const search::StrategyInfo* info = search::find_strategy(name);
     AR_CHECK(info != nullptr, "a strategy that plan compares is not in the table");
-    const auto sum = search::summarize(search::replay_seeds(grid, *info, seeds, options, in_place));
+    const auto sum = search::summarize(search::replay_seeds(grid, *info, seeds, options, in_place, each));
     forecast.strategies.push_back({name, sum.median, sum.reached});
   }
   return forecast;
@@ -62,10 +72,15 @@ GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::ve
 
 std::string to_text(const Study& study, const GridForecast& forecast) {
   std::string text = fmt::format(
-      "\nStrategies, replayed on {} ({} points recorded of this space)\n  trials to within 2% of the best, "
-      "median of {} "
-      "runs of at most {} trials, launches scattered by {:.1f}%\n",
-      forecast.path, forecast.points, forecast.seeds, forecast.max_trials, forecast.noise * 100);
+      "\nStrategies, replayed on {} ({} points recorded of this space)\n  trials to {}, median of {} runs of "
+      "at most {} trials, launches scattered by {:.1f}%\n",
+      forecast.path, forecast.points,
+      forecast.pareto ? "98% of the volume of the true front" : "within 2% of the best", forecast.seeds,
+      forecast.max_trials, forecast.noise * 100);
+  if (!forecast.elsewhere.empty()) {
+    text += fmt::format("  recorded with {}: which strategy is sooner may carry over, the numbers do not\n",
+                        forecast.elsewhere);
+  }
   for (const StrategyForecast& one : forecast.strategies) {
     text +=
         fmt::format("  {:<12} {:>5}, {:.0f}% of the runs got there{}\n", one.name,
@@ -84,9 +99,8 @@ base::Result<std::string> find_grid(const Study& study, const std::string& file,
       return base::error(file, "cannot be read as a journal",
                          "name the journal of a study of `strategy: grid`");
     }
-    if (!same_search(study, header)) {
-      return base::error(file,
-                         "was recorded of other axes, values or another objective than this space file's",
+    if (const std::string other = other_search(study, header); !other.empty()) {
+      return base::error(file, fmt::format("was recorded with {} other than this space file's", other),
                          "name a grid of this very space, or leave --grid out");
     }
     return file;
@@ -96,7 +110,7 @@ base::Result<std::string> find_grid(const Study& study, const std::string& file,
   for (const auto& entry : fs::directory_iterator(directory, none)) {
     const std::string path = entry.path().string();
     std::error_code unreadable;
-    if (path.ends_with(".jsonl") && same_search(study, header_of_file(path))) {
+    if (path.ends_with(".jsonl") && other_search(study, header_of_file(path)).empty()) {
       found.emplace_back(fs::file_size(entry.path(), unreadable), path);
     }
   }

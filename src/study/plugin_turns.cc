@@ -141,12 +141,7 @@ void Loop::tell_plugin(const EndedTrial& trial) {
   told.outcome = trial.outcome;
   told.status = to_string(trial.status);
   told.violations = trial.judgement.violations;
-  if (trial.metrics) {
-    told.metrics = base::Json::object();
-    for (const auto& [name, value] : trial.metrics->values) {
-      told.metrics[name] = value;
-    }
-  }
+  told.metrics = trial.metrics ? metrics_json(*trial.metrics) : base::Json(nullptr);
   plugin_->remember(std::move(told));
 }
 

@@ -167,6 +167,16 @@ std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::J
   return metrics;
 }
 
+base::Json metrics_json(const TrialMetrics& metrics) {
+  base::Json values = base::Json::object();
+  for (const auto& [name, value] : metrics.values) {
+    if (std::isfinite(value)) {
+      values[name] = value;
+    }
+  }
+  return values;
+}
+
 Judgement judgement_of(const base::Json& end) {
   Judgement judgement;
   judgement.feasible = base::json_get<bool>(end, "feasible", false);

@@ -65,6 +65,8 @@ base::Json host_crash_end(const base::Json& start);
 bool ended_early(Status status);
 // Back from a trial_end. nullopt unless it is ok or was ended early, and its parameters fit the space.
 std::optional<TrialMetrics> metrics_of(const search::Space& space, const base::Json& end);
+// {name: number}, what is not finite left out.
+base::Json metrics_json(const TrialMetrics& metrics);
 Judgement judgement_of(const base::Json& end);
 // How a trial_end contradicts itself: an objective that its metrics do not come to, metrics that its probes did not
 // measure. "" = it does not. A number changed by hand shows; a whole trial made up does not.

@@ -1,12 +1,35 @@
 #include "src/study/recorded_grid.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <filesystem>
+
+#include "src/os/host.h"
 #include "src/study/header.h"
 #include "src/study/record.h"
 #include "src/study/session.h"
 
 namespace study {
+namespace {
+
+// The constraints, in no order, and when each axis counts.
+std::vector<std::string> rules(const search::Space& space) {
+  std::vector<std::string> texts;
+  for (const search::Expression& constraint : space.constraints) {
+    texts.push_back(constraint.text());
+  }
+  for (const search::Axis& axis : space.axes) {
+    if (axis.active_when) {
+      texts.push_back(axis.name + ": " + axis.active_when->text());
+    }
+  }
+  std::sort(texts.begin(), texts.end());
+  return texts;
+}
+
+}  // namespace
 
 base::Result<search::RecordedGrid> recorded_grid(const Study& study, const JournalContent& journal,
                                                  const std::string& where) {
@@ -61,14 +84,50 @@ base::Result<LoadedGrid> load_grid(const std::string& path) {
   return LoadedGrid{path, std::move(journal->header), std::move(*study), std::move(*grid)};
 }
 
-bool same_search(const Study& study, const base::Json& header) {
+std::string other_search(const Study& study, const base::Json& header) {
   if (!header.is_object() || header.value("axes", base::Json()) != axes_json(study.space)) {
-    return false;
+    return "axes, values or defaults";
   }
-  const base::Json objective = objective_json(study.objective);
+  const base::Json mine = objective_json(study.objective);
   const base::Json theirs = header.value("objective", base::Json());
-  return theirs.is_object() && theirs.value("maximize", base::Json()) == objective["maximize"] &&
-         theirs.value("pareto", false) == objective["pareto"];
+  if (!theirs.is_object() || theirs.value("maximize", base::Json()) != mine["maximize"] ||
+      base::json_get<bool>(theirs, "pareto", false) != study.objective.pareto) {
+    return "an objective";
+  }
+  if (theirs.value("subject_to", base::Json::array()) != mine["subject_to"]) {
+    return "limits (subject_to)";
+  }
+  auto parsed = parse_space_file(base::json_get<std::string>(header, "space", ""),
+                                 base::json_get<std::string>(header, "space_path", ""));
+  const Study* then = std::get_if<Study>(&parsed);
+  return then == nullptr || rules(then->space) == rules(study.space) ? "" : "constraints";
+}
+
+std::string recorded_elsewhere(const Study& study, const base::Json& header) {
+  std::vector<std::string> differences;
+  auto compare = [&](std::string_view what, const std::string& then, const std::string& now) {
+    if (then != now && !then.empty() && !now.empty()) {
+      differences.push_back(fmt::format("{} {} instead of {}", what, then, now));
+    }
+  };
+  auto part = [&](const char* name) {
+    base::Json facts = header.is_object() ? header.value(name, base::Json::object()) : base::Json::object();
+    return facts.is_object() ? facts : base::Json::object();
+  };
+  auto of = [&](const char* name, const char* fact) {
+    return base::json_get<std::string>(part(name), fact, "");
+  };
+  auto file = [](const std::string& path) { return std::filesystem::path(path).filename().string(); };
+  if (study.space.find("model") == nullptr) {
+    compare("the model", file(of("model", "path")), file(study.model));
+  }
+  compare("the server", of("binary", "kind"), std::string(to_string(study.backend.kind)));
+  const os::HostFacts here = os::read_host_facts();
+  compare("the processor", of("host", "cpu_model"), here.cpu_model);
+  if (part("host").value("gpus", base::Json::array()) != base::Json(here.gpus)) {
+    differences.emplace_back("other GPUs");
+  }
+  return fmt::format("{}", fmt::join(differences, ", "));
 }
 
 }  // namespace study

@@ -24,8 +24,12 @@ struct LoadedGrid {
 // Reads the journal, too.
 base::Result<LoadedGrid> load_grid(const std::string& path);
 
-// Whether the study of that header has the same axes, values, defaults and objective: then strategies do there what they
-// would do here. Limits may differ. Pure.
-bool same_search(const Study& study, const base::Json& header);
+// In what the search of that header's study is another than this one's: axes, values, defaults, objective, limits or
+// constraints; "" = in nothing, strategies do there what they would do here. A header whose space cannot be read here any
+// more is compared by what it tells of itself: load_grid() tells why it cannot.
+std::string other_search(const Study& study, const base::Json& header);
+// "the model a.gguf instead of b.gguf, an AMD EPYC instead of ...": what else it was recorded of; "" = nothing. By file
+// names and facts of this host.
+std::string recorded_elsewhere(const Study& study, const base::Json& header);
 
 }  // namespace study

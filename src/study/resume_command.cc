@@ -41,7 +41,7 @@ base::Result<void> same_subject(const base::Json& header, const Preflight& now) 
   const base::Json then =
       header.value("models", base::Json::array({header.value("model", base::Json::object())}));
   for (size_t i = 0; i < std::min(then.size(), now.models.size()); ++i) {
-    for (const char* key : {"size", "head_hash"}) {
+    for (const char* key : {"size", "head_hash", "slices_hash"}) {
       if (then[i].contains(key) && now.models[i].contains(key) && then[i][key] != now.models[i][key]) {
         return base::error(base::json_get<std::string>(now.models[i], "path", ""),
                            "is not the file this study began with (another size or content)",

@@ -7,10 +7,12 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "src/base/units.h"
 #include "src/report/text.h"
 #include "src/study/effective.h"
+#include "src/study/header.h"
 #include "src/study/record.h"
 #include "src/study/trial.h"
 
@@ -59,7 +61,11 @@ void compare_models(const base::Json& then, const base::Json& now, Differences& 
     const bool content = at(old[i], "head_hash").is_string() && at(mine[i], "head_hash").is_string();
     differ.compare("the model's size", at(old[i], "size"), at(mine[i], "size"));
     if (content) {
-      differ.compare("the model's content", at(old[i], "head_hash"), at(mine[i], "head_hash"));
+      differ.compare("the model's beginning (1 MiB)", at(old[i], "head_hash"), at(mine[i], "head_hash"));
+      if (at(old[i], "slices_hash").is_string() && at(mine[i], "slices_hash").is_string()) {
+        differ.compare("the model's weights (a sample)", at(old[i], "slices_hash"),
+                       at(mine[i], "slices_hash"));
+      }
     } else {  // a name is all the identity there is
       differ.compare("the model", at(old[i], "path"), at(mine[i], "path"));
     }
@@ -92,10 +98,12 @@ void compare_servers(const Study& study, const base::Json& then, const base::Jso
   }
 }
 
-// How it was measured, of the probes that both have.
+constexpr const char* kLimits = "limits";  // of measurement_json()
+
+// How it was measured, of the probes that both have; `then` and `now` of those studies, `old` and `mine` their
+// measurement_json(). Limits apart: what they made fail is left out one by one.
 void compare_probes(const Study& then, const Study& now, const base::Json& old, const base::Json& mine,
                     Differences& differ) {
-  const ProbeOptions &a = then.probes, &b = now.probes;
   if (then.backend.args != now.backend.args) {
     differ.add(fmt::format("backend.args: '{}' there, '{}' here", fmt::join(then.backend.args, " "),
                            fmt::join(now.backend.args, " ")));
@@ -103,22 +111,27 @@ void compare_probes(const Study& then, const Study& now, const base::Json& old, 
   if (then.backend.env != now.backend.env) {
     differ.add("backend.env");  // not its values: one may be a secret
   }
-  if (a.speed && b.speed) {
-    differ.compare("probes.speed.n_prompt", a.speed_options.n_prompt, b.speed_options.n_prompt);
-    differ.compare("probes.speed.n_gen", a.speed_options.n_gen, b.speed_options.n_gen);
+  for (const auto& [probe, options] : mine.items()) {
+    const base::Json& theirs = at(old, probe.c_str());
+    for (const auto& [name, value] : options.items()) {
+      if (probe != kLimits && theirs.is_object() && theirs.contains(name)) {
+        differ.compare(fmt::format("probes.{}.{}", probe, name), theirs[name], value);
+      }
+    }
   }
-  if (a.needle && b.needle) {
-    differ.compare("probes.needle.lengths", a.needle_options.lengths, b.needle_options.lengths);
-    differ.compare("probes.needle.depths", a.needle_options.depths, b.needle_options.depths);
+}
+
+// The first of these limits that lets more pass here than it did there; "" = none does.
+std::string eased(const base::Json& old, const base::Json& mine, std::initializer_list<const char*> limits) {
+  for (const char* name : limits) {
+    const base::Json &then = at(at(old, kLimits), name), &now = at(at(mine, kLimits), name);
+    if (then.is_number() && now.is_number() &&
+        (std::string_view(name).ends_with("headroom_gib") ? now.get<double>() < then.get<double>()
+                                                          : now.get<double>() > then.get<double>())) {
+      return name;
+    }
   }
-  if (a.quality && b.quality) {
-    differ.compare("the prompt suite", at(at(old, "quality_suite"), "hash"),
-                   at(at(mine, "quality_suite"), "hash"));
-  }
-  if (a.perplexity && b.perplexity) {
-    differ.compare("the perplexity corpus", at(at(old, "perplexity_corpus"), "hash"),
-                   at(at(mine, "perplexity_corpus"), "hash"));
-  }
+  return "";
 }
 
 // What the objective and the limits need to have been measured.
@@ -172,20 +185,16 @@ void add_launch(const TrialMetrics& metrics, Known& known) {
   ++known.launches;
 }
 
-base::Json metrics_json(const TrialMetrics& metrics) {
-  base::Json values = base::Json::object();
-  for (const auto& [name, value] : metrics.values) {
-    if (std::isfinite(value)) {
-      values[name] = value;
-    }
-  }
-  return values;
-}
-
 class Gatherer {
  public:
-  Gatherer(const Study& study, bool same_objective)
-      : study_(study), same_objective_(same_objective), needed_(needed_metrics(study)) {}
+  // `old` and `mine`: how they measure.
+  Gatherer(const Study& study, bool same_objective, const base::Json& old, const base::Json& mine)
+      : study_(study), same_objective_(same_objective), needed_(needed_metrics(study)) {
+    eased_[Status::kLoadTimeout] = eased(old, mine, {"backend.load_timeout"});
+    eased_[Status::kHang] =
+        eased(old, mine, {"backend.load_stall", "probes.stall_timeout", "probes.request_timeout"});
+    eased_[Status::kOom] = eased(old, mine, {"probes.memory.min_headroom_gib"});
+  }
 
   void add(const base::Json& end) {
     const auto status = parse_status(base::json_get<std::string>(end, "status", ""));
@@ -260,6 +269,9 @@ class Gatherer {
     if (status == Status::kImplausible || status == Status::kTimeout) {
       return "were disturbed";  // that says more of the hour than of the configuration
     }
+    if (auto limit = eased_.find(status); limit != eased_.end() && !limit->second.empty()) {
+      return fmt::format("failed by a {} that is less strict here", limit->second);
+    }
     if (ended_early(status)) {
       return same_objective_ ? "" : "ended early by another objective";
     }
@@ -274,6 +286,7 @@ class Gatherer {
   const Study& study_;
   bool same_objective_;
   std::set<std::string> needed_;
+  std::map<Status, std::string> eased_;  // failures that may be none here, by which limit
   std::vector<Known> known_;
   std::map<std::string, size_t> index_;
   std::map<std::string, int> left_out_;  // why -> trials
@@ -301,11 +314,21 @@ base::Result<base::Json> warm_start(const Study& study, const base::Json& header
                        "set the variables and files it names as they were, or leave --warm-start out");
   }
   const Study& then = std::get<Study>(parsed);
+  // A journal from before the header told: its space file with today's defaults.
+  const bool told = at(old.header, "measurement").is_object();
+  base::Json measured = told ? at(old.header, "measurement") : measurement_json(then);
+  for (const auto& [probe, file, key] : {std::tuple{"quality", "suite", "quality_suite"},
+                                         std::tuple{"perplexity", "corpus", "perplexity_corpus"}}) {
+    if (!told && measured.contains(probe)) {  // these it told always
+      measured[probe][file] = at(at(old.header, key), "hash");
+    }
+  }
+  const base::Json mine = measurement_json(study);
   Differences differ;
   compare_models(old.header, header, differ);
   compare_hosts(at(old.header, "host"), at(header, "host"), differ);
   compare_servers(study, at(old.header, "binary"), at(header, "binary"), differ);
-  compare_probes(then, study, old.header, header, differ);
+  compare_probes(then, study, measured, mine, differ);
   if (!differ.found().empty()) {
     return base::error(where,
                        report::printable(fmt::format("was measured under other conditions; {}",
@@ -313,7 +336,7 @@ base::Result<base::Json> warm_start(const Study& study, const base::Json& header
                        "its numbers would mislead this study: leave --warm-start out, or name a journal of "
                        "this model and machine");
   }
-  Gatherer gatherer(study, same_objective(then, study));
+  Gatherer gatherer(study, same_objective(then, study), measured, mine);
   for (const base::Json* end : old.of_type("trial_end")) {
     gatherer.add(*end);
   }
@@ -336,6 +359,7 @@ base::Result<base::Json> warm_start(const Study& study, const base::Json& header
                     {"started", base::json_get<std::string>(old.header, "started", "")},
                     {"path", where},
                     {"version", base::json_get<std::string>(at(old.header, "binary"), "version", "")},
+                    {"measurement_told", told},
                     {"known", std::move(known)},
                     {"left_out", std::move(left_out)}};
 }
@@ -343,6 +367,11 @@ base::Result<base::Json> warm_start(const Study& study, const base::Json& header
 std::string warm_start_text(const base::Json& warm) {
   std::string text = fmt::format("{} configurations known from study {}", at(warm, "known").size(),
                                  base::json_get<std::string>(warm, "study_id", ""));
+  if (!base::json_get<bool>(warm, "measurement_told", true)) {
+    text +=
+        " (its journal is of an older version: how it measured was taken from its space file and today's "
+        "defaults)";
+  }
   const std::string out = left_out_text(at(warm, "left_out"));
   return report::printable(out.empty() ? text : text + "; trials left out: " + out);
 }

@@ -114,12 +114,15 @@ TEST_CASE("two-phase finds the mission's answer, that 4-bit KV is free, and the 
     int max_trials, expected_trials;
     std::vector<std::string> in_place;
     double tbq_cost;
+    double usual_launches;  // the mean over seeds, at most: how soon it stops by itself
+    int most_launches;
   };
   const std::vector<std::string> reconfigurable = {"ctx_size",        "cache_type_k", "cache_type_v",
                                                    "n_batch",         "n_ubatch",     "n_threads",
                                                    "n_threads_batch", "flash_attn"};
-  for (const Case& one : {Case{40, 0, {}, 0}, Case{40, 0, {}, 0.04}, Case{40, 30, {}, 0.04},
-                          Case{40, 0, reconfigurable, 0.04}, Case{60, 30, reconfigurable, 0}}) {
+  for (const Case& one :
+       {Case{40, 0, {}, 0, 39.5, 40}, Case{40, 0, {}, 0.04, 39.5, 40}, Case{40, 30, {}, 0.04, 38, 40},
+        Case{40, 0, reconfigurable, 0.04, 39.5, 40}, Case{60, 30, reconfigurable, 0, 41, 58}}) {
     Tally tally = mission({one.max_trials, one.expected_trials, one.in_place}, one.tbq_cost);
     CAPTURE(one.max_trials);
     CAPTURE(one.expected_trials);
@@ -128,8 +131,7 @@ TEST_CASE("two-phase finds the mission's answer, that 4-bit KV is free, and the 
     CHECK_GE(tally.won, kSeeds - 2);
     CHECK_EQ(tally.free, kSeeds);
     CHECK_GE(tally.mixed, kSeeds - 3);
-    const int mean = tally.launches / kSeeds;
-    CHECK_LE(mean, 42);  // of 60 trials allowed 38 are used: it ends by itself
-    CHECK_LE(tally.most_launches, one.max_trials);
+    CHECK_LE(tally.launches, one.usual_launches * kSeeds);
+    CHECK_LE(tally.most_launches, one.most_launches);
   }
 }

@@ -109,6 +109,46 @@ TEST_CASE("repeats of one configuration are pooled by their noise") {
   CHECK_EQ(search::key_of(incumbent.get(history)->config), search::key_of(usual));
 }
 
+TEST_CASE("what an earlier study knew gives way to the first launch here, be it a failure") {
+  Space space = spaces::tiny();
+  Config usual = space.default_config(), other = usual, third = usual;
+  other[0] = space.axes[0].values[1];
+  third[1] = space.axes[1].values[1];
+  search::History history(space);
+  search::Incumbent incumbent;
+  history.tell(usual, measured({20}, 0.02));
+  history.know(usual, measured({90}, 0.02));  // has run here already
+  CHECK_EQ(history.find(usual)->objective[0], 20);
+  history.know(other, measured({30}, 0.02));
+  history.know(other, measured({32}, 0.02));
+  history.know(third, out_of_memory());
+  incumbent.update(history);
+  CHECK_EQ(history.known(), 2);
+  CHECK_EQ(history.find(other)->objective[0], doctest::Approx(31));
+  CHECK_EQ(search::key_of(incumbent.get(history)->config), search::key_of(other));
+  SUBCASE("a crash") {
+    history.tell(other, Outcome{});
+    CHECK_FALSE(history.find(other)->ok);
+  }
+  SUBCASE("out of memory") {
+    history.tell(other, out_of_memory());
+    CHECK(history.ran_out_of_memory(other));
+    CHECK(history.doomed(other));
+  }
+  SUBCASE("slower; further launches are pooled") {
+    history.tell(other, measured({10}, 0.02));
+    CHECK_EQ(history.find(other)->objective[0], 10);
+    history.tell(other, measured({12}, 0.02));
+    CHECK_EQ(history.find(other)->objective[0], doctest::Approx(11));
+  }
+  incumbent.update(history);
+  CHECK_EQ(search::key_of(incumbent.get(history)->config), search::key_of(usual));
+  history.tell(third, measured({40}, 0.02));
+  CHECK(history.find(third)->feasible);
+  CHECK_EQ(history.known(), 0);
+  CHECK_EQ(history.launched(), 3);
+}
+
 TEST_CASE("a gain within the noise does not move the centre, one beyond it does") {
   Space space = spaces::tiny();
   Config usual = space.default_config(), other = usual;

@@ -28,6 +28,7 @@ class Script final : public search::Strategy {
     told.push_back(outcome);
     ++at_;
   }
+  void know(const Config&, const Outcome&) override {}
   bool done() const override { return at_ == proposals_.size(); }
   std::vector<Outcome> told;
 

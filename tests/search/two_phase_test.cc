@@ -80,6 +80,28 @@ TEST_CASE("two-phase stops when nothing improves") {
   CHECK_EQ(steps, 8);
 }
 
+TEST_CASE("a study that ended by patience leaves the next one all of its own") {
+  Space space = spaces::mission();
+  auto flat = [](const Space&, const Config&) { return measured({5}); };
+  auto make = [&](uint64_t seed) { return search::find_strategy("two-phase")->make(space, seed, {1000}); };
+  auto first = make(3);
+  Run old = run(*first, space, flat);
+  REQUIRE_LT(old.launches, 60);  // by patience: the space has 750 points
+  auto next = make(4);
+  next->tell(old.proposals[0].config, old.outcomes[0]);
+  for (size_t i = 1; i < old.proposals.size(); ++i) {
+    next->know(old.proposals[i].config, old.outcomes[i]);
+  }
+  Run result = run(*next, space, flat);
+  auto count = [&](std::string_view phase) {
+    return std::count_if(result.proposals.begin(), result.proposals.end(),
+                         [&](const Proposal& proposal) { return proposal.phase == phase; });
+  };
+  CHECK_EQ(count("sweep"), 0);
+  CHECK_EQ(count("perturb"), search::kPatience);
+  CHECK_EQ(count("model"), search::kPatience);
+}
+
 TEST_CASE("two-phase climbs a path that single steps open one after the other") {
   // n_ubatch may only follow n_batch: the optimum needs several steps in company.
   Space space;

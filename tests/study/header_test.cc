@@ -1,6 +1,10 @@
 #include "src/study/header.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 namespace {
 
@@ -47,4 +51,27 @@ TEST_CASE("a header whose space text was changed is refused") {
   auto again = study::study_of_header(header);
   REQUIRE_FALSE(again.ok());
   CHECK(again.failure().to_string().find("hash") != std::string::npos);
+}
+
+TEST_CASE("models that begin alike and are as long are told apart by a sample of their weights") {
+  const auto path = std::filesystem::temp_directory_path() / ("ar-model-" + std::to_string(::getpid()));
+  std::string bytes(3 << 20, 'x');
+  auto identity = [&] {
+    std::ofstream(path, std::ios::binary) << bytes;
+    auto model = study::model_identity(path.string(), study::BackendKind::kOpenAi);
+    REQUIRE(model.ok());
+    return *model;
+  };
+  const base::Json one = identity();
+  bytes.back() = 'y';
+  const base::Json end = identity();
+  bytes[bytes.size() / 2 - 1] = 'y';
+  const base::Json middle = identity();
+  bytes.assign(10, 'x');
+  CHECK(identity()["slices_hash"].is_string());  // shorter than a piece
+  std::filesystem::remove(path);
+  CHECK_EQ(one["size"], end["size"]);
+  CHECK_EQ(one["head_hash"], end["head_hash"]);
+  CHECK_NE(one["slices_hash"], end["slices_hash"]);
+  CHECK_NE(end["slices_hash"], middle["slices_hash"]);
 }

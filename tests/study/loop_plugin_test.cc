@@ -188,3 +188,43 @@ TEST_CASE("a kept plugin that ends of a question is not asked it again, one that
   CHECK_EQ(*os::read_file(heard), "one\ntwo\nthree\nfour\nfive\n");
   std::filesystem::remove_all(directory);
 }
+
+TEST_CASE("a plugin is told what a warm start knew, and no more of it once it was launched here") {
+  Fixture f;
+  int asked = 0;
+  add_plugin(f, asked);
+  auto known = [](int id, int batch, const char* status) {
+    return base::Json{{"trial_id", id},
+                      {"params", {{"n_batch", batch}, {"n_threads", 2}}},
+                      {"status", status},
+                      {"metrics", {{"decode_tps", 100 * batch - 10}}}};
+  };
+  f.header["warm_start"] = {{"study_id", "old-1"}, {"known", {known(41, 8, "ok"), known(42, 4, "oom")}}};
+  base::Json first;
+  auto answers = f.options.ask_plugin;
+  f.options.ask_plugin = [&](int exchange, const std::string& line, double patience_s) {
+    if (first.is_null()) {
+      first = *base::parse_json(line, "request");
+    }
+    return answers(exchange, line, patience_s);
+  };
+  FakeRunner runner;
+  f.start(runner);
+  REQUIRE(first.is_object());
+  std::map<int, base::Json> told;
+  for (const base::Json& trial : first["last"]) {
+    told[trial["trial_id"].get<int>()] = trial;
+  }
+  REQUIRE(told.contains(41));
+  CHECK_EQ(told[41]["known"], true);
+  CHECK_EQ(told[41]["metrics"]["decode_tps"], 790);
+  CHECK_EQ(told[42]["status"], "oom");
+  CHECK(told[42]["metrics"].is_null());
+  REQUIRE(told.contains(2));  // the check
+  CHECK_EQ(told[2]["known"], false);
+  CHECK_EQ(told[2]["params"], told[41]["params"]);
+  for (const base::Json& trial : first["best"]) {
+    CHECK_EQ(trial["known"], false);
+  }
+  CHECK_EQ(first["trials_done"], first["last"].size() - 2);
+}

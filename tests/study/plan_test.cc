@@ -15,6 +15,7 @@
 #include "src/base/units.h"
 #include "src/study/clock.h"
 #include "src/study/header.h"
+#include "src/study/recorded_grid.h"
 
 using study::make_plan;
 using study::Plan;
@@ -198,7 +199,15 @@ TEST_CASE("strategies are compared on a grid of the same axes, values and object
   CHECK_EQ(*study::find_grid(s, "", directory.string()), "");
   auto refused = study::find_grid(s, path, "");
   REQUIRE_FALSE(refused.ok());
-  CHECK(mentions(refused.failure().to_string(), "of other axes, values or another objective"));
+  CHECK(mentions(refused.failure().to_string(), "with axes, values or defaults other than"));
+  header["axes"] = study::axes_json(s.space);
+  header["objective"]["subject_to"].push_back("decode_tps >= 1");
+  CHECK(mentions(study::other_search(s, header), "limits"));
+  Study tied = s;
+  tied.space.constraints.push_back(*search::Expression::parse("n_threads < 2"));
+  CHECK_EQ(study::other_search(tied, study::study_header(s, {}, {})), "constraints");
+  header["host"]["cpu_model"] = "Z80";
+  CHECK(mentions(study::recorded_elsewhere(s, header), "the processor Z80 instead of "));
   std::filesystem::remove_all(directory);
 
   // Threads are all that matters.
@@ -212,14 +221,27 @@ TEST_CASE("strategies are compared on a grid of the same axes, values and object
     grid.add(config, outcome);
   }
   grid.finish();
-  study::GridForecast forecast = study::forecast_strategies(grid, {}, "g.jsonl", 12, 3);
+  std::vector<int> progress;
+  study::GridForecast forecast =
+      study::forecast_strategies(grid, {}, "g.jsonl", 12, 3, [&](int done, int of) {
+        CHECK_EQ(of, 12);
+        progress.push_back(done);
+      });
+  CHECK_EQ(progress.size(), 12);
+  CHECK_EQ(progress.back(), 11);
   REQUIRE_EQ(forecast.strategies.size(), 4);
   CHECK_EQ(forecast.noise, 0.05);
   CHECK_EQ(forecast.strategies[0].name, "two-phase");
   REQUIRE(forecast.strategies[0].median.has_value());
+  CHECK_EQ(study::forecast_strategies(grid, {}, "g.jsonl", 5000, 1).max_trials, 60);
+  forecast.elsewhere = "another model";
   const std::string text = to_text(s, forecast);
   CAPTURE(text);
   CHECK(mentions(text, "replayed on g.jsonl ("));
+  CHECK(mentions(text, "to within 2% of the best"));
+  CHECK(mentions(text, "recorded with another model: "));
+  forecast.pareto = true;
+  CHECK(mentions(to_text(s, forecast), "to 98% of the volume of the true front"));
   CHECK(mentions(text, "model-based"));
 }
 

@@ -33,7 +33,8 @@ study::Study make_study() {
 // 20 tok/s, times `effect` where n_batch is 4; noise by trial number, so that a resumed study sees the same.
 class Box : public study::TrialRunner {
  public:
-  double effect = 1, launch_noise = 0.05, sample_noise = 0.02, drift_per_launch = 1;
+  double effect = 1, model_effect = 1;  // the latter of what a model proposes
+  double launch_noise = 0.05, sample_noise = 0.02, drift_per_launch = 1;
   uint64_t seed = 1;
   bool reuse = false, running = false;
   bool foreign = false;  // a url's server: never a fresh process
@@ -73,6 +74,7 @@ class Box : public study::TrialRunner {
     process_luck = record.cold ? luck : process_luck;
     double speed = 20 * std::exp(process_luck) * std::pow(drift_per_launch, request.trial_id);
     speed *= search::equal(request.proposal.config[1], int64_t{4}) ? effect : 1;
+    speed *= request.proposal.phase == "model" ? model_effect : 1;
     std::array<double, 3> samples;
     for (double& sample : samples) {
       sample = speed * std::exp(sample_noise * normal(random));
@@ -445,4 +447,25 @@ TEST_CASE("a trial that cannot win or breaks a limit ends early, keeps its numbe
     }
   }
   CHECK_GE(pruned, 1);
+}
+
+TEST_CASE("two-phase's model is asked for winners alone; model-based sees its losers through") {
+  for (const char* strategy : {"two-phase", "model-based"}) {
+    CAPTURE(strategy);
+    Run run;
+    run.study.search.strategy = strategy;
+    run.options.max_trials = 32;
+    run.options.confirm_launches = 0;
+    Box box;
+    box.launch_noise = 0.005;
+    box.model_effect = 0.6;
+    run.start(box);
+    int of_model = 0, pruned = 0;
+    for (const base::Json* end : run.content.of_type("trial_end")) {
+      of_model += (*end)["phase"] == "model" ? 1 : 0;
+      pruned += (*end)["phase"] == "model" && (*end)["status"] == "pruned" ? 1 : 0;
+    }
+    CHECK_GE(of_model, 4);
+    CHECK_EQ(pruned, std::string_view(strategy) == "two-phase" ? of_model : 0);
+  }
 }

@@ -66,6 +66,21 @@ TEST_CASE("what an earlier study measured: one entry a configuration, launches p
   CHECK_EQ(known[2]["status"], "oom");
   CHECK_FALSE(known[2].contains("metrics"));
 
+  // A floor of memory that was higher there may be what failed.
+  study::JournalContent strict = earlier();
+  strict.header["measurement"]["limits"]["probes.memory.min_headroom_gib"] = 8;
+  warm = study::warm_start(study, header_of(study), strict, "old.jsonl");
+  REQUIRE(warm.ok());
+  CHECK_EQ((*warm)["known"].size(), 2);
+  CHECK_NE(study::warm_start_text(*warm).find(
+               "1 failed by a probes.memory.min_headroom_gib that is less strict here"),
+           std::string::npos);
+  CHECK_EQ(study::warm_start_text(*warm).find("older version"), std::string::npos);
+  strict.header.erase("measurement");
+  warm = study::warm_start(study, header_of(study), strict, "old.jsonl");
+  REQUIRE(warm.ok());
+  CHECK_NE(study::warm_start_text(*warm).find("older version"), std::string::npos);
+
   // Another range of values: what is no point of it is left out, and told.
   study = parsed(std::string(kSpace).replace(std::string(kSpace).find(", 3]"), 4, "]"));
   warm = study::warm_start(study, header_of(study), earlier(), "old.jsonl");
@@ -89,7 +104,7 @@ TEST_CASE(
     old.header["model"]["head_hash"] = "bb";
     old.header["host"]["logical_cpus"] = 20;
     old.header["host"]["memory_bytes"] = 1ULL << 50;
-    refused("the model's content: bb there, aa here");
+    refused("the model's beginning (1 MiB): bb there, aa here");
     refused("the host's logical_cpus: 20 there");
     refused("the host's memory: ");
     old.header["model"]["head_hash"] = "b\x1b[2J\xc2\x9b";  // what a terminal would obey
@@ -99,6 +114,19 @@ TEST_CASE(
     old = earlier(std::string(kSpace) + "backend: {kind: llama-server, args: [\"--x\"]}\n");
     refused("the server: llama-server there, tbq-server here");
     refused("backend.args: '--x' there");
+  }
+  SUBCASE("what a probe asked, as its header told") {
+    old.header["measurement"]["speed"]["n_gen"] = 48;
+    refused("probes.speed.n_gen: 48 there, 64 here");
+  }
+  SUBCASE("what a probe asked, by the space file of an older header; the weights") {
+    old = earlier(
+        std::string(kSpace).replace(std::string(kSpace).find("{quality"), 1, "{speed: {warmups: 3}, "));
+    old.header.erase("measurement");
+    old.header["model"]["slices_hash"] = "cc";
+    header["model"]["slices_hash"] = "dd";
+    refused("probes.speed.warmups: 3 there, 1 here");
+    refused("the model's weights (a sample): cc there, dd here");
   }
   SUBCASE("nothing to know") {
     old.records.clear();
