@@ -43,7 +43,11 @@ class Memory {
   uint64_t size() const { return size_; }
 
  private:
-  void swap(Memory& other);
+  void swap(Memory& other) noexcept {
+    std::swap(place_, other.place_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
 
   Place place_ = Place::kDevice;
   std::byte* data_ = nullptr;

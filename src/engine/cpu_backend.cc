@@ -74,18 +74,14 @@ class CpuSession : public Session {
 
   base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
                              CopyDirection direction) override {
-    if (layer < 0 || layer >= arena_.n_layers() || !arena_.has(layer) || page < 0 || page >= plan_.n_pages) {
-      return base::error("KV cache", fmt::format("there is no page {} of layer {} here", page, layer));
-    }
-    const std::span<std::byte> stored = arena_.page(layer, page);
-    if (stored.size() != bytes.size()) {
-      return base::error("KV cache", fmt::format("a page of layer {} has {} bytes, not {}", layer,
-                                                 stored.size(), bytes.size()));
+    auto stored = arena_.checked_page(layer, page, bytes.size());
+    if (!stored) {
+      return stored.failure();
     }
     if (direction == CopyDirection::kToHost) {
-      std::memcpy(bytes.data(), stored.data(), bytes.size());
+      std::memcpy(bytes.data(), stored->data(), bytes.size());
     } else {
-      std::memcpy(stored.data(), bytes.data(), bytes.size());
+      std::memcpy(stored->data(), bytes.data(), bytes.size());
     }
     return {};
   }

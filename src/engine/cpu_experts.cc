@@ -14,12 +14,7 @@ namespace engine {
 
 void CpuOps::experts(float* h, const LayerWeights& w, float* x) {
   const HParams& hp = region_.model.hp;
-  const kernels::Router router{.gating = hp.gating,
-                               .n_expert = hp.n_expert,
-                               .n_used = hp.n_expert_used,
-                               .bias = w.router_bias,
-                               .normalize = true,
-                               .scale = hp.expert_scale};
+  const kernels::Router router = router_of(hp, w);
   Normed normed = norm(h, w.ffn_norm, x);
   linear(normed, n_rows(), {Product{&w.router, region_.space.experts.logits}});
   if (n_rows() == 1) {

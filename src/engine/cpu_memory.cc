@@ -1,11 +1,13 @@
 #include "src/engine/cpu_memory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace engine {
 
 KvArena::KvArena(const KvPlan& plan, int first_layer, int last_layer, std::byte* base)
-    : layers_(plan.layers.size()) {
+    : layers_(plan.layers.size()), n_pages_(plan.n_pages) {
   for (int i = first_layer; i <= last_layer; ++i) {
     const KvLayer& kv = plan.layers[static_cast<size_t>(i)];
     Layer& layer = layers_[static_cast<size_t>(i)];
@@ -16,6 +18,18 @@ KvArena::KvArena(const KvPlan& plan, int first_layer, int last_layer, std::byte*
     layer.base = base == nullptr ? nullptr : base + bytes_;
     bytes_ += layer.page_bytes * static_cast<size_t>(plan.n_pages);
   }
+}
+
+base::Result<std::span<std::byte>> KvArena::checked_page(int layer, int page, size_t bytes) const {
+  if (layer < 0 || layer >= n_layers() || !has(layer) || page < 0 || page >= n_pages_) {
+    return base::error("KV cache", fmt::format("there is no page {} of layer {} here", page, layer));
+  }
+  const std::span<std::byte> stored = this->page(layer, page);
+  if (stored.size() != bytes) {
+    return base::error("KV cache",
+                       fmt::format("a page of layer {} has {} bytes, not {}", layer, stored.size(), bytes));
+  }
+  return stored;
 }
 
 namespace {

@@ -41,6 +41,8 @@ class KvArena {
     const Layer& at = layers_[static_cast<size_t>(layer)];
     return {at.base + static_cast<size_t>(page) * at.page_bytes, at.page_bytes};
   }
+  // The same, where the caller may ask for what is not here, or has room for another number of bytes.
+  base::Result<std::span<std::byte>> checked_page(int layer, int page, size_t bytes) const;
 
  private:
   struct Layer {
@@ -48,6 +50,7 @@ class KvArena {
     size_t page_bytes = 0, k_bytes = 0, v_bytes = 0, v_offset = 0;
   };
   std::vector<Layer> layers_;
+  int n_pages_ = 0;
   uint64_t bytes_ = 0;
 };
 

@@ -146,12 +146,7 @@ void CudaOps::norm_swiglu(const float* /*h*/, const float* weight, float* x, con
 void CudaOps::experts(float* h, const LayerWeights& w, float* x) {
   const HParams& hp = run_.model.hp;
   const CudaExperts& space = run_.space.experts;
-  const kernels::Router router{.gating = hp.gating,
-                               .n_expert = hp.n_expert,
-                               .n_used = hp.n_expert_used,
-                               .bias = w.router_bias,
-                               .normalize = true,
-                               .scale = hp.expert_scale};
+  const kernels::Router router = router_of(hp, w);
   normalise(w.ffn_norm, x);
   Input input{.x = x, .cols = hp.n_embd, .rows = run_.rows};
   // Not as float16, in any number of rows: what is chosen hangs on small differences.

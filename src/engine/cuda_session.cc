@@ -379,17 +379,13 @@ base::Result<void> CudaSession::copy_pages(const KvArena& arena, std::span<const
 
 base::Result<void> CudaSession::kv_rows(int layer, int page, std::span<std::byte> bytes,
                                         CopyDirection direction) {
-  if (layer < 0 || layer >= arena_.n_layers() || !arena_.has(layer) || page < 0 || page >= plan_.n_pages) {
-    return base::error("KV cache", fmt::format("there is no page {} of layer {} here", page, layer));
-  }
-  const std::span<std::byte> stored = arena_.page(layer, page);
-  if (stored.size() != bytes.size()) {
-    return base::error("KV cache", fmt::format("a page of layer {} has {} bytes, not {}", layer,
-                                               stored.size(), bytes.size()));
+  auto stored = arena_.checked_page(layer, page, bytes.size());
+  if (!stored) {
+    return stored.failure();
   }
   const bool to_host = direction == CopyDirection::kToHost;
-  auto done = cuda::copy(stream_.get(), to_host ? bytes.data() : stored.data(),
-                         to_host ? stored.data() : bytes.data(), bytes.size(),
+  auto done = cuda::copy(stream_.get(), to_host ? bytes.data() : stored->data(),
+                         to_host ? stored->data() : bytes.data(), bytes.size(),
                          to_host ? cuda::Direction::kToHost : cuda::Direction::kToDevice);
   return done.ok() ? cuda::synchronise(stream_.get()) : done;
 }

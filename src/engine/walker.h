@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "kernels/ops.h"
+#include "kernels/route.h"
 #include "src/engine/backend.h"
 #include "src/engine/model.h"
 
@@ -25,6 +26,15 @@ struct Product {
   float* y;
   const float* bias = nullptr;
 };
+
+inline kernels::Router router_of(const HParams& hp, const LayerWeights& w) {
+  return {.gating = hp.gating,
+          .n_expert = hp.n_expert,
+          .n_used = hp.n_expert_used,
+          .bias = w.router_bias,
+          .normalize = true,
+          .scale = hp.expert_scale};
+}
 
 // Ops; each ends when its results are there for the next:
 //   activations() -> const Activations&

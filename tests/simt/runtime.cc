@@ -59,12 +59,6 @@ base::Result<uint64_t> free_memory() {
   return gpu().bytes - std::min(gpu().bytes, gpu().used);
 }
 
-void Memory::swap(Memory& other) {
-  std::swap(place_, other.place_);
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-}
-
 base::Result<Memory> Memory::allocate(Place place, uint64_t bytes, const std::string& purpose) {
   Memory memory;
   if (bytes == 0) {

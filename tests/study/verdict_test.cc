@@ -12,6 +12,7 @@
 
 #include "src/study/interrupt.h"
 #include "src/study/loop.h"
+#include "tests/study/loop_rig.h"
 
 namespace {
 
@@ -103,14 +104,6 @@ class Box : public study::TrialRunner {
   }
 };
 
-class Notes : public study::LoopObserver {
- public:
-  std::vector<std::string> notes;
-  void trial_started(int, int, const study::TrialRequest&) override {}
-  void trial_ended(const study::TrialRequest&, const study::TrialRecord&, bool) override {}
-  void note(std::string_view line) override { notes.emplace_back(line); }
-};
-
 // A journal where syncing costs nothing, when the machine has such a place.
 std::string journal_path(const char* name) {
   std::error_code problem;
@@ -124,7 +117,7 @@ struct Run {
   std::string path = journal_path("verdict");
   study::Study study = make_study();
   study::LoopOptions options;
-  Notes observer;
+  loop_rig::Silent observer;
   study::JournalContent content;
   std::string boot = "boot";
 
