@@ -5,9 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
+#include "src/os/files.h"
 #include "src/os/proc.h"
 
 namespace os {
@@ -45,8 +44,8 @@ uint64_t evictable_of_tree(uint64_t sum, uint64_t largest, uint64_t counted_twic
 }
 
 std::string MemorySampler::recorded(const char* name) const {
-  std::ifstream file(host_ + "/" + name);
-  return {std::istreambuf_iterator<char>(file), {}};
+  auto text = read_file(host_ + "/" + name, 1 << 20);
+  return text.ok() ? *std::move(text) : "";
 }
 
 MemorySample MemorySampler::take() {

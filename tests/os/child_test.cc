@@ -23,9 +23,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 bool alive(pid_t pid) {
-  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(stat)), {});
-  auto parsed = os::parse_proc_stat(text);
+  // No stream: reading the file of a process that ended after the open fails, and an iterator throws then.
+  auto text = os::read_file("/proc/" + std::to_string(pid) + "/stat");
+  auto parsed = os::parse_proc_stat(text.ok() ? *text : "");
   return parsed && parsed->state != 'Z';
 }
 

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "src/os/child.h"
+#include "src/os/files.h"
 #include "src/os/http_client.h"
 #include "src/os/proc.h"
 #include "src/study/in_place.h"
@@ -95,9 +96,8 @@ struct Bench {
   std::vector<pid_t> servers() const {
     std::vector<pid_t> found;
     for (pid_t pid : os::descendants(::getpid())) {
-      std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
-      std::string line((std::istreambuf_iterator<char>(file)), {});
-      if (line.starts_with(program.path)) {
+      auto line = os::read_file("/proc/" + std::to_string(pid) + "/cmdline");
+      if (line.ok() && line->starts_with(program.path)) {
         found.push_back(pid);
       }
     }
@@ -133,8 +133,9 @@ int64_t threads_told(const std::string& url) {
 // Makes `guest` a study of the server that `host` keeps running.
 void visit(Bench& guest, Bench& host) {
   REQUIRE_EQ(host.servers().size(), 1);
-  std::ifstream file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline", std::ios::binary);
-  std::string line((std::istreambuf_iterator<char>(file)), {});
+  auto cmdline = os::read_file("/proc/" + std::to_string(host.servers()[0]) + "/cmdline");
+  REQUIRE(cmdline.ok());
+  const std::string& line = *cmdline;
   const size_t port = line.find(std::string("--port\0", 7));
   REQUIRE_NE(port, std::string::npos);
   guest.study.model.clear();

@@ -108,7 +108,7 @@ TEST_CASE(
     refused("the host's logical_cpus: 20 there");
     refused("the host's memory: ");
     old.header["model"]["head_hash"] = "b\x1b[2J\xc2\x9b";  // what a terminal would obey
-    refused("the model's content: b [2J  there, aa here");
+    refused("the model's beginning (1 MiB): b [2J  there, aa here");
   }
   SUBCASE("the server's kind and the probes") {
     old = earlier(std::string(kSpace) + "backend: {kind: llama-server, args: [\"--x\"]}\n");
