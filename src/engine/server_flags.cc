@@ -76,7 +76,12 @@ Why add_keys(std::string_view text, char separator, ServerOptions& options) {
     size_t end = std::min(text.find(separator, at), text.size());
     const std::string_view part = text.substr(at, end - at);
     if (const size_t first = part.find_first_not_of(kBlanks); first != std::string_view::npos) {
-      options.api_keys.emplace_back(part.substr(first, part.find_last_not_of(kBlanks) - first + 1));
+      const std::string_view key = part.substr(first, part.find_last_not_of(kBlanks) - first + 1);
+      if (std::ranges::any_of(key, [](unsigned char c) { return c < ' ' || c == 0x7f; })) {
+        return fmt::format("key {} holds a control character, which no header can carry",
+                           options.api_keys.size() - had + 1);
+      }
+      options.api_keys.emplace_back(key);
     }
     at = end + 1;
   }
@@ -118,7 +123,13 @@ constexpr Flag kSetupFlags[] = {
     {"--api-key-file", "", "LLAMA_ARG_API_KEY_FILE", "FILE", "", "file with one such key per line",
      [](Parse& p, std::string_view v) {
        auto text = os::read_file(std::string(v), 1 << 20);
-       return text ? add_keys(*text, '\n', p.options) : text.failure().to_string();
+       if (!text) {
+         return text.failure().to_string();
+       }
+       constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // of some editors
+       std::string_view keys = *text;
+       keys.remove_prefix(keys.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
+       return add_keys(keys, '\n', p.options);
      }},
     {"--threads-http", "", "LLAMA_ARG_THREADS_HTTP", "N", "32", "requests that may wait at once",
      [](Parse& p, std::string_view v) {

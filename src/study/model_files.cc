@@ -91,7 +91,8 @@ base::Result<base::Json> model_identity(const std::string& path, BackendKind kin
   if (head.empty()) {
     return base::error(path, "the model file is empty or unreadable", "check the path and its permissions");
   }
-  auto modified = fs::last_write_time(path, problem).time_since_epoch();
+  const auto modified =  // the file clock's own epoch lies in the future
+      std::chrono::file_clock::to_sys(fs::last_write_time(path, problem)).time_since_epoch();
   base::Json model = {{"path", fs::absolute(path).lexically_normal().string()},
                       {"size", fs::file_size(path, problem)},
                       {"modified_ns", std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count()},

@@ -96,6 +96,7 @@ struct StrategyForecast {
 struct GridForecast {
   std::string path;
   size_t points = 0;
+  size_t missing = 0;  // points that the constraints allow and nobody recorded
   int seeds = 0, max_trials = 0;
   double noise = 0;
   bool pareto = false;    // the best is a front: 98% of its volume is looked for

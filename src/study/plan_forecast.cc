@@ -47,6 +47,7 @@ GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::ve
   GridForecast forecast;
   forecast.path = path;
   forecast.points = census.points;
+  forecast.missing = census.missing.value_or(0);
   forecast.seeds = seeds;
   forecast.max_trials = max_trials = std::min(max_trials, kMostTrials);
   forecast.pareto = grid.pareto();
@@ -80,6 +81,12 @@ std::string to_text(const Study& study, const GridForecast& forecast) {
   if (!forecast.elsewhere.empty()) {
     text += fmt::format("  recorded with {}: which strategy is sooner may carry over, the numbers do not\n",
                         forecast.elsewhere);
+  }
+  if (forecast.missing > 0) {
+    text += fmt::format(
+        "  {} more points were not recorded, and a strategy that asks for one is told that it failed: let\n"
+        "  the grid's study end (autoresearch resume {}) before you believe this\n",
+        forecast.missing, forecast.path);
   }
   for (const StrategyForecast& one : forecast.strategies) {
     text +=

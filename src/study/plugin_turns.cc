@@ -108,6 +108,10 @@ search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
   observer_.asking(study_.search.plugin->name);
   search::PluginReply reply = options_.ask_plugin(exchange, base::dump_line(request), patience);
   observer_.asking("");
+  if (reply.line.empty() && reply.seconds >= patience) {
+    const bool whole = patience >= study_.search.plugin->timeout_s;
+    reply.fault += fmt::format("; {} allows no more", whole ? "search.plugin.timeout" : "search.plugin.time");
+  }
   if (stopped() && reply.line.empty()) {
     reply.asked = false;  // by the user: no failure of the plugin's, and nothing to record
     reply.fault = "the run was stopped";

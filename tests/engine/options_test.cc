@@ -228,6 +228,12 @@ TEST_CASE("API keys come from the flag, a file or the environment, and never int
   std::string path = std::string(AR_BIN_DIR) + "/../options_test.keys";
   std::ofstream(path) << "a\r\n\n \t\n\tb c \t\r\n\n\n";
   CHECK(good({"--api-key-file", path}).options.api_keys == std::vector<std::string>{"a", "b c"});
+  std::ofstream(path) << "\xef\xbb\xbfmarked\n";
+  CHECK(good({"--api-key-file", path}).options.api_keys == std::vector<std::string>{"marked"});
+  std::ofstream(path) << "fine\ns3cr\x01t\n";
+  const std::string told = bad({"--api-key-file", path});
+  CHECK(told.find("key 2 holds a control character") != std::string::npos);
+  CHECK(told.find("s3cr") == std::string::npos);
   std::ofstream(path) << " \n\t\r\n";
   CHECK(bad({"--api-key", "k", "--api-key-file", path}).find("no key given") != std::string::npos);
   std::remove(path.c_str());

@@ -240,6 +240,10 @@ TEST_CASE("strategies are compared on a grid of the same axes, values and object
   CHECK(mentions(text, "replayed on g.jsonl ("));
   CHECK(mentions(text, "to within 2% of the best"));
   CHECK(mentions(text, "recorded with another model: "));
+  CHECK_EQ(forecast.missing, 0);
+  CHECK_FALSE(mentions(text, "not recorded"));
+  forecast.missing = 7;
+  CHECK(mentions(to_text(s, forecast), "7 more points were not recorded"));
   forecast.pareto = true;
   CHECK(mentions(to_text(s, forecast), "to 98% of the volume of the true front"));
   CHECK(mentions(text, "model-based"));
