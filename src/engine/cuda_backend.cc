@@ -73,7 +73,7 @@ class CudaGpu : public Gpu, public std::enable_shared_from_this<CudaGpu> {
   WeightPlacing placing(const Model& model, const Segment& parts) const {
     return {in_place_ && looked_at_ == &model, first_order(parts, model) == 0};
   }
-  base::Result<std::shared_ptr<const DeviceModel>> load(std::shared_ptr<const Model> model,
+  base::Result<std::shared_ptr<const DeviceModel>> load(const std::shared_ptr<const Model>& model,
                                                         const Segment& parts);
 
  private:
@@ -209,7 +209,7 @@ base::Result<void> CudaGpu::look_at(const Model& model) {
   return {};
 }
 
-base::Result<std::shared_ptr<const DeviceModel>> CudaGpu::load(std::shared_ptr<const Model> model,
+base::Result<std::shared_ptr<const DeviceModel>> CudaGpu::load(const std::shared_ptr<const Model>& model,
                                                                const Segment& parts) {
   const int first = first_order(parts, *model), last = last_order(parts, *model), n_layer = model->hp.n_layer;
   AR_CHECK(first <= last, "parts out of order");

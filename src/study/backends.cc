@@ -390,12 +390,13 @@ std::vector<base::Error> unsupported_axes(const Study& study, const ServerProgra
 
 std::vector<std::string> served_env(const Study& study, const LaunchPlan& plan) {
   std::vector<std::string> shown;
-  for (const auto& [name, value] : plan.env) {
+  for (const auto& variable : plan.env) {
+    const std::string& name = variable.first;
     const bool wanted =
         study.backend.env.contains(name) ||
         std::ranges::any_of(study.bindings, [&](const auto& axis) { return axis.second.env == name; });
     if (wanted) {
-      shown.push_back(name + "=" + (names_a_secret(name) ? "***" : value));
+      shown.push_back(name + "=" + (names_a_secret(name) ? "***" : variable.second));
     }
   }
   return shown;

@@ -181,7 +181,6 @@ class Loop {
   base::Json plugin_facts_;                      // sent with each request
   std::optional<base::Error> plugin_unwritten_;  // an exchange that the journal did not take
   double trials_s_ = 0, past_s_ = 0;             // of all ended trials; of those of former runs
-  int timed_trials_ = 0;
   search::Config default_config_;
   uint64_t default_key_ = 0;
 
@@ -203,6 +202,7 @@ class Loop {
   // All launches of the study as they scatter; those of different processes alone. The same where every launch is a
   // process of its own.
   Noise noise_, between_;
+  int timed_trials_ = 0;                  // in trials_s_
   int process_ = 0;                       // counts them
   std::map<uint64_t, int> last_process_;  // that served a configuration
   Pace pace_;
@@ -218,12 +218,12 @@ class Loop {
   int checks_ = 0;              // ended
   std::set<uint64_t> checked_;  // configurations that this study has launched
   std::vector<Repeated> ran_;   // what the search launched and ran to its end
-  int leader_id_ = 0;           // trial that leads, 0 = none
 
   std::unordered_map<std::string, int> last_attempt_;    // by params_hash
   std::unordered_map<std::string, int> interrupted_id_;  // trial_id to take up again
   std::map<int, Series> series_;                         // by the winner's trial_id
   std::optional<search::Proposal> unfinished_;           // of the search: the first to run again
+  int leader_id_ = 0;                                    // trial that leads, 0 = none
   int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
   std::string server_lost_;    // why; "" = it serves
   int lost_trial_ = 0;         // under which it went away; 0 = between trials
