@@ -9,6 +9,7 @@
 #include "kernels/formats/formats.h"
 #include "src/base/suggest.h"
 #include "src/engine/context_plan.h"
+#include "src/engine/synthetic_model.h"
 
 namespace engine {
 namespace {
@@ -48,6 +49,14 @@ const std::vector<Flag>& flags() {
        "FILE",
        "text to evaluate on",
        [](EvalOptions& o, const std::string& v) { return o.corpus = v, Why(); }},
+      {{"--synthetic"},
+       "SHAPE",
+       "instead of both, random weights in the shape of a model and random tokens, to measure speed and "
+       "memory: the name of a shape below, and what is to be other (8b,n_layer=4,type=q8_0)",
+       [](EvalOptions& o, const std::string& v) {
+         o.synthetic = v;
+         return v.empty() ? Why("names nothing") : Why();
+       }},
       {{"-c", "--ctx-size", "--n-ctx"},
        "N",
        "tokens of a chunk, the second half of which is scored (default: 512)",
@@ -213,9 +222,18 @@ base::Result<EvalOptions> parse_eval_options(const std::vector<std::string>& arg
   if (options.help || options.version) {
     return options;
   }
-  if (options.model.empty() || options.corpus.empty()) {
+  if (!options.synthetic.empty()) {
+    if (auto spec = parse_synthetic(options.synthetic); !spec) {
+      return spec.failure();
+    }
+    if (!options.model.empty() || !options.corpus.empty() || options.evaluation.kv_center != "off") {
+      return base::error("--synthetic", "has no use for --model, --corpus or --kv-center",
+                         "leave them out: its weights and tokens are random");
+    }
+    options.evaluation.n_chunks = std::max(options.evaluation.n_chunks, 1);
+  } else if (options.model.empty() || options.corpus.empty()) {
     return base::error(options.model.empty() ? "--model" : "--corpus", "missing",
-                       "tbq-eval --model MODEL.gguf --corpus TEXT; see --help");
+                       "tbq-eval --model MODEL.gguf --corpus TEXT (or --synthetic SHAPE); see --help");
   }
   auto pairs = parse_kv_pairs(options.kv);
   if (!pairs) {
@@ -232,9 +250,14 @@ std::string eval_help() {
       "text, bits, memory and decode speed. usage: tbq-eval --model MODEL.gguf --corpus TEXT [options]\n\n";
   for (const Flag& flag : flags()) {
     out += fmt::format(
-        "{:<40}{}\n",
+        "{:<40} {}\n",
         fmt::format("{}{}{}", fmt::join(flag.names, ", "), flag.value.empty() ? "" : " ", flag.value),
         flag.help);
+  }
+  out += "\nshapes for --synthetic:\n";
+  for (const SyntheticShape& shape : synthetic_shapes()) {
+    out += fmt::format("  {:<14}{}, {:.0f} GB\n", shape.name, shape.about,
+                       static_cast<double>(size_of(shape.spec).weights) / 1e9);
   }
   return out + fmt::format(
                    "\ncache types: {}\nexit codes: 0 done, whatever the verdicts; 2 usage; 3 the model, the "

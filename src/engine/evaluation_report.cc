@@ -159,6 +159,9 @@ std::string evaluation_table(const Evaluation& evaluation, const EvaluationSubje
       "end of a chunk\n\n",
       subject.model_path, subject.architecture, subject.corpus_path, evaluation.n_chunks_done,
       evaluation.n_chunks, evaluation.n_ctx, evaluation.n_tokens, evaluation.backend, evaluation.n_threads);
+  if (subject.synthetic) {
+    out += "random weights and tokens: bits, MiB and decode speed mean something, the losses do not\n\n";
+  }
   if (evaluation.kv_sink > 0 || evaluation.kv_tail > 0) {
     out += fmt::format(
         "of quantized caches the first {} tokens and the last {} are read in f16; copies counted in bits and "
@@ -187,6 +190,8 @@ std::string evaluation_json(const Evaluation& evaluation, const EvaluationSubjec
                 {{"path", subject.model_path},
                  {"architecture", subject.architecture},
                  {"weight_bytes", subject.model_bytes},
+                 {"bytes_per_token", subject.bytes_per_token},
+                 {"synthetic", subject.synthetic},
                  {"fingerprint", fmt::format("{:016x}", subject.model_fingerprint)}}},
                {"corpus",
                 {{"path", subject.corpus_path},

@@ -13,8 +13,10 @@ namespace engine {
 // What was evaluated, and where.
 struct EvaluationSubject {
   std::string model_path, architecture, corpus_path;
-  uint64_t model_fingerprint = 0, model_bytes = 0, corpus_hash = 0, corpus_bytes = 0, corpus_tokens = 0;
+  uint64_t model_fingerprint = 0, model_bytes = 0, bytes_per_token = 0, corpus_hash = 0, corpus_bytes = 0,
+           corpus_tokens = 0;
   std::string hostname, cpu_model;
+  bool synthetic = false;  // random weights and tokens: of the losses nothing is to be believed
 };
 
 // What is made of it. The losses are judged by `judge`.

@@ -5,19 +5,27 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iterator>
+#include <random>
+#include <utility>
 
 #include "src/base/fnv.h"
 #include "src/base/log.h"
+#include "src/base/units.h"
 #include "src/base/version.h"
 #include "src/engine/eval_options.h"
 #include "src/engine/evaluation_report.h"
 #include "src/engine/gpu.h"
 #include "src/engine/kv_calibration.h"
+#include "src/engine/synthetic_model.h"
 #include "src/engine/tokenizer.h"
 #include "src/os/files.h"
 #include "src/os/host.h"
+#include "src/os/memory_file.h"
+#include "src/os/proc.h"
 
 namespace {
 
@@ -38,7 +46,66 @@ struct Inputs {
   engine::EvaluationSubject subject;
 };
 
+// Who measures, where; the model's part of it.
+engine::EvaluationSubject subject_of(const engine::Model& model, std::string name) {
+  const os::HostFacts host = os::read_host_facts();
+  engine::EvaluationSubject subject;
+  subject.model_path = std::move(name);
+  subject.architecture = model.hp.architecture;
+  subject.model_fingerprint = model.fingerprint;
+  subject.model_bytes = model.weight_bytes;
+  subject.bytes_per_token = engine::bytes_per_token(model);
+  subject.hostname = host.hostname;
+  subject.cpu_model = host.cpu_model;
+  return subject;
+}
+
+// A file in memory, of one layer that all layers are, and tokens for every chunk.
+base::Result<Inputs> load_synthetic(engine::EvalOptions& options) {
+  auto spec = engine::parse_synthetic(options.synthetic);
+  if (!spec) {
+    return spec.failure();
+  }
+  const engine::SyntheticSize size = engine::size_of(*spec);
+  const uint64_t needed = size.file + size.largest, available = os::read_meminfo().available;
+  if (needed > available) {
+    return base::error("--synthetic",
+                       fmt::format("one layer and the vocabulary's tables take {}, available is {}",
+                                   base::format_bytes(needed), base::format_bytes(available)),
+                       "give a smaller n_vocab, n_expert or n_ff: " + options.synthetic + ",n_vocab=32000");
+  }
+  auto file = os::MemoryFile::create("synthetic.gguf");
+  if (!file) {
+    return file.failure();
+  }
+  base::log_info("writing {} of random weights, which {} layers share: the engine counts {}",
+                 base::format_bytes(size.file), spec->n_layer, base::format_bytes(size.weights));
+  if (auto written = engine::write_model(*spec, file->path()); !written) {
+    return written.failure();
+  }
+  auto model = engine::load_model(file->path(), {});
+  if (!model) {
+    return model.failure();
+  }
+  Inputs out;
+  out.model = *model;
+  std::mt19937 random(spec->seed);
+  const size_t n_tokens =
+      static_cast<size_t>(options.evaluation.n_ctx) * static_cast<size_t>(options.evaluation.n_chunks);
+  std::generate_n(std::back_inserter(out.tokens), n_tokens,
+                  [&] { return static_cast<int>(random() % static_cast<unsigned>(spec->n_vocab)); });
+  out.subject = subject_of(**model, "synthetic " + options.synthetic);
+  out.subject.synthetic = true;
+  out.subject.corpus_path = "random tokens";
+  out.subject.corpus_tokens = out.tokens.size();
+  options.evaluation.gpu = engine::choose_gpu(options.evaluation.n_gpu_layers);
+  return out;
+}
+
 base::Result<Inputs> load(engine::EvalOptions& options) {
+  if (!options.synthetic.empty()) {
+    return load_synthetic(options);
+  }
   auto text = os::read_file(options.corpus);
   if (!text) {
     return text.failure();
@@ -55,17 +122,11 @@ base::Result<Inputs> load(engine::EvalOptions& options) {
   out.model = *model;
   out.tokens = tokenizer->encode(*text, true, false);
   out.bos = tokenizer->adds_bos() ? tokenizer->bos() : -1;
-  const os::HostFacts host = os::read_host_facts();
-  out.subject = {.model_path = options.model,
-                 .architecture = (*model)->hp.architecture,
-                 .corpus_path = options.corpus,
-                 .model_fingerprint = (*model)->fingerprint,
-                 .model_bytes = (*model)->weight_bytes,
-                 .corpus_hash = base::fnv1a(*text),
-                 .corpus_bytes = text->size(),
-                 .corpus_tokens = out.tokens.size(),
-                 .hostname = host.hostname,
-                 .cpu_model = host.cpu_model};
+  out.subject = subject_of(**model, options.model);
+  out.subject.corpus_path = options.corpus;
+  out.subject.corpus_hash = base::fnv1a(*text);
+  out.subject.corpus_bytes = text->size();
+  out.subject.corpus_tokens = out.tokens.size();
   const size_t n = out.tokens.size();
   if (n < static_cast<size_t>(options.evaluation.n_ctx)) {
     return base::error(

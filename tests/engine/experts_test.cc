@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "src/engine/architectures.h"
 #include "tests/engine/fixtures.h"
 #include "tests/engine/synthetic_model.h"
 #include "tests/gguf/split_gguf.h"
