@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "kernels/dots.h"
-#include "src/engine/cpu_memory.h"
+#include "src/engine/arena.h"
 #include "src/engine/cuda_weights.h"
+#include "src/engine/kv_arena.h"
 #include "src/engine/walker.h"
 
 namespace engine {

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 
+#include "kernels/dots.h"
 #include "kernels/ops.h"
 #include "kernels/route.h"
 #include "src/engine/backend.h"
@@ -18,6 +19,12 @@ struct Activations {
   float *q = nullptr, *a = nullptr;      // (rows, n_head*head_dim): queries, rotated queries, then attention
   float *k = nullptr, *v = nullptr;      // (rows, n_head_kv*head_dim)
   float *gate = nullptr, *up = nullptr;  // (rows, n_ff); with experts (rows * n_expert_used, n_ff)
+};
+
+// Activations rounded to int8, for the products of a step (kernels/dots.h): in groups of 32 and of 256, each where the
+// model has weights that take them so, else nullptr.
+struct DotSpace {
+  kernels::DotBlock *by_32 = nullptr, *by_256 = nullptr;
 };
 
 // y (rows, w.rows) = x * w^T + bias
