@@ -87,7 +87,8 @@ std::string panel_svg(const ProgressPanel& panel) {
     out += text_at(x(static_cast<double>(trial)), kHeight - kBottom + 18, "middle", std::to_string(trial));
   }
   out += rule(kLeft, kHeight - kBottom, kWidth - kRight, kHeight - kBottom, "#222222");
-  out += text_at(kLeft + inner_w / 2, kHeight - 8, "middle", "trials");
+  out += text_at(kLeft + inner_w / 2, kHeight - 8, "middle",
+                 "trials (up: the best so far, as a share of the grid's best; median of the seeds)");
   for (size_t i = 0; i < panel.lines.size(); ++i) {
     const Ink& ink = kInks[i % std::size(kInks)];
     std::string points;
