@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <random>
+#include <vector>
 
 #include "bench/must.h"
 #include "kernels/cuda/bandwidth.h"
@@ -20,11 +22,34 @@ namespace cuda = kernels::cuda;
 using bench::must;
 
 constexpr uint64_t kReadBytes = uint64_t{8} << 30;
-constexpr uint64_t kManyBytes = uint64_t{1} << 30;  // what is timed is no smaller, so that no cache holds it
+// What is timed together is as large where there is room: no cache holds it, and starting it does not count.
+constexpr uint64_t kManyBytes = uint64_t{8} << 30;
 constexpr int kPasses = 9;
 
 cuda::Memory device(uint64_t bytes) {
   return must(cuda::Memory::allocate(cuda::Place::kDevice, bytes, "a benchmark"));
+}
+
+uint64_t many_bytes() {
+  return std::min(kManyBytes, must(cuda::free_memory()) / 4);
+}
+
+// Bytes at random, but none that as the upper half of a float16 would make it infinite or no number: zeros would be read
+// with fewer bits changing, and looked up in one place of a table.
+cuda::Memory random_device(uint64_t bytes) {
+  std::vector<uint64_t> words(std::min<uint64_t>((bytes + 7) / 8, uint64_t{1} << 23));
+  std::mt19937_64 random(1);
+  for (uint64_t& word : words) {
+    word = random() & 0x3fff3fff3fff3fff;
+  }
+  cuda::Memory memory = device(bytes);
+  const cuda::OwnStream stream = must(cuda::OwnStream::create());
+  for (uint64_t at = 0; at < bytes; at += words.size() * 8) {
+    must(cuda::copy(stream.get(), memory.data() + at, words.data(), std::min(bytes - at, words.size() * 8),
+                    cuda::Direction::kToDevice));
+  }
+  must(cuda::synchronise(stream.get()));
+  return memory;
 }
 
 // Seconds of the fastest of several launches of what `enqueue` enqueues, as a graph.
@@ -60,11 +85,10 @@ base::Json mat_vecs(cuda::Stream stream, double read) {
     for (const auto& [n_rows, cols] :
          {std::pair<int64_t, int64_t>(14336, 4096), std::pair<int64_t, int64_t>(4096, 14336)}) {
       const auto row_bytes = static_cast<size_t>(cols / format.block_values * format.block_bytes);
-      const uint64_t bytes = static_cast<uint64_t>(n_rows) * row_bytes, n = kManyBytes / bytes + 1;
-      const cuda::Memory weights = device(bytes * n), x = device(static_cast<uint64_t>(cols) * 8),
+      const uint64_t bytes = static_cast<uint64_t>(n_rows) * row_bytes, n = many_bytes() / bytes + 1;
+      const cuda::Memory weights = random_device(bytes * n),
+                         x = random_device(static_cast<uint64_t>(cols) * 8),
                          y = device(static_cast<uint64_t>(n_rows) * sizeof(float));
-      must(cuda::zero(stream, weights.data(), weights.size()));
-      must(cuda::zero(stream, x.data(), x.size()));
       cuda::MatVec product;
       product.ggml_type = format.ggml_type;
       product.n_rows = n_rows;
@@ -111,9 +135,8 @@ base::Json attentions(cuda::Stream stream, double read) {
   must(cuda::copy(stream, table + kPages, &visible, sizeof visible, cuda::Direction::kToDevice));
   must(cuda::copy(stream, table + kPages + 1, &seq, sizeof seq, cuda::Direction::kToDevice));
   const size_t partial_floats = cuda::partial_floats(1, kHeads, kGroup, kDim, kTokens);
-  const cuda::Memory q = device(kHeads * kGroup * kDim * sizeof(float)), out = device(q.size()),
+  const cuda::Memory q = random_device(kHeads * kGroup * kDim * sizeof(float)), out = device(q.size()),
                      partial = device(partial_floats * sizeof(float));
-  must(cuda::zero(stream, q.data(), q.size()));
   for (const kernels::KvFormat& k : kernels::kv_formats()) {
     for (const kernels::KvFormat& v : kernels::kv_formats()) {
       const auto k_type = cuda::kv_type(k, kDim), v_type = cuda::kv_type(v, kDim);
@@ -121,9 +144,8 @@ base::Json attentions(cuda::Stream stream, double read) {
         continue;
       }
       const uint64_t k_page = k.page_bytes(kDim), v_page = v.page_bytes(kDim);
-      const uint64_t layer_bytes = kPages * kHeads * (k_page + v_page), n = kManyBytes / layer_bytes + 1;
-      const cuda::Memory cache = device(layer_bytes * n);
-      must(cuda::zero(stream, cache.data(), cache.size()));
+      const uint64_t layer_bytes = kPages * kHeads * (k_page + v_page), n = many_bytes() / layer_bytes + 1;
+      const cuda::Memory cache = random_device(layer_bytes * n);
       cuda::Attention attention;
       attention.heads = kHeads;
       attention.group = kGroup;

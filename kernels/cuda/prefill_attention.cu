@@ -17,6 +17,8 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kQueries = 16 * kThreads / kWarpThreads;  // of a block
 constexpr float kLog2OfE = 1.44269504F;                 // weights are powers of two of scores
+constexpr float kLift =
+    15;  // and times 2 to this: the largest has room in float16, small ones stay above its least
 
 struct PrefillArgs : Context {
   int block_heads, block_rows;  // query heads and rows of a block
@@ -57,7 +59,7 @@ __device__ __forceinline__ void unpack_unit(const SlotRow& row, int group, int b
   uint32_t scale, min = 0;
   if constexpr (Loader::kMins) {
     const float d = half_at(row.scales + 4 * group), m = half_at(row.scales + (4 * group + 2));
-    const float most = (0.99F * kF16Max - m) / static_cast<float>(Loader::kMost);
+    const float room = 0.99F * kF16Max - m, most = (room > 0 ? room : 0) / static_cast<float>(Loader::kMost);
     scale = both_halves(static_cast<uint16_t>(half_of(d < most ? d : most)));
     min = both_halves(load<uint16_t>(row.scales + (4 * group + 2)));
   } else {
@@ -203,7 +205,7 @@ __device__ __forceinline__ void attend_tile(Shared<const uint16_t> queries,
       AR_UNROLL
       for (int j = 0; j < 2; ++j) {
         float& weight = s[n][2 * i + j];
-        weight = exp2f(weight - from);
+        weight = exp2f(weight - (from - kLift));
         sum += weight;
       }
     }

@@ -71,7 +71,7 @@ class CudaGpu : public Gpu, public std::enable_shared_from_this<CudaGpu> {
   }
   // How the parts of a model are placed that are here together.
   WeightPlacing placing(const Model& model, const Segment& parts) const {
-    return {in_place_ && looked_at_ == &model, first_order(parts, model) == 0};
+    return {in_place_ && is_looked_at(model), first_order(parts, model) == 0};
   }
   base::Result<std::shared_ptr<const DeviceModel>> load(const std::shared_ptr<const Model>& model,
                                                         const Segment& parts);
@@ -80,7 +80,11 @@ class CudaGpu : public Gpu, public std::enable_shared_from_this<CudaGpu> {
   base::Result<bool> reads_in_place(const Model& model) const;
 
   cuda::Device device_;
-  const Model* looked_at_ = nullptr;
+  // By what it is: another may come to lie where it lay.
+  bool is_looked_at(const Model& model) const {
+    return looked_at_.first == model.path && looked_at_.second == model.fingerprint;
+  }
+  std::pair<std::string, uint64_t> looked_at_;
   bool in_place_ = false;
   std::shared_ptr<const Model> loaded_;                      // whose parts are here
   std::map<int, std::shared_ptr<const PartWeights>> parts_;  // by order
@@ -139,10 +143,11 @@ base::Result<Need> CudaBackend::plan(const Model& model, const Segment& parts, c
   CudaSpace::lay_out(model, kv, options, nullptr, need.workspace);
   need.workspace += all - need.kv;
   if (!options.quantized_activations) {
-    need.fallbacks.push_back(fmt::format(
-        "--activations f32: on the GPU activations are rounded to float16{}",
-        hp.n_expert > 0 ? fmt::format(", those of experts in steps of up to {} tokens to int8", kFewRows)
-                        : ""));
+    need.fallbacks.push_back(
+        fmt::format("--activations f32: on the GPU activations are rounded to float16; queries for quantized "
+                    "keys{} to int8 in "
+                    "steps of up to {} tokens",
+                    hp.n_expert > 0 ? ", and the activations of experts," : "", kFewRows));
   }
   if (hp.head_dim > cuda::kMostPrefillDim) {
     need.fallbacks.push_back(
@@ -194,18 +199,18 @@ base::Result<bool> CudaGpu::reads_in_place(const Model& model) const {
 }
 
 base::Result<void> CudaGpu::look_at(const Model& model) {
-  if (looked_at_ == &model) {
+  if (is_looked_at(model)) {
     return {};
   }
   in_place_ = false;
   if (device_.integrated && device_.pageable_access) {
     const auto fast = reads_in_place(model);
     if (!fast) {
-      return fast.failure();
+      base::log_warn("{}: weights are copied", fast.failure().to_string());
     }
-    in_place_ = *fast;
+    in_place_ = fast.ok() && *fast;
   }
-  looked_at_ = &model;
+  looked_at_ = {model.path, model.fingerprint};
   return {};
 }
 

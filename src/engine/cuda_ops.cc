@@ -264,6 +264,8 @@ void CudaOps::rotate_and_store(int layer, float* q, float* k, const float* v, co
 void CudaOps::attention(int layer, const float* q, float* a) {
   const KvLayer& kv = run_.kv.layers[static_cast<size_t>(layer)];
   const StepInputs& in = run_.space.in;
+  AR_CHECK(a != q || kv.dim_k == kv.dim_v,
+           "results as wide as queries may lie where these do, and no others");
   const int64_t width = int64_t{kv.heads} * kv.group;
   cuda::Attention attention;
   attention.k = side(layer, true);

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <optional>
 #include <tuple>
 #include <utility>
 
 #include "kernels/cuda/kv.h"
+#include "src/base/log.h"
 #include "src/engine/cuda_ops.h"
 #include "src/engine/kv_means.h"
 #include "src/engine/rope.h"
@@ -18,6 +21,9 @@ namespace engine {
 namespace {
 
 namespace cuda = kernels::cuda;
+
+// Each takes some megabytes of the driver's. One conversation needs one for each doubling of its context.
+constexpr size_t kMostGraphs = 32;
 
 class CudaSession : public Session {
  public:
@@ -52,6 +58,7 @@ class CudaSession : public Session {
   void write_tables(const Step& step);
   int copy_of(const SeqRows& seq, int page) const;
   base::Result<void> send_inputs(const Step& step);
+  const cuda::Graph* graph_of(const Shape& shape, const std::function<base::Result<void>()>& enqueue);
   base::Result<void> compute(const Segment& segment, const Step& step, float* logits);
   base::Result<void> fetch_experts(LayerSpan experts, int rows, int most);
   base::Result<void> copy_pages(const KvArena& arena, std::span<const PageCopy> copies);
@@ -67,8 +74,14 @@ class CudaSession : public Session {
   StepInputs in_;                // where the host writes them
   int n_tables_ = 0;             // of the step
   std::vector<PageCopy> moves_;  // of the step
-  std::map<Shape, cuda::Graph> graphs_;
-  bool running_ = false;  // since the last sync
+  struct Recorded {
+    std::optional<cuda::Graph> graph;  // none of a shape that was met once
+    int64_t used = 0;                  // when last, by turn_
+  };
+  std::map<Shape, Recorded> graphs_;
+  int64_t turn_ = 0;
+  bool no_graphs_ = false;  // the driver would not record one
+  bool running_ = false;    // since the last sync
   int64_t experts_read_ = 0;
   // Chosen by the step that runs, [layers x most rows x n_expert_used], in chosen_memory_.
   struct {
@@ -217,8 +230,35 @@ base::Result<void> CudaSession::send_inputs(const Step& step) {
   return {};
 }
 
-// Few rows run as a graph of their shape, recorded when it is first met; its sizes are the least powers of two that have
-// room, and the step's own stand in the inputs.
+// A graph of this shape; nullptr where it is met for the first time (its kernels are loaded then, which a recording might
+// not allow, and a shape that comes once needs none) and where none can be recorded.
+const cuda::Graph* CudaSession::graph_of(const Shape& shape,
+                                         const std::function<base::Result<void>()>& enqueue) {
+  const auto [found, fresh] = graphs_.try_emplace(shape);
+  found->second.used = ++turn_;
+  if (fresh && graphs_.size() > kMostGraphs) {  // none is running: a step begins when the last has ended
+    graphs_.erase(std::ranges::min_element(
+        graphs_, {}, [](const std::pair<const Shape, Recorded>& entry) { return entry.second.used; }));
+  }
+  if (fresh || no_graphs_) {
+    return nullptr;
+  }
+  Recorded& recorded = found->second;
+  if (!recorded.graph) {
+    auto graph = cuda::Graph::capture(stream_.get(), enqueue);
+    if (!graph) {
+      base::log_warn("{}: every kernel is launched by itself, which makes decode slower",
+                     graph.failure().to_string());
+      no_graphs_ = true;
+      return nullptr;
+    }
+    recorded.graph = *std::move(graph);
+  }
+  return &*recorded.graph;
+}
+
+// Few rows run as a graph of their shape; its sizes are the least powers of two that have room, and the step's own stand
+// in the inputs.
 base::Result<void> CudaSession::compute(const Segment& segment, const Step& step, float* logits) {
   const Model& model = model_->model;
   const int n_rows = static_cast<int>(step.token.size()), n_logits = static_cast<int>(step.logit_rows.size());
@@ -260,15 +300,8 @@ base::Result<void> CudaSession::compute(const Segment& segment, const Step& step
   }
   const Shape shape{segment.first.order(n_layer), segment.last.order(n_layer), most, most_logits,
                     most_tokens};
-  auto found = graphs_.find(shape);
-  if (found == graphs_.end()) {
-    auto graph = cuda::Graph::capture(stream_.get(), enqueue);
-    if (!graph) {
-      return graph.failure();
-    }
-    found = graphs_.emplace(shape, *std::move(graph)).first;
-  }
-  auto done = found->second.launch(stream_.get());
+  const cuda::Graph* graph = graph_of(shape, enqueue);
+  auto done = graph != nullptr ? graph->launch(stream_.get()) : enqueue();
   if (done.ok() && logits != nullptr) {
     done = cuda::copy(stream_.get(), logits, space_.logits,
                       static_cast<size_t>(n_logits) * static_cast<size_t>(model.hp.n_vocab) * sizeof(float),

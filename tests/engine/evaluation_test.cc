@@ -141,7 +141,8 @@ TEST_CASE("command lines") {
     REQUIRE_FALSE(refused.ok());
     return refused.failure().to_string();
   };
-  CHECK(fault({}) == "--model: missing; tbq-eval --model MODEL.gguf --corpus TEXT; see --help");
+  CHECK(fault({}) ==
+        "--model: missing; tbq-eval --model MODEL.gguf --corpus TEXT (or --synthetic SHAPE); see --help");
   CHECK(fault({"-m", "a"}).starts_with("--corpus: missing"));
   CHECK(fault({"--modell", "a"}) == "--modell: no such option; did you mean --model?");
   CHECK(fault({"-m", "a", "-f", "b", "-c", "3"}).starts_with("-c: 3 is not between 4 and"));

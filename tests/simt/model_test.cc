@@ -131,20 +131,31 @@ TEST_CASE("whole models on the GPU: logits and greedy text as on the CPU") {
 }
 
 #ifndef AR_ON_DEVICE
-TEST_CASE("steps of few rows are launched as graphs of their shape, recorded once") {
+TEST_CASE("steps of few rows are launched as graphs of their shape, recorded when it comes again") {
   SyntheticSpec spec = small("llama");
   spec.n_layer = 1;
-  auto context = fixtures::open(make(spec), on(gpu(), options()));
+  const auto model = make(spec);
   const int before = simt::graphs_captured(), launched = simt::graphs_launched();
-  const int token = 3;
-  for (int i = 0; i < 3; ++i) {
-    REQUIRE(context->eval(0, {&token, 1}).ok());
-  }
-  const auto four = fixtures::some_tokens(4, spec.n_vocab), three = fixtures::some_tokens(3, spec.n_vocab);
-  REQUIRE(context->eval(0, four).ok());
-  REQUIRE(context->eval(0, three).ok());
+  const auto run = [&] {
+    auto context = fixtures::open(model, on(gpu(), options()));
+    const int token = 3;
+    for (int i = 0; i < 3; ++i) {
+      REQUIRE(context->eval(0, {&token, 1}).ok());
+    }
+    const auto four = fixtures::some_tokens(4, spec.n_vocab), three = fixtures::some_tokens(3, spec.n_vocab);
+    REQUIRE(context->eval(0, four).ok());
+    const auto last = context->eval(0, three);
+    REQUIRE(last.ok());
+    return std::vector<float>(last->begin(), last->end());
+  };
+  const std::vector<float> logits = run();
   CHECK(simt::graphs_captured() - before == 2);  // of one row, of up to four
-  CHECK(simt::graphs_launched() - launched == 5);
+  CHECK(simt::graphs_launched() - launched == 3);
+  simt::set_graphs(false);
+  const std::vector<float> without = run();
+  simt::set_graphs(true);
+  CHECK(simt::graphs_launched() - launched == 3);
+  CHECK(without == logits);
 }
 #endif
 

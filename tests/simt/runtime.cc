@@ -15,7 +15,7 @@ namespace {
 
 struct Gpu {
   uint64_t bytes = uint64_t{1} << 30, used = 0;
-  bool present = true;
+  bool present = true, graphs = true;
   int launched = 0, captured = 0;
 };
 Gpu& gpu() {
@@ -34,6 +34,9 @@ void set_device_memory(uint64_t bytes) {
 }
 void set_device_present(bool present) {
   gpu().present = present;
+}
+void set_graphs(bool allowed) {
+  gpu().graphs = allowed;
 }
 int graphs_launched() {
   return gpu().launched;
@@ -170,6 +173,9 @@ simt::Recorded& recorded(void* graph) {
 }  // namespace
 
 base::Result<Graph> Graph::capture(Stream /*stream*/, const std::function<base::Result<void>()>& enqueue) {
+  if (!gpu().graphs) {
+    return base::error("GPU", "no graph can be recorded");
+  }
   Graph graph;
   graph.graph_ = new simt::Recorded;
   simt::recording() = &recorded(graph.graph_);

@@ -9,6 +9,8 @@ namespace simt {
 void set_device_memory(uint64_t bytes);
 // Whether there is one.
 void set_device_present(bool present);
+// Whether graphs can be recorded.
+void set_graphs(bool allowed);
 // Graphs launched so far, and recorded.
 int graphs_launched();
 int graphs_captured();
