@@ -19,7 +19,7 @@ constexpr double kMaxWalk = 1e6;  // points of a space that are counted one by o
 RecordedGrid::RecordedGrid(Space space, std::vector<bool> noisy, bool pareto)
     : space_(std::move(space)), noisy_(std::move(noisy)), pareto_(pareto) {}
 
-void RecordedGrid::add(const Config& told, const Outcome& outcome) {
+void RecordedGrid::add(const Config& told, const Outcome& outcome, int round) {
   Config config = space_.canonical(told);
   auto [at, fresh] = index_.emplace(key_of(config), points_.size());
   if (fresh) {
@@ -34,13 +34,46 @@ void RecordedGrid::add(const Config& told, const Outcome& outcome) {
       launches.clear();
     }
     launches.push_back(outcome);
-    points_[at->second].outcome = pooled(launches);
   }
-  Point& point = points_[at->second];
+  if (!outcome.predicted) {
+    order_.push_back({at->second, launches_[at->second].size() - 1, round});
+  }
+  settle(at->second);
+}
+
+void RecordedGrid::settle(size_t at) {
+  Point& point = points_[at];
+  point.outcome = pooled(launches_[at]);
   point.outcome.predicted = false;
   point.outcome.noise = 0;
-  point.launches = static_cast<int>(std::count_if(launches_[at->second].begin(), launches_[at->second].end(),
-                                                  [](const Outcome& o) { return o.ok; }));
+  point.launches = static_cast<int>(
+      std::count_if(launches_[at].begin(), launches_[at].end(), [](const Outcome& o) { return o.ok; }));
+}
+
+void RecordedGrid::take_out_levels() {
+  levels_.clear();
+  for (size_t entry = 0; entry < noisy_.size(); ++entry) {
+    levels_.emplace_back();
+    std::vector<TimedLaunch> launches;
+    for (const Launched& one : order_) {
+      const auto& objective = launches_[one.point][one.launch].objective;
+      const double value = entry < objective.size() ? std::fabs(objective[entry]) : 0;
+      const bool usable = value > 0 && std::isfinite(value);
+      launches.push_back({one.point, one.round, usable ? std::log(value) : 0, usable});
+    }
+    if (!noisy_[entry]) {
+      continue;
+    }
+    levels_.back() = machine_levels(launches);
+    for (size_t i = 0; i < order_.size(); ++i) {
+      if (launches[i].usable) {
+        launches_[order_[i].point][order_[i].launch].objective[entry] /= std::exp(levels_.back().of[i]);
+      }
+    }
+  }
+  for (size_t at = 0; at < points_.size(); ++at) {
+    settle(at);
+  }
 }
 
 const Outcome* RecordedGrid::find(const Config& canonical) const {
@@ -68,6 +101,7 @@ void RecordedGrid::add_doomed() {
 }
 
 void RecordedGrid::finish() {
+  take_out_levels();
   add_doomed();
   std::vector<const Outcome*> outcomes;
   std::vector<std::vector<double>> feasible;
@@ -136,8 +170,12 @@ RecordedGrid::Census RecordedGrid::census() const {
     launched += points_[at].launches;
     measured += points_[at].launches > 0 ? 1 : 0;
   }
-  const double most = squares.empty() ? 0 : *std::max_element(squares.begin(), squares.end());
-  census.scatter = freedom > 0 ? std::sqrt(most / freedom) : 0;
+  for (size_t i = 0; i < squares.size(); ++i) {
+    const double taken = i < levels_.size() ? levels_[i].freedom : 0;
+    census.scatter =
+        std::max(census.scatter, freedom > taken ? std::sqrt(squares[i] / (freedom - taken)) : 0.0);
+    census.swing = std::max(census.swing, i < levels_.size() ? levels_[i].swing : 0);
+  }
   census.uncertain = measured > 0 ? census.scatter / std::sqrt(launched / measured) : 0;
   if (space_.grid_size() <= kMaxWalk) {
     std::unordered_set<std::string> missing;

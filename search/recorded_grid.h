@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "search/machine_level.h"
 #include "search/strategy.h"
 
 namespace search {
@@ -18,8 +19,9 @@ class RecordedGrid {
   // `noisy`: which entries of the objective are speeds, on which noise and drift act; `pareto`: entries of equal rank.
   RecordedGrid(Space space, std::vector<bool> noisy, bool pareto = false);
 
-  // One launch; repeats are pooled (history.h). A forecast counts as out of memory where nothing was launched.
-  void add(const Config& config, const Outcome& outcome);
+  // One launch, in the order they ran; repeats are pooled (history.h). A forecast counts as out of memory where nothing was
+  // launched. `round`: launches of one round ran one after the other; of other rounds hours may lie between.
+  void add(const Config& config, const Outcome& outcome, int round = 0);
 
   struct Point {
     Config config;  // canonical
@@ -37,8 +39,9 @@ class RecordedGrid {
     size_t points = 0, feasible = 0, out_of_memory = 0, failed = 0;
     size_t near_best = 0;           // within kNear of the best
     std::optional<size_t> missing;  // of all that the constraints allow; nullopt: too many to walk
-    double scatter =
-        0;  // relative, launch to launch, of the entry that scatters most, pooled over repeats; 0 = none
+    // Relative, launch to launch, of the entry that scatters most, pooled over repeats; 0 = none. `swing`: by how much the
+    // machine's speed moved meanwhile (machine_level.h), which is no part of it.
+    double scatter = 0, swing = 0;
     double uncertain = 0;  // one standard error of a point's mean, by that scatter
   };
   Census census() const;
@@ -51,11 +54,14 @@ class RecordedGrid {
   // With `pareto`: the share of the true front's hypervolume (above the worst feasible value of each entry) that these
   // do not cover.
   double shortfall(const std::vector<std::vector<double>>& launched) const;
-  // To be called after the last add and before any of the three above. Points that nobody launched because a recorded
-  // failure dooms them (frontier.h) are taken as out of memory: that is what recording passes over.
+  // To be called once, after the last add and before any of the three above. What the machine's speed did meanwhile is taken
+  // out of the noisy entries (machine_level.h). Points that nobody launched because a recorded failure dooms them (frontier.h) are
+  // taken as out of memory: that is what recording passes over.
   void finish();
 
  private:
+  void take_out_levels();
+  void settle(size_t at);  // a point's outcome from its launches
   void add_doomed();
 
   Space space_;
@@ -63,6 +69,12 @@ class RecordedGrid {
   bool pareto_;
   std::vector<Point> points_;
   std::vector<std::vector<Outcome>> launches_;  // of each point
+  struct Launched {
+    size_t point = 0, launch = 0;
+    int round = 0;
+  };
+  std::vector<Launched> order_;        // of all launches, forecasts apart
+  std::vector<MachineLevels> levels_;  // of each entry; empty where it has none
   std::unordered_map<std::string, size_t> index_;
   std::optional<size_t> best_;
   std::vector<double> floor_;

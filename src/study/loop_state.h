@@ -225,6 +225,7 @@ class Loop {
   std::map<int, Series> series_;                         // by the winner's trial_id
   std::optional<search::Proposal> unfinished_;           // of the search: the first to run again
   int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
+  bool repeating_ = false;     // the last trial was a repeat, or an anchor among repeats
   std::string server_lost_;    // why; "" = it serves
   int lost_trial_ = 0;         // under which it went away; 0 = between trials
   std::set<int> lost_before_;  // trials under which it did in former runs

@@ -47,9 +47,10 @@ struct PlannedEnd {
   std::string decided_by;
   int decided_changes = 0, decided_launches = 0;
   int repeats = 0;  // before all that: what the search launched, again (search.repeats)
+  int anchors = 0;  // the default, among these
 
   double decided_s() const { return decided_changes * change_s + decided_launches * launch_s; }
-  double repeats_s() const { return repeats * one_s(); }
+  double repeats_s() const { return (repeats + anchors) * one_s(); }
   double finals_s() const { return finals * one_s(); }
   double least_s() const { return confirm_least * one_s() + cold * launch_s; }
   double most_s() const { return confirm_most * one_s() + cold * launch_s; }

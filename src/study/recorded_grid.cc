@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "src/os/host.h"
 #include "src/study/header.h"
@@ -29,6 +31,50 @@ std::vector<std::string> rules(const search::Space& space) {
   return texts;
 }
 
+// Which stretch of a recording a trial ran in: search and each round of repeats, by themselves. Anchors lie within one.
+class Rounds {
+ public:
+  int of(const base::Json& end) {
+    const std::string phase = base::json_get<std::string>(end, "phase", "");
+    int kind = 1;
+    if (phase == kAnchorPhase) {
+      return round_;
+    }
+    if (phase == kRepeatPhase) {
+      kind = 1 + ++repeats_[base::json_get<std::string>(end, "params_hash", "")];
+    } else if (is_repeated(phase)) {
+      kind = 0;  // finals and confirmation
+    }
+    round_ += kind != kind_ ? 1 : 0;
+    kind_ = kind;
+    return round_;
+  }
+
+ private:
+  std::map<std::string, int> repeats_;  // of each configuration, so far
+  int round_ = 0, kind_ = 1;
+};
+
+// As measured, the drift that the study took out put back: it lags behind the machine by some anchors, and a grid with
+// repeats tells better by itself (search/machine_level.h).
+void put_drift_back(const Study& study, const base::Json& end, search::Outcome& outcome) {
+  const double drift = base::json_get<double>(end, "drift", 1);
+  const auto measured = metrics_of(study.space, end);
+  if (!measured || drift == 1 || !(drift > 0)) {
+    return;
+  }
+  const TrialMetrics judged = slowed(*measured, drift);
+  for (size_t i = 0; i < std::min(outcome.objective.size(), study.objective.maximize.size()); ++i) {
+    // Where it is made of the default's speeds, they do not matter to the ratio.
+    const auto& entry = study.objective.maximize[i];
+    const auto raw = entry_value(study, entry, *measured, &*measured);
+    const auto steady = entry_value(study, entry, judged, &*measured);
+    if (depends_on_speed(entry) && raw && steady && *raw / *steady > 0 && std::isfinite(*raw / *steady)) {
+      outcome.objective[i] *= *raw / *steady;
+    }
+  }
+}
+
 }  // namespace
 
 base::Result<search::RecordedGrid> recorded_grid(const Study& study, const JournalContent& journal,
@@ -38,8 +84,13 @@ base::Result<search::RecordedGrid> recorded_grid(const Study& study, const Journ
     noisy.push_back(depends_on_speed(entry));
   }
   search::RecordedGrid grid(study.space, noisy, study.objective.pareto);
+  const auto ends = journal.of_type("trial_end");
+  const bool repeated = std::any_of(ends.begin(), ends.end(), [](const base::Json* end) {
+    return base::json_get<std::string>(*end, "phase", "") == kRepeatPhase;
+  });
+  Rounds rounds;
   size_t width = 0;  // of every objective: from a journal that was changed by hand they may differ
-  for (const base::Json* end : journal.of_type("trial_end")) {
+  for (const base::Json* end : ends) {
     const std::string trial = fmt::format("{}: trial {}", where, base::json_get<int>(*end, "trial_id", 0));
     auto config = search::from_json(study.space, end->value("params", base::Json::object()));
     if (!config) {
@@ -54,8 +105,11 @@ base::Result<search::RecordedGrid> recorded_grid(const Study& study, const Journ
                            "record it again");
       }
     }
+    if (repeated) {
+      put_drift_back(study, *end, outcome);
+    }
     outcome.noise = 0;  // repeats are pooled evenly
-    grid.add(*config, outcome);
+    grid.add(*config, outcome, rounds.of(*end));
   }
   grid.finish();
   const auto census = grid.census();

@@ -73,6 +73,11 @@ class Table {
         "{:.1f}%",
         study_.name, census_.points, census_.feasible, census_.out_of_memory, census_.failed,
         census_.scatter * 100));
+    if (census_.swing > search::kNear) {
+      lines.push_back(fmt::format(
+          "the machine's own speed moved by {:.0f}% while it was recorded; that is taken out of all values",
+          census_.swing * 100));
+    }
     if (census_.uncertain > search::kNear) {
       lines.push_back(
           fmt::format("a point's value is known to {:.1f}% (one standard error): which of the best is "
@@ -164,6 +169,7 @@ class Table {
               {"within_2pct", census_.near_best},
               {"missing", census_.missing ? base::Json(*census_.missing) : base::Json(nullptr)},
               {"scatter", census_.scatter},
+              {"swing", census_.swing},
               {"pareto", grid_.pareto()}}},
             {"seeds", options_.seeds},
             {"noise", replay_.noise},

@@ -63,6 +63,55 @@ search::RecordedGrid small_grid(const std::vector<bool>& noisy = {true}) {
 
 }  // namespace
 
+TEST_CASE("what the machine's speed did between rounds and within them is no part of a grid") {
+  Space space;
+  space.axes = {spaces::axis("n_threads", {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, 0),
+                spaces::axis("n_batch", {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 0)};
+  auto record = [&](bool slow, double noise) {
+    search::RecordedGrid grid(space, {false, true});
+    search::Rng rng(5, 0);
+    int ran = 0;
+    for (int round = 0; round < 3; ++round) {
+      for (int64_t threads = 1; threads <= 16; ++threads) {
+        for (int64_t batch = 1; batch <= 10; ++batch, ++ran) {
+          if (round > 0 && batch == 3) {
+            continue;  // launched in the first round only
+          }
+          const double truth = 100 + static_cast<double>(threads * batch);
+          // Two thirds of the speed in the first round; later it swings by a tenth to either side within an hour.
+          const double speed = round == 0 ? 0.67 : 1 + 0.1 * std::sin(ran / 25.0);
+          const double luck = std::exp(noise * (rng.uniform() - 0.5) * std::sqrt(12.0));
+          grid.add(at(threads, batch), measured({7, truth * luck * (slow ? speed : 1)}), round);
+        }
+      }
+    }
+    grid.finish();
+    return grid;
+  };
+  const auto steady = record(false, 0.03), drifting = record(true, 0.03);
+  CHECK_EQ(steady.census().scatter, doctest::Approx(0.03).epsilon(0.1));
+  CHECK_LT(steady.census().swing, 0.03);
+  CHECK_EQ(drifting.census().scatter, doctest::Approx(0.03).epsilon(0.15));
+  CHECK_GT(drifting.census().swing, 0.5);
+  // A point that ran in the slow round alone stands where it would have stood.
+  auto share = [](const search::RecordedGrid& grid, int64_t batch) {
+    double sum = 0;
+    for (int64_t threads = 1; threads <= 16; ++threads) {
+      sum += grid.find(at(threads, batch))->objective[1] / (100 + static_cast<double>(threads * batch)) / 16;
+    }
+    return sum;
+  };
+  CHECK_EQ(share(drifting, 3) / share(drifting, 4), doctest::Approx(1).epsilon(0.04));
+  CHECK_EQ(drifting.find(at(1, 1))->objective[0], 7);  // no speed: not touched
+  // Recorded once: nothing can be told, and nothing is changed.
+  search::RecordedGrid once(space, {true});
+  for (int64_t threads = 1; threads <= 16; ++threads) {
+    once.add(at(threads, 1), measured({static_cast<double>(threads)}), static_cast<int>(threads % 2));
+  }
+  once.finish();
+  CHECK_EQ(once.find(at(3, 1))->objective[0], doctest::Approx(3));
+}
+
 TEST_CASE("replay counts trials, failures and what is named, by the grid's truth") {
   const search::RecordedGrid grid = small_grid();
   auto census = grid.census();

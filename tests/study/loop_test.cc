@@ -195,6 +195,46 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
   CHECK_EQ(grid.failure().what, "holds 2 configurations, 0 of them feasible");
 }
 
+TEST_CASE("the default runs again among the repeats, and the drift that shows is taken out there") {
+  Fixture f;
+  f.study.search.strategy = "grid";
+  f.study.search.repeats = 3;
+  f.options.max_trials = 12;
+  f.options.anchor_every = 4;
+  FakeRunner first, again;
+  for (FakeRunner* runner : {&first, &again}) {
+    runner->speed = [](int launch) { return launch <= 12 ? 1 : 0.5; };  // from the first repeat on
+  }
+  first.before_run = [&](const study::TrialRequest& request) {
+    if (request.trial_id == 23) {
+      study::set_interrupted(15);
+    }
+  };
+  CHECK_EQ(f.start(first).end, study::EndReason::kInterrupted);
+  again.launches = 22;
+  CHECK_EQ(f.resume(again).end, study::EndReason::kFinished);
+  int repeats = 0, anchors = 0, points = 0, since = 0, most = 0;
+  double drift = 0;
+  auto content = f.content();
+  for (const base::Json* end : content.of_type("trial_end")) {
+    const std::string phase = (*end)["phase"];
+    (phase == "repeat" ? repeats : phase == "anchor" ? anchors : points) += 1;
+    since =
+        phase == "anchor" || (*end)["params"] == (*content.of_type("trial_end")[0])["params"] ? 0 : since + 1;
+    most = std::max(most, since);
+    drift = (*end)["drift"];
+  }
+  // Anchors of the search count as trials, so they take the place of points; those among the repeats take nothing.
+  CHECK_EQ(points, 10);
+  CHECK_EQ(repeats, 20);
+  CHECK_GE(anchors, 2 + 4);
+  CHECK_EQ(most, 4);
+  CHECK_EQ(drift, doctest::Approx(0.5).epsilon(0.01));
+  auto grid = study::recorded_grid(f.study, content, "t.jsonl");
+  REQUIRE(grid.ok());
+  CHECK_LT(grid->census().scatter, 0.02);
+}
+
 TEST_CASE("a journal cut at any byte resumes to the same study") {
   Fixture f;
   FakeRunner runner;
