@@ -100,6 +100,15 @@ void RecordedGrid::set_margin(const Config& canonical, const Margin& margin) {
   }
 }
 
+double RecordedGrid::level(size_t launch) const {
+  for (size_t entry = levels_.size(); entry > 0; --entry) {
+    if (noisy_[entry - 1]) {
+      return launch < levels_[entry - 1].of.size() ? levels_[entry - 1].of[launch] : 0;
+    }
+  }
+  return 0;
+}
+
 void RecordedGrid::add_doomed() {
   Frontier frontier;
   for (const Point& point : points_) {

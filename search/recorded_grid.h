@@ -46,6 +46,8 @@ class RecordedGrid {
   // After finish(). The truth stays what was recorded: a feasible point's margins are at least 0, and one that is not
   // feasible has a margin below 0, or is so whatever its speed.
   void set_margin(const Config& canonical, const Margin& margin);
+  // After finish(): how fast the machine was (a logarithm) at the i-th launch that was added, by the last noisy entry.
+  double level(size_t launch) const;
   const Space& space() const { return space_; }
   bool pareto() const { return pareto_; }
   bool noisy(size_t entry) const { return entry < noisy_.size() && noisy_[entry]; }

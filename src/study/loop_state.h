@@ -45,7 +45,7 @@ struct KnownTrial {
   int trial_id = 0;  // in that study
   Status status = Status::kOk;
   std::optional<TrialMetrics> metrics;  // of an ok trial or one ended early; its drift taken out
-  double noise = 0;
+  std::optional<double> noise;          // of one launch; nullopt: that study had another objective
   int launches = 1;
   search::Outcome outcome;  // as this study judges it; once it was told
 };
