@@ -119,7 +119,7 @@ void table(const Arena& arena, const std::vector<Bout>& bouts, const std::option
       census.out_of_memory, census.failed, census.once, 100 * census.scatter, 100 * census.uncertain));
   if (census.inferred > 0) {
     report.line(fmt::format(
-        "- {} more points were never launched: a recorded failure dooms them, and they count as over a "
+        "- {} more points were never launched: a failure or a forecast dooms them, and they count as over a "
         "memory limit",
         census.inferred));
   }

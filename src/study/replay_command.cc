@@ -77,9 +77,10 @@ class Table {
         study_.name, census_.launched, census_.feasible, census_.out_of_memory, census_.failed, census_.once,
         census_.scatter * 100));
     if (census_.inferred > 0) {
-      lines.push_back(fmt::format(
-          "{} more were never launched: a recorded failure dooms them, and they count as over a memory limit",
-          census_.inferred));
+      lines.push_back(
+          fmt::format("{} more were never launched: a failure or a forecast dooms them, and they count as "
+                      "over a memory limit",
+                      census_.inferred));
     }
     if (census_.swing > search::kNear) {
       lines.push_back(fmt::format(

@@ -88,7 +88,7 @@ void compare_hosts(const base::Json& then, const base::Json& now, Differences& d
 
 void compare_servers(const Study& study, const base::Json& then, const base::Json& now, Differences& differ) {
   differ.compare("the server", at(then, "kind"), at(now, "kind"));
-  if (study.backend.kind == BackendKind::kOpenai) {  // the kind says next to nothing of these
+  if (study.backend.kind == BackendKind::kOpenAi) {  // the kind says next to nothing of these
     auto name = [](const base::Json& binary) {
       return base::Json(
           std::filesystem::path(base::json_get<std::string>(binary, "path", "")).filename().string());
