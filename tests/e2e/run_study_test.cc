@@ -77,14 +77,14 @@ TEST_CASE("a recorded grid is replayed, compared by plan, and known to the next 
   }
   e2e::Driver driver;
   auto space = [&](const std::string& search) {
-    return driver.scripted_space(
-        kAxes, R"({"decode_tps": 2000, "prefill_tps": 100000, "rules": [
+    return driver.scripted_space(kAxes, R"({"decode_tps": 2000, "prefill_tps": 100000, "rules": [
           {"when": {"cache_type_k": "f16", "ctx_size": {"min": 8192}}, "set": {"behaviour": "oom"}}]})",
-        "objective: {maximize: [ctx_size, decode_tps]}\nsearch: {" + search + ", max_trials: 9}\n");
+                                 "objective: {maximize: [ctx_size, decode_tps]}\nsearch: {" + search + "}\n");
   };
   const std::string grid = driver.path("g.jsonl");
-  e2e::Result result = driver.run({"run", "--space", space("strategy: grid, repeats: 2, anchor_every: 3"),
-                                   "--out", grid, "--confirm", "0"});
+  e2e::Result result =
+      driver.run({"run", "--space", space("strategy: grid, repeats: 2, anchor_every: 3, max_trials: 20"),
+                  "--out", grid, "--confirm", "0"});
   CAPTURE(result.out);
   CAPTURE(result.err);
   CHECK_EQ(result.code, 10);
@@ -98,7 +98,7 @@ TEST_CASE("a recorded grid is replayed, compared by plan, and known to the next 
   CHECK(has(replay.out, "scripted: 9 points launched, 8 feasible, 1 over a memory limit"));
   CHECK(has(driver.run({"replay", grid, "--seeds", "1", "--drift", "3%"}).out, "drift 3%"));
 
-  const std::string second = space("strategy: two-phase");
+  const std::string second = space("strategy: two-phase, max_trials: 9");
   e2e::Result plan = driver.run({"plan", "--space", second, "--grid", grid});
   CAPTURE(plan.out);
   CAPTURE(plan.err);
