@@ -112,16 +112,35 @@ void table(const Arena& arena, const std::vector<Bout>& bouts, const std::option
     report.line("- " + line);
   }
   report.line(fmt::format(
-      "- {} points, {} feasible ({} over a memory limit or doomed by one, {} failed); launches scatter by "
-      "{:.1f}%: a point's value is known to {:.1f}% (one standard error)",
-      census.points, census.feasible, census.out_of_memory, census.failed, 100 * census.scatter,
-      100 * census.uncertain));
+      "- {} points launched, {} feasible ({:.0f}% not: {} over a memory limit, {} failed), {} with a single "
+      "launch; launches scatter by {:.1f}%: a point's value is known to {:.1f}% (one standard error)",
+      census.launched, census.feasible,
+      100 - 100.0 * static_cast<double>(census.feasible) / static_cast<double>(census.launched),
+      census.out_of_memory, census.failed, census.once, 100 * census.scatter, 100 * census.uncertain));
+  if (census.inferred > 0) {
+    report.line(fmt::format(
+        "- {} more points were never launched: a failure or a forecast dooms them, and they count as over a "
+        "memory limit",
+        census.inferred));
+  }
+  if (census.swing > search::kNear) {
+    report.line(fmt::format("- the machine's own speed moved by {:.0f}% while it was recorded; taken out",
+                            100 * census.swing));
+  }
+  if (census.missing > 0) {
+    report.line(
+        fmt::format("- {}{:.0f} points were not recorded", census.counted ? "" : "up to ", census.missing));
+  }
   if (arena.grid.pareto()) {
-    report.line("- looked for: 98% of the volume of the true front\n");
+    report.line(fmt::format(
+        "- looked for: 98% of the volume of the true front; {} points ({:.1f}%) within 2% of one of its {} "
+        "in every entry\n",
+        census.near_best,
+        100.0 * static_cast<double>(census.near_best) / static_cast<double>(census.launched), census.front));
   } else {
     report.line(
         fmt::format("- {} points ({:.1f}%) within 2% of the best\n", census.near_best,
-                    100.0 * static_cast<double>(census.near_best) / static_cast<double>(census.points)));
+                    100.0 * static_cast<double>(census.near_best) / static_cast<double>(census.launched)));
   }
   report.line(
       "| strategy | trials to 2% | quartiles | reached | by random's | failed trials | short at the end | "

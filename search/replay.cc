@@ -10,10 +10,12 @@
 namespace search {
 namespace {
 
-constexpr double kDriftPeriod = 40;    // trials
-constexpr int kWaves[] = {6, 3, 2};    // as study::kFinalWaves
-constexpr int kPairs = 6;              // of the confirmation
-constexpr double kStudent5 = 2.5706;   // 97.5% point, five degrees of freedom
+constexpr double kDriftPeriod = 40;   // trials
+constexpr int kWaves[] = {6, 3, 2};   // as study::kFinalWaves
+constexpr int kPairs = 6;             // of the confirmation
+constexpr double kStudent5 = 2.5706;  // 97.5% point, five degrees of freedom
+constexpr double kRaceSigmas =
+    4.2;  // beyond noise: 3 sigma of the difference of two launches, as in study::broken_limit
 constexpr double kWorthFinding = 0.1;  // a gain over the default
 
 // Standard normal, a function of what it is drawn for alone.
@@ -56,22 +58,42 @@ class Player {
  private:
   // What launch number `launch` of a configuration shows at trial `at`.
   Outcome launch(const Config& config, uint64_t launch, size_t at) const {
-    const Outcome* truth = grid_.find(config);
-    if (truth == nullptr) {
+    const RecordedGrid::Point* point = grid_.point(config);
+    if (point == nullptr) {
       return {};
     }
-    Outcome told = *truth;
-    const double phase = Rng(seed_, 77).uniform();
-    const double swing =
-        options_.drift * std::sin(2 * std::numbers::pi * (static_cast<double>(at) / kDriftPeriod + phase));
+    Outcome told = point->outcome;
     for (size_t i = 0; i < told.objective.size(); ++i) {
       if (grid_.noisy(i)) {
-        told.objective[i] *=
-            (1 + swing) * std::exp(options_.noise * normal(seed_, key_of(config), launch * 16 + i));
+        told.objective[i] *= std::exp(luck(config, launch, at, i));
       }
     }
     told.noise = told.ok ? options_.noise : 0;
+    if (told.ok && !told.objective.empty()) {
+      told.feasible = slack(*point, launch, at) >= 0;
+    }
     return told;
+  }
+
+  // The logarithm of what noise and drift make of an entry.
+  double luck(const Config& config, uint64_t launch, size_t at, size_t entry) const {
+    const double phase = Rng(seed_, 77).uniform();
+    const double swing =
+        options_.drift * std::sin(2 * std::numbers::pi * (static_cast<double>(at) / kDriftPeriod + phase));
+    return std::log(1 + swing) + options_.noise * normal(seed_, key_of(config), launch * 16 + entry);
+  }
+
+  // How far limits on speeds are from breaking in that launch (below 0: one is broken). Its speed is what its last entry
+  // that is one shows; of the default the driver knows what its trial showed.
+  double slack(const RecordedGrid::Point& point, uint64_t launch, size_t at) const {
+    size_t entry = point.outcome.objective.size();
+    while (entry > 0 && !grid_.noisy(entry - 1)) {
+      --entry;
+    }
+    const size_t speed = entry > 0 ? entry - 1 : point.outcome.objective.size();
+    const double here = luck(point.config, launch, at, speed);
+    const double usual = key_of(point.config) == key_of(default_) ? here : luck(default_, 0, 0, speed);
+    return std::min(point.margin.alone + here, point.margin.to_default + here - usual);
   }
 
   Outcome trial(const Config& config) {
@@ -79,10 +101,11 @@ class Player {
     Outcome told = launch(config, 0, run_.trials.size());
     run_.unknown += truth == nullptr ? 1 : 0;
     run_.failed += told.feasible ? 0 : 1;
-    if (told.feasible && grid_.pareto()) {
+    const bool feasible = truth != nullptr && truth->feasible;  // what luck makes of it is no gain
+    if (feasible && grid_.pareto()) {
       front_.push_back(truth->objective);
       run_.shortfall = grid_.shortfall(front_);
-    } else if (told.feasible) {
+    } else if (feasible) {
       run_.shortfall = std::min(run_.shortfall, grid_.shortfall(*truth));
     }
     run_.trials.push_back({config, told, run_.shortfall});
@@ -93,17 +116,18 @@ class Player {
   }
 
   struct Contender {
-    const Config* config = nullptr;
+    const ReplayTrial* trial = nullptr;
     double sum = 0;
-    int launches = 0;
+    int launches = 0, missed = 0;  // launches in which a limit did not hold
     double mean() const { return sum / launches; }
   };
 
   void relaunch(Contender& contender) const {
     const Outcome outcome =
-        launch(*contender.config, static_cast<uint64_t>(contender.launches), run_.trials.size());
+        launch(contender.trial->config, static_cast<uint64_t>(contender.launches), run_.trials.size());
     contender.sum += outcome.objective.back();
     ++contender.launches;
+    contender.missed += outcome.feasible ? 0 : 1;
   }
 
   // Those that only the last entry tells apart from the best, the highest first.
@@ -121,7 +145,11 @@ class Player {
         tied = std::fabs(trial.told.objective[i] - peak) <= kObjectiveTolerance * std::fabs(peak);
       }
       if (tied) {
-        found.push_back({&trial.config, trial.told.objective.back(), 1});
+        Contender one;
+        one.trial = &trial;
+        one.sum = trial.told.objective.back();
+        one.launches = 1;
+        found.push_back(one);
       }
     }
     sort(found);
@@ -135,8 +163,6 @@ class Player {
 
   void conclude() {
     run_.named = default_;
-    const Outcome* usual = grid_.find(default_);
-    const bool default_feasible = usual != nullptr && usual->feasible;
     run_.gain_exists = grid_.best() != nullptr && gains(grid_.best()->outcome, kWorthFinding);
     std::vector<Contender> field = contenders();
     if (options_.noise > 0) {
@@ -145,11 +171,12 @@ class Player {
           relaunch(field[i]);
         }
         field.resize(std::min(field.size(), static_cast<size_t>(places)));
+        std::erase_if(field, [](const Contender& one) { return 2 * one.missed > one.launches; });
         sort(field);
       }
     }
     if (!field.empty()) {
-      claim(*field.front().config, default_feasible);
+      claim(*field.front().trial);
     }
     const Outcome* named = grid_.find(run_.named);
     run_.named_shortfall = named != nullptr ? grid_.shortfall(*named) : 1;
@@ -158,32 +185,44 @@ class Player {
         run_.gain_exists && run_.claimed && gains(*named, (1 + kWorthFinding) * (1 - kNear) - 1);
   }
 
-  void claim(const Config& winner, bool default_feasible) {
-    if (key_of(winner) == key_of(default_)) {
+  // By what was told alone, as the driver: the default's trial, the winner's, and the fresh launches of both.
+  void claim(const ReplayTrial& winner) {
+    if (key_of(winner.config) == key_of(default_)) {
       return;
     }
-    bool confirmed = !default_feasible || earlier_entry_decides(*grid_.find(winner));
-    if (!confirmed) {
-      double sum = 0, squares = 0;
-      for (uint64_t pair = 0; pair < kPairs; ++pair) {
-        const double a = launch(winner, 100 + pair, run_.trials.size()).objective.back();
-        const double b = launch(default_, 100 + pair, run_.trials.size()).objective.back();
+    auto usual = std::find_if(run_.trials.begin(), run_.trials.end(), [&](const ReplayTrial& trial) {
+      return key_of(trial.config) == key_of(default_);
+    });
+    const bool comparable = usual != run_.trials.end() && usual->told.feasible;
+    double sum = 0, squares = 0;
+    int missed = 0;
+    bool broken = false;
+    const RecordedGrid::Point& point = *grid_.point(winner.config);
+    for (uint64_t pair = 100; pair < 100 + kPairs; ++pair) {
+      const Outcome fresh = launch(winner.config, pair, run_.trials.size());
+      missed += fresh.feasible ? 0 : 1;
+      broken = broken || slack(point, pair, run_.trials.size()) < -kRaceSigmas * options_.noise;
+      if (comparable) {
+        const double a = fresh.objective.back();
+        const double b = launch(default_, pair, run_.trials.size()).objective.back();
         const double ratio = a > 0 && b > 0 ? std::log(a / b) : (a - b) / std::max(std::fabs(b), 1e-300);
         sum += ratio;
         squares += ratio * ratio;
       }
-      const double mean = sum / kPairs;
-      const double variance = std::max(squares / kPairs - mean * mean, 0.0) / (kPairs - 1);
-      confirmed = mean > std::log(1 + kObjectiveTolerance) && mean - kStudent5 * std::sqrt(variance) > 0;
     }
-    if (confirmed) {
+    if (broken || 3 * missed > kPairs) {
+      return;
+    }
+    const double mean = sum / kPairs;
+    const double variance = std::max(squares / kPairs - mean * mean, 0.0) / (kPairs - 1);
+    if (!comparable || earlier_entry_decides(winner.told, usual->told) ||
+        (mean > std::log(1 + kObjectiveTolerance) && mean - kStudent5 * std::sqrt(variance) > 0)) {
       run_.claimed = true;
-      run_.named = winner;
+      run_.named = winner.config;
     }
   }
 
-  bool earlier_entry_decides(const Outcome& outcome) const {
-    const Outcome& usual = *grid_.find(default_);
+  static bool earlier_entry_decides(const Outcome& outcome, const Outcome& usual) {
     for (size_t i = 0; i + 1 < std::min(outcome.objective.size(), usual.objective.size()); ++i) {
       if (outcome.objective[i] > usual.objective[i] + kObjectiveTolerance * std::fabs(usual.objective[i])) {
         return true;
@@ -199,8 +238,9 @@ class Player {
       return outcome.feasible;
     }
     const double base = usual->objective.back();
-    return earlier_entry_decides(outcome) || (better(outcome, *usual, kObjectiveTolerance) &&
-                                              outcome.objective.back() - base > share * std::fabs(base));
+    return earlier_entry_decides(outcome, *usual) ||
+           (better(outcome, *usual, kObjectiveTolerance) &&
+            outcome.objective.back() - base > share * std::fabs(base));
   }
 
   const RecordedGrid& grid_;

@@ -56,6 +56,10 @@ class Tpe final : public HistoryStrategy {
     HistoryStrategy::tell(config, outcome);
     random_->tell(config, outcome);
   }
+  void know(const Config& config, const Outcome& outcome) override {
+    HistoryStrategy::know(config, outcome);
+    random_->know(config, outcome);
+  }
 
  private:
   // Launches, the best first: by entries of the objective in turn, or with `pareto` by how many beat each.

@@ -8,6 +8,7 @@
 
 #include "src/base/fnv.h"
 #include "src/base/log.h"
+#include "src/os/pipe.h"
 
 namespace study {
 namespace {
@@ -80,6 +81,8 @@ bool only_a_torn_header(const std::string& path) {
   return text.ok() && text->starts_with("{\"type\":\"study\"") && text->find('\n') == std::string::npos &&
          !base::parse_json(*text, path).ok();
 }
+
+constexpr double kPipePatience_s = 10;  // without a byte
 
 constexpr const char* kCorruptNext =
     "the journal is damaged or was changed by hand: put that line back as it was, or keep a copy and cut the "
@@ -183,11 +186,16 @@ base::Result<JournalContent> read_journal(std::string_view text, const std::stri
 }
 
 base::Result<JournalContent> load_journal(const std::string& path) {
-  auto text = os::read_file(path);
+  auto text = os::read_file_or_pipe(path, kPipePatience_s);
   if (!text) {
     return text.failure();
   }
-  return read_journal(*text, path);
+  auto content = read_journal(*text, path);
+  if (content && content->torn) {
+    base::log_warn("{}: its last record was cut off and is left out ({} bytes)", path,
+                   text->size() - content->complete_bytes);
+  }
+  return content;
 }
 
 base::Result<Journal> Journal::create(const std::string& path, const base::Json& header, bool* locked) {
@@ -221,7 +229,11 @@ base::Result<std::pair<Journal, JournalContent>> Journal::open(const std::string
   if (!file) {
     return file.failure();
   }
-  auto content = load_journal(path);
+  auto text = os::read_file(path);
+  if (!text) {
+    return text.failure();
+  }
+  auto content = read_journal(*text, path);
   if (!content) {
     return content.failure();
   }

@@ -40,7 +40,9 @@ base::Result<void> Loop::read_known(const base::Json& header) {
     known.trial_id = base::json_get<int>(entry, "trial_id", 0);
     known.status = *status;
     known.metrics = metrics_of(study_.space, entry);
-    known.noise = base::json_get<double>(entry, "noise", 0);
+    if (auto noise = entry.find("noise"); noise == entry.end() || noise->is_number()) {
+      known.noise = base::json_get<double>(entry, "noise", 0);
+    }
     known.launches = std::max(base::json_get<int>(entry, "launches", 1), 1);
     known_.push_back(std::move(known));
   }
@@ -84,7 +86,7 @@ void Loop::tell_known() {
       }
       known.outcome = outcome_of(study_, judgement, *known.metrics);
       // Its own launches, and the one by which the speeds of then and now were compared.
-      known.outcome.noise = known.noise * std::sqrt(1 + 1.0 / known.launches);
+      known.outcome.noise = known.noise.value_or(sigma()) * std::sqrt(1 + 1.0 / known.launches);
     } else {
       known.outcome.out_of_memory = means_out_of_memory(known.status);
     }

@@ -145,10 +145,13 @@ bool Loop::learn(const EndedTrial& trial) {
   }
   if (is_repeated(trial.phase)) {
     bool anchor = trial.phase == kAnchorPhase, final = trial.phase == kFinalPhase;
-    ended_ += anchor ? 1 : 0;
-    since_anchor_ = anchor ? 0 : since_anchor_;
+    bool repeat = trial.phase == kRepeatPhase;
+    repeating_ = repeat || (repeating_ && anchor);
+    // Repeats are no trials, nor are the anchors among them: the machine drifts then as it did before.
+    ended_ += anchor && !repeating_ && ended_ < options_.max_trials ? 1 : 0;
+    since_anchor_ = anchor || (repeat && trial.key == default_key_) ? 0 : since_anchor_ + (repeat ? 1 : 0);
     for (Repeated& ran : ran_) {
-      ran.tries += trial.phase == kRepeatPhase && ran.key == trial.key ? 1 : 0;
+      ran.tries += repeat && ran.key == trial.key ? 1 : 0;
     }
     if (launched) {
       ranking_.add_launch(trial.key, value, trial.judgement.feasible, final);
@@ -156,6 +159,7 @@ bool Loop::learn(const EndedTrial& trial) {
       ranking_.add_failure(trial.key);
     }
   } else {
+    repeating_ = false;
     tell_plugin(trial);
     strategy_->tell(trial.config, trial.outcome);
     if (trial.key == default_key_) {

@@ -287,13 +287,20 @@ std::optional<search::Proposal> Loop::next_repeat() const {
 
 base::Result<bool> Loop::next_trial() {
   std::optional<search::Proposal> proposal;
+  const bool anchor_due = options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every;
+  auto anchor = [&] {
+    return search::Proposal{default_config_, std::string(kAnchorPhase),
+                            "the default again, to see noise and drift"};
+  };
   if (ended_ >= options_.max_trials) {
     proposal = next_repeat();
+    if (proposal && anchor_due) {
+      proposal = anchor();
+    }
   } else if (unfinished_) {
     proposal = std::exchange(unfinished_, std::nullopt);
-  } else if (options_.anchor_every > 0 && default_ok_ && since_anchor_ >= options_.anchor_every) {
-    proposal = search::Proposal{default_config_, std::string(kAnchorPhase),
-                                "the default again, to see noise and drift"};
+  } else if (anchor_due) {
+    proposal = anchor();
   } else if (auto check = next_check()) {
     proposal = std::move(check);
   } else {

@@ -45,7 +45,7 @@ struct KnownTrial {
   int trial_id = 0;  // in that study
   Status status = Status::kOk;
   std::optional<TrialMetrics> metrics;  // of an ok trial or one ended early; its drift taken out
-  double noise = 0;
+  std::optional<double> noise;          // of one launch; nullopt: that study had another objective
   int launches = 1;
   search::Outcome outcome;  // as this study judges it; once it was told
 };
@@ -225,6 +225,7 @@ class Loop {
   std::optional<search::Proposal> unfinished_;           // of the search: the first to run again
   int leader_id_ = 0;                                    // trial that leads, 0 = none
   int last_id_ = 0, ended_ = 0, since_anchor_ = 0;
+  bool repeating_ = false;     // the last trial was a repeat, or an anchor among repeats
   std::string server_lost_;    // why; "" = it serves
   int lost_trial_ = 0;         // under which it went away; 0 = between trials
   std::set<int> lost_before_;  // trials under which it did in former runs

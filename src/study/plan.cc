@@ -338,6 +338,7 @@ Plan make_plan(const Study& study, const PlanRates& rates, double available_s, i
   plan.end = planned_end(study, in_place, confirm_launches, plan.load_s, speed_s);
   const int skipped = static_cast<int>(plan.first.size()) - static_cast<int>(launched);
   plan.end.repeats = (study.search.repeats - 1) * std::max(plan.max_trials - skipped, 0);
+  plan.end.anchors = study.search.anchor_every > 0 ? plan.end.repeats / study.search.anchor_every : 0;
   if (confirm_launches > 0) {  // as the loop keeps it
     const int least = 2 * std::max(kLeastPairs, confirm_launches);
     plan.kept_s = reserve_s(0, 0, least * plan.end.launch_s, available_s);
@@ -392,9 +393,11 @@ std::string to_text(const Study& study, const Plan& plan) {
     text += fmt::format("  in place     {} of them change the running server and load nothing\n", shared);
   }
   if (plan.end.repeats > 0) {
-    text += fmt::format("  repeats      {} {} after the search, {} of each configuration in all: {}\n",
-                        plan.end.repeats, plan.end.in_place ? "changes in place" : "launches",
-                        study.search.repeats, base::format_duration(plan.end.repeats_s()));
+    text += fmt::format(
+        "  repeats      {} {} after the search, {} of each configuration in all{}: {}\n", plan.end.repeats,
+        plan.end.in_place ? "changes in place" : "launches", study.search.repeats,
+        plan.end.anchors > 0 ? fmt::format(", and {} of the default between them", plan.end.anchors) : "",
+        base::format_duration(plan.end.repeats_s()));
   }
   text += end_text(plan.end);
   text += memory_line(plan);

@@ -47,9 +47,10 @@ struct PlannedEnd {
   std::string decided_by;
   int decided_changes = 0, decided_launches = 0;
   int repeats = 0;  // before all that: what the search launched, again (search.repeats)
+  int anchors = 0;  // the default, among these
 
   double decided_s() const { return decided_changes * change_s + decided_launches * launch_s; }
-  double repeats_s() const { return repeats * one_s(); }
+  double repeats_s() const { return (repeats + anchors) * one_s(); }
   double finals_s() const { return finals * one_s(); }
   double least_s() const { return confirm_least * one_s() + cold * launch_s; }
   double most_s() const { return confirm_most * one_s() + cold * launch_s; }
@@ -92,11 +93,14 @@ struct StrategyForecast {
   std::string name;
   std::optional<double> median;  // trials to within 2% of the best; nullopt: later than max_trials
   double reached = 0;            // share of runs that got there
+  double unknown = 0;            // points that were not recorded, asked for by one run on average
 };
 struct GridForecast {
   std::string path;
   size_t points = 0;
-  size_t missing = 0;  // points that the constraints allow and nobody recorded
+  double missing = 0;  // points that the constraints allow and nobody recorded; not `counted`: at most
+  bool counted = true;
+  bool unfinished = false;  // the grid's study can be resumed
   int seeds = 0, max_trials = 0;
   double noise = 0;
   bool pareto = false;    // the best is a front: 98% of its volume is looked for
@@ -108,10 +112,10 @@ GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::ve
                                  const std::string& path, int max_trials, int seeds,
                                  const std::function<void(int, int)>& progress = {});
 std::string to_text(const Study& study, const GridForecast& forecast);
-// The journal to forecast from: `file`, or where that is "" one of *.jsonl in `directory` that fits, the largest file
-// first; "" where there is none. Error: `file` cannot be read, or is of another space.
-base::Result<std::string> find_grid(const Study& study, const std::string& file,
-                                    const std::string& directory);
+// The journals to forecast from, the first that loads: `file`, or where that is "" those of *.jsonl in `directory` that
+// fit, the largest first. Error: `file` cannot be read, or is of another space.
+base::Result<std::vector<std::string>> find_grids(const Study& study, const std::string& file,
+                                                  const std::string& directory);
 
 // 2278125 -> "2,278,125"; 1.2e+17 above 1e15.
 std::string grouped(double number);

@@ -7,8 +7,10 @@
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 
 #include "src/base/units.h"
+#include "src/report/text.h"
 #include "src/study/backends.h"
 #include "src/study/clock.h"
 #include "src/study/header.h"
@@ -80,29 +82,35 @@ class ProgressLine {
 };
 
 base::Result<void> compare_strategies(const Study& study, const std::string& file) {
-  auto path = find_grid(study, file, kGrids);
-  if (!path) {
-    return path.failure();
+  auto paths = find_grids(study, file, kGrids);
+  if (!paths) {
+    return paths.failure();
   }
-  if (path->empty()) {
-    return {};
-  }
-  auto loaded = load_grid(*path);
-  if (!loaded) {
-    if (!file.empty()) {
-      return loaded.failure();
+  std::optional<LoadedGrid> loaded;
+  for (const std::string& path : *paths) {
+    auto grid = load_grid(path);
+    if (grid) {
+      loaded = std::move(*grid);
+      break;
     }
-    fmt::print("\nStrategies are not compared: {}\n", loaded.failure().to_string());
+    if (!file.empty()) {
+      return grid.failure();
+    }
+    fmt::print("\nStrategies are not compared on this grid: {}\n",
+               report::printable(grid.failure().to_string()));
+  }
+  if (!loaded) {
     return {};
   }
   std::fflush(stdout);  // the plan itself, before anybody waits
   const int trials = study.search.strategy == "grid" ? SearchOptions().max_trials : study.search.max_trials;
-  ProgressLine line(*path);
+  ProgressLine line(loaded->path);
   GridForecast forecast =
-      forecast_strategies(loaded->grid, recorded_in_place_axes(loaded->header), *path, trials, kForecastSeeds,
-                          [&](int done, int of) { line.show(done, of); });
+      forecast_strategies(loaded->grid, recorded_in_place_axes(loaded->header), loaded->path, trials,
+                          kForecastSeeds, [&](int done, int of) { line.show(done, of); });
   line.clear();
-  forecast.elsewhere = recorded_elsewhere(study, loaded->header);
+  forecast.elsewhere = report::printable(recorded_elsewhere(study, loaded->header));
+  forecast.unfinished = loaded->unfinished;
   fmt::print("{}", to_text(study, forecast));
   return {};
 }
@@ -204,6 +212,10 @@ int plan_command(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kOk : kUsage;
+  }
+  if (app.count("--grid") > 0 && options.grid.empty()) {
+    fmt::print(stderr, "error: --grid: the name of the journal is empty; give it, or leave the option out\n");
+    return kUsage;
   }
   if (!budget.empty()) {
     auto seconds = base::parse_duration_s(budget);

@@ -47,7 +47,8 @@ GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::ve
   GridForecast forecast;
   forecast.path = path;
   forecast.points = census.points;
-  forecast.missing = census.missing.value_or(0);
+  forecast.missing = census.missing;
+  forecast.counted = census.counted;
   forecast.seeds = seeds;
   forecast.max_trials = max_trials = std::min(max_trials, kMostTrials);
   forecast.pareto = grid.pareto();
@@ -66,7 +67,8 @@ GridForecast forecast_strategies(const search::RecordedGrid& grid, const std::ve
     const search::StrategyInfo* info = search::find_strategy(name);
     AR_CHECK(info != nullptr, "a strategy that plan compares is not in the table");
     const auto sum = search::summarize(search::replay_seeds(grid, *info, seeds, options, in_place, each));
-    forecast.strategies.push_back({name, sum.median, sum.reached});
+    forecast.strategies.push_back(
+        {name, sum.median, sum.reached, static_cast<double>(sum.unknown) / std::max(sum.runs, 1)});
   }
   return forecast;
 }
@@ -83,22 +85,34 @@ std::string to_text(const Study& study, const GridForecast& forecast) {
                         forecast.elsewhere);
   }
   if (forecast.missing > 0) {
+    const auto points = static_cast<double>(forecast.points);
+    const double share = points / (points + forecast.missing);
     text += fmt::format(
-        "  {} more points were not recorded, and a strategy that asks for one is told that it failed: let\n"
-        "  the grid's study end (autoresearch resume {}) before you believe this\n",
-        forecast.missing, forecast.path);
+        "  {}{}{} more points were not recorded, and a strategy that asks for one is told that it failed:\n"
+        "  {}\n",
+        share < search::kWhole ? fmt::format("DO NOT BELIEVE THIS: {}{:.2g}% of the space is there. ",
+                                             forecast.counted ? "" : "perhaps only ", 100 * share)
+                               : "",
+        forecast.counted ? "" : "up to ", grouped(forecast.missing),
+        forecast.unfinished
+            ? fmt::format("let the grid's study end (autoresearch resume {}) before you believe what follows",
+                          forecast.path)
+            : "for numbers to trust, record the space anew with `strategy: grid` and max_trials for all of "
+              "it");
   }
   for (const StrategyForecast& one : forecast.strategies) {
     text +=
-        fmt::format("  {:<12} {:>5}, {:.0f}% of the runs got there{}\n", one.name,
+        fmt::format("  {:<12} {:>5}, {:.0f}% of the runs got there{}{}\n", one.name,
                     one.median ? fmt::format("{:g}", *one.median) : fmt::format(">{}", forecast.max_trials),
-                    100 * one.reached, one.name == study.search.strategy ? "  (this study's)" : "");
+                    100 * one.reached,
+                    one.unknown > 0 ? fmt::format(", {:.2g} points a run not recorded", one.unknown) : "",
+                    one.name == study.search.strategy ? "  (this study's)" : "");
   }
   return text;
 }
 
-base::Result<std::string> find_grid(const Study& study, const std::string& file,
-                                    const std::string& directory) {
+base::Result<std::vector<std::string>> find_grids(const Study& study, const std::string& file,
+                                                  const std::string& directory) {
   namespace fs = std::filesystem;
   if (!file.empty()) {
     const base::Json header = header_of_file(file);
@@ -110,7 +124,7 @@ base::Result<std::string> find_grid(const Study& study, const std::string& file,
       return base::error(file, fmt::format("was recorded with {} other than this space file's", other),
                          "name a grid of this very space, or leave --grid out");
     }
-    return file;
+    return std::vector{file};
   }
   std::vector<std::pair<uintmax_t, std::string>> found;
   std::error_code none;
@@ -121,7 +135,12 @@ base::Result<std::string> find_grid(const Study& study, const std::string& file,
       found.emplace_back(fs::file_size(entry.path(), unreadable), path);
     }
   }
-  return found.empty() ? std::string() : std::max_element(found.begin(), found.end())->second;
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::string> paths;
+  for (auto& [size, path] : found) {
+    paths.push_back(std::move(path));
+  }
+  return paths;
 }
 
 }  // namespace study

@@ -51,7 +51,7 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
     }
     checked.models.push_back(std::move(*model));
   }
-  if (problems.empty()) {
+  if (problems.empty()) {  // a model that cannot be read has been told of
     if (auto fits = check_default_fits(study); !fits) {
       problems.push_back(fits.failure());
     }
@@ -79,11 +79,6 @@ base::Result<Preflight> preflight(const Study& study, const std::string& journal
   }
   for (base::Error& problem : plugin_problems(study)) {
     problems.push_back(std::move(problem));
-  }
-  if (problems.empty()) {  // a model that cannot be read has been told of
-    if (auto fits = check_default_fits(study); !fits) {
-      problems.push_back(fits.failure());
-    }
   }
   if (auto disk = check_disk(journal_path); !disk) {
     problems.push_back(disk.failure());

@@ -20,11 +20,12 @@ struct LoadedGrid {
   base::Json header;
   Study study;
   search::RecordedGrid grid;
+  bool unfinished = false;  // a study of `strategy: grid` that a resume would go on with
 };
 // Reads the journal, too.
 base::Result<LoadedGrid> load_grid(const std::string& path);
 
-// In what the search of that header's study is another than this one's: axes, values, defaults, objective, limits or
+// In what the search of the study in that header's space text is another than this one's: axes, values, defaults, objective, limits or
 // constraints; "" = in nothing, strategies do there what they would do here. A header whose space cannot be read here any
 // more is compared by what it tells of itself: load_grid() tells why it cannot.
 std::string other_search(const Study& study, const base::Json& header);

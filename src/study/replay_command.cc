@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -12,8 +13,10 @@
 #include "src/base/suggest.h"
 #include "src/base/version.h"
 #include "src/os/files.h"
+#include "src/report/text.h"
 #include "src/study/commands.h"
 #include "src/study/in_place.h"
+#include "src/study/plan.h"
 #include "src/study/recorded_grid.h"
 
 namespace study {
@@ -69,24 +72,41 @@ class Table {
   std::vector<std::string> about() const {
     std::vector<std::string> lines;
     lines.push_back(fmt::format(
-        "{}: {} points, {} feasible, {} over a memory limit or doomed by one, {} failed; launches scatter by "
-        "{:.1f}%",
-        study_.name, census_.points, census_.feasible, census_.out_of_memory, census_.failed,
+        "{}: {} points launched, {} feasible, {} over a memory limit, {} failed, {} with a single launch; "
+        "launches scatter by {:.1f}%",
+        study_.name, census_.launched, census_.feasible, census_.out_of_memory, census_.failed, census_.once,
         census_.scatter * 100));
+    if (census_.inferred > 0) {
+      lines.push_back(
+          fmt::format("{} more were never launched: a failure or a forecast dooms them, and they count as "
+                      "over a memory limit",
+                      census_.inferred));
+    }
+    if (census_.swing > search::kNear) {
+      lines.push_back(fmt::format(
+          "the machine's own speed moved by {:.0f}% while it was recorded; that is taken out of all values",
+          census_.swing * 100));
+    }
     if (census_.uncertain > search::kNear) {
       lines.push_back(
           fmt::format("a point's value is known to {:.1f}% (one standard error): which of the best is "
                       "the best is partly luck; more repeats on an idle machine would tell",
                       census_.uncertain * 100));
     }
-    if (census_.missing.value_or(0) > 0) {
-      lines.push_back(
-          fmt::format("{} points that the constraints allow were not recorded; a strategy that asks for one "
-                      "is told that it failed",
-                      *census_.missing));
+    if (census_.missing > 0) {
+      lines.push_back(fmt::format(
+          "{}{}{} points that the constraints allow were not recorded; a strategy that asks for one is told "
+          "that it failed",
+          census_.recorded() < search::kWhole ? "DO NOT BELIEVE WHAT FOLLOWS: " : "",
+          census_.counted ? "" : "up to ", grouped(census_.missing)));
     }
     if (grid_.pareto()) {
-      lines.push_back(fmt::format("looked for: 98% of the hypervolume of the front of {}", goals(" and ")));
+      lines.push_back(fmt::format(
+          "looked for: 98% of the hypervolume of the front of {}; {} points ({:.1f}%) come within 2% "
+          "of one of its {} in every entry",
+          goals(" and "), census_.near_best,
+          100 * static_cast<double>(census_.near_best) / static_cast<double>(census_.launched),
+          census_.front));
     } else {
       const auto& best = *grid_.best();
       const search::Outcome* usual = grid_.find(study_.space.default_config());
@@ -98,11 +118,14 @@ class Table {
           "the best of {}: {} at {}{}; {} points ({:.1f}%) lie within 2% of it", goals(", then "),
           values(best.outcome), search::describe(study_.space, best.config, study_.space.default_config()),
           over, census_.near_best,
-          100 * static_cast<double>(census_.near_best) / static_cast<double>(census_.points)));
+          100 * static_cast<double>(census_.near_best) / static_cast<double>(census_.launched)));
     }
     lines.push_back(fmt::format("{} seeds, launches scattered by {:g}%, drift {:g}%, at most {} trials",
                                 options_.seeds, replay_.noise * 100, replay_.drift * 100,
                                 replay_.max_trials));
+    for (std::string& line : lines) {
+      line = report::printable(line);  // names are a foreign file's
+    }
     return lines;
   }
 
@@ -111,6 +134,9 @@ class Table {
                                        "reached",  "failed trials", "short at the end"};
     if (!grid_.pareto()) {
       titles.insert(titles.end(), {"named within 2%", "false winners", "+10% found"});
+    }
+    if (census_.missing > 0) {
+      titles.emplace_back("not recorded, a run");
     }
     return titles;
   }
@@ -127,6 +153,9 @@ class Table {
     if (!grid_.pareto()) {
       cells.insert(cells.end(), {percent(sum.named_near), percent(sum.false_winners),
                                  sum.gain_exists ? percent(sum.gain_found) : "-"});
+    }
+    if (census_.missing > 0) {
+      cells.push_back(fmt::format("{:.1f}", static_cast<double>(sum.unknown) / std::max(sum.runs, 1)));
     }
     return cells;
   }
@@ -158,12 +187,18 @@ class Table {
               {"study", study_.name},
               {"study_id", base::json_get<std::string>(header_, "study_id", "")},
               {"points", census_.points},
+              {"launched", census_.launched},
+              {"inferred", census_.inferred},
+              {"launched_once", census_.once},
               {"feasible", census_.feasible},
               {"out_of_memory", census_.out_of_memory},
               {"failed", census_.failed},
               {"within_2pct", census_.near_best},
-              {"missing", census_.missing ? base::Json(*census_.missing) : base::Json(nullptr)},
+              {"front", grid_.pareto() ? base::Json(census_.front) : base::Json(nullptr)},
+              {"missing", census_.missing},
+              {"missing_counted", census_.counted},
               {"scatter", census_.scatter},
+              {"swing", census_.swing},
               {"pareto", grid_.pareto()}}},
             {"seeds", options_.seeds},
             {"noise", replay_.noise},
@@ -223,13 +258,15 @@ std::string terminal_text(const Table& table, const std::vector<Played>& all) {
 std::string markdown(const Table& table, const std::vector<Played>& all, const base::Json& header,
                      const std::string& command) {
   const base::Json host = header.value("host", base::Json::object());
-  std::string out = fmt::format("# Replay of {}\n\n", base::json_get<std::string>(header, "study", ""));
+  std::string out =
+      fmt::format("# Replay of {}\n\n", report::printable(base::json_get<std::string>(header, "study", "")));
   for (const std::string& line : table.about()) {
     out += "- " + line + "\n";
   }
   out += fmt::format("- recorded on {} by {}\n- `{}`, commit {}\n\n",
-                     base::json_get<std::string>(host, "cpu_model", "an unknown machine"),
-                     base::json_get<std::string>(header.value("driver", base::Json::object()), "commit", "?"),
+                     report::printable(base::json_get<std::string>(host, "cpu_model", "an unknown machine")),
+                     report::printable(base::json_get<std::string>(
+                         header.value("driver", base::Json::object()), "commit", "?")),
                      command, base::commit());
   auto line = [](const std::vector<std::string>& cells) {
     std::string text = "|";
@@ -291,7 +328,9 @@ int replay_command(int argc, char** argv) {
       ->delimiter(',');
   app.add_option("--seeds", options.seeds, "runs of each strategy (default 50)")->check(CLI::Range(1, 10000));
   app.add_option("--noise", options.noise, "scatter of a launch, one sigma (default 5%)");
-  app.add_option("--drift", options.drift, "swing of the machine's speed over 40 trials (default 0%)");
+  app.add_option("--drift", options.drift,
+                 "swing of the machine's speed over 40 trials (default 0%; 10% where none is given)")
+      ->expected(0, 1);
   app.add_option("--max-trials", options.max_trials, "launches of one run (default 60)")
       ->check(CLI::Range(1, 100000));
   app.add_option("--out", options.out, "write the table as Markdown to this file");
@@ -306,6 +345,9 @@ int replay_command(int argc, char** argv) {
   }
   search::ReplayOptions replay;
   replay.max_trials = options.max_trials;
+  if (app.count("--drift") > 0 && app["--drift"]->as<std::string>().empty()) {
+    options.drift = "10%";
+  }
   auto noise = parse_share("--noise", options.noise, 1), drift = parse_share("--drift", options.drift, 0.9);
   if (!noise || !drift) {
     return fail(!noise ? noise.failure() : drift.failure(), kExitUsage);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <tuple>
@@ -87,6 +88,14 @@ void compare_hosts(const base::Json& then, const base::Json& now, Differences& d
 
 void compare_servers(const Study& study, const base::Json& then, const base::Json& now, Differences& differ) {
   differ.compare("the server", at(then, "kind"), at(now, "kind"));
+  if (study.backend.kind == BackendKind::kOpenAi) {  // the kind says next to nothing of these
+    auto name = [](const base::Json& binary) {
+      return base::Json(
+          std::filesystem::path(base::json_get<std::string>(binary, "path", "")).filename().string());
+    };
+    differ.compare("the server's program", name(then), name(now));
+    differ.compare("the server's version", at(then, "version"), at(now, "version"));
+  }
   if (study.backend.kind == BackendKind::kUrl) {
     differ.compare("the server's address", at(then, "path"), at(now, "path"));
     if (at(then, "settings").is_object()) {
@@ -236,7 +245,9 @@ class Gatherer {
                    {"params", params},
                    {"params_hash", params_hash(params)},
                    {"status", to_string(*status)},
-                   {"noise", base::json_get<double>(end, "noise", 0)}};
+                   // Of another objective it is the noise of something else: this study's own holds then.
+                   {"noise", same_objective_ ? base::Json(base::json_get<double>(end, "noise", 0))
+                                             : base::Json(nullptr)}};
     if (metrics) {
       known.entry["metrics"] = metrics_json(*metrics);
       known.entry["quality_items"] = metrics->quality_items;

@@ -71,6 +71,64 @@ TEST_CASE("a scripted study finds what the script hides, and says how to serve i
   CHECK_EQ(driver.journal("j.jsonl").size(), records.size());
 }
 
+TEST_CASE("a recorded grid is replayed, compared by plan, and known to the next study") {
+  if (!e2e::programs_exist()) {
+    return;
+  }
+  e2e::Driver driver;
+  auto space = [&](const std::string& search) {
+    return driver.scripted_space(kAxes, R"({"decode_tps": 2000, "prefill_tps": 100000, "rules": [
+          {"when": {"cache_type_k": "f16", "ctx_size": {"min": 8192}}, "set": {"behaviour": "oom"}}]})",
+                                 "objective: {maximize: [ctx_size, decode_tps]}\nsearch: {" + search + "}\n");
+  };
+  const std::string grid = driver.path("g.jsonl");
+  e2e::Result result =
+      driver.run({"run", "--space", space("strategy: grid, repeats: 2, anchor_every: 3, max_trials: 20"),
+                  "--out", grid, "--confirm", "0"});
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+
+  // A bare --drift takes nothing of what follows it.
+  e2e::Result replay = driver.run({"replay", grid, "--drift", "--seeds", "2", "--strategy", "random"});
+  CAPTURE(replay.out);
+  CAPTURE(replay.err);
+  CHECK_EQ(replay.code, 0);
+  CHECK(has(replay.out, "2 seeds, launches scattered by 5%, drift 10%"));
+  CHECK(has(replay.out, "scripted: 9 points launched, 8 feasible, 1 over a memory limit"));
+  CHECK(has(driver.run({"replay", grid, "--seeds", "1", "--drift", "3%"}).out, "drift 3%"));
+
+  const std::string second = space("strategy: two-phase, max_trials: 9");
+  e2e::Result plan = driver.run({"plan", "--space", second, "--grid", grid});
+  CAPTURE(plan.out);
+  CAPTURE(plan.err);
+  CHECK_EQ(plan.code, 0);
+  CHECK(has(plan.out, "Strategies, replayed on " + grid + " (9 points"));
+  CHECK(has(plan.out, "two-phase "));
+  e2e::Result empty = driver.run({"plan", "--space", second, "--grid", ""});
+  CHECK_EQ(empty.code, 2);
+  CHECK(has(empty.err, "--grid: the name of the journal is empty"));
+
+  e2e::write(driver.path("torn.jsonl"), e2e::read(grid) + "{\"type\": \"trial_e");
+  e2e::Result warm = driver.run({"run", "--space", second, "--out", driver.path("w.jsonl"), "--confirm", "0",
+                                 "--warm-start", driver.path("torn.jsonl")});
+  CAPTURE(warm.out);
+  CAPTURE(warm.err);
+  CHECK_EQ(warm.code, 10);
+  CHECK(has(warm.err, "torn.jsonl: its last record was cut off and is left out (17 bytes)"));
+  CHECK(has(warm.out, "Warm start: 9 configurations known from study scripted-"));
+  // All points are known: the default runs, what is best of them is launched again, and nothing else.
+  auto ends = driver.ends("w.jsonl");
+  REQUIRE_GE(ends.size(), 2);
+  CHECK_LE(ends.size(), 4);
+  CHECK_EQ(ends[0]["phase"], "default");
+  for (size_t i = 1; i < ends.size(); ++i) {
+    CHECK_EQ(ends[i]["phase"], "check");
+    CHECK_EQ(ends[i]["params"]["ctx_size"], 8192);
+  }
+  CHECK_EQ(driver.run({"run", "--space", second, "--warm-start", ""}).code, 2);
+}
+
 TEST_CASE("an effective context smaller than asked is a mismatch, not a result") {
   if (!e2e::programs_exist()) {
     return;

@@ -181,6 +181,48 @@ void check_replay(const search::StrategyInfo& info, const Space& space, const Se
 
 }  // namespace
 
+TEST_CASE("no strategy proposes what it knows from elsewhere, nor what that shows to be doomed") {
+  const Space space = spaces::constrained();
+  for (const auto& info : search::strategies()) {
+    CAPTURE(info.name);
+    search::Limits limits;
+    limits.max_trials = 40;
+    auto strategy = info.make(space, 7, limits);
+    strategy->tell(space.default_config(), smooth(space, space.default_config()));
+    std::set<std::string> known;
+    Doom doom;
+    doom.learn(space, space.default_config(), smooth(space, space.default_config()));
+    search::Rng rng(4, 0);
+    for (int i = 0; i < 12; ++i) {
+      Config config;
+      for (const search::Axis& axis : space.axes) {
+        config.push_back(axis.values[rng.below(axis.values.size())]);
+      }
+      config = space.canonical(config);
+      if (space.violated(config).empty() && config != space.default_config() &&
+          known.insert(search::key_of(config)).second) {
+        const Outcome outcome = i % 4 == 0 ? out_of_memory() : smooth(space, config);
+        doom.learn(space, config, outcome);
+        strategy->know(config, outcome);
+      }
+    }
+    REQUIRE_GT(known.size(), 4);
+    int asked = 0;
+    for (auto proposal = strategy->ask(); proposal && asked < 200; proposal = strategy->ask(), ++asked) {
+      CHECK_FALSE(known.contains(search::key_of(proposal->config)));
+      if (!proposal->doomed.empty()) {
+        strategy->tell(proposal->config, forecast());
+        continue;
+      }
+      CHECK((!doom(space, proposal->config) || proposal->rationale.starts_with("audit")));
+      const Outcome outcome = smooth(space, proposal->config);
+      doom.learn(space, proposal->config, outcome);
+      strategy->tell(proposal->config, outcome);
+    }
+    CHECK_GT(asked, 3);
+  }
+}
+
 TEST_CASE("every strategy keeps the contract on every space") {
   const std::map<std::string, Space> all_spaces = {{"single point", spaces::single_point()},
                                                    {"tiny", spaces::tiny()},

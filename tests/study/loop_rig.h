@@ -43,6 +43,8 @@ class FakeRunner : public study::TrialRunner {
   std::function<void(const study::TrialRequest&)> before_run;
   std::vector<study::TrialRequest> seen;
   double noise = 0;
+  std::function<double(int)> speed;  // of the machine at this launch, from 1
+  int launches = 0;                  // so far; the journal's, where a study is resumed
 
   base::Result<study::LaunchPlan> plan(const study::TrialRequest& request) override {
     study::LaunchPlan plan;
@@ -84,8 +86,10 @@ class FakeRunner : public study::TrialRunner {
     record.metrics.config = request.proposal.config;
     double batch = static_cast<double>(std::get<int64_t>(request.proposal.config[0]));
     double threads = static_cast<double>(std::get<int64_t>(request.proposal.config[1]));
+    ++launches;
     record.metrics.values["decode_tps"] =
-        100 * batch - 5 * threads + noise * static_cast<double>(seen.size() % 3);
+        (100 * batch - 5 * threads + noise * static_cast<double>(seen.size() % 3)) *
+        (speed ? speed(launches) : 1);
     return record;
   }
 };

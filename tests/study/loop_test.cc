@@ -143,8 +143,9 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
     CHECK_EQ(census.points, 12);
     CHECK_EQ(census.feasible, 7);
     CHECK_EQ(census.failed, 1);
-    CHECK_EQ(census.out_of_memory, 4);
-    CHECK_EQ(census.missing, std::optional<size_t>(0));
+    CHECK_EQ(census.out_of_memory, 1);
+    CHECK_EQ(census.inferred, 3);
+    CHECK_EQ(census.missing, 0);
     CHECK_GT(census.scatter, 0);
     CHECK_LT(census.scatter, 0.02);
     CHECK(search::equal(grid->best()->config[0], int64_t{8}));
@@ -177,7 +178,8 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
   std::stringstream written;
   written << std::ifstream(table).rdbuf();
   std::filesystem::remove(table);
-  CHECK_NE(written.str().find("- t: 12 points, 7 feasible, 4 over a memory limit or doomed by one, 1 failed"),
+  CHECK_NE(written.str().find(
+               "- t: 9 points launched, 7 feasible, 1 over a memory limit, 1 failed, 0 with a single"),
            std::string::npos);
   CHECK_NE(written.str().find("| model-based |"), std::string::npos);
   CHECK_EQ(replay({whole.path, "--json", "--seeds", "1"}), 0);
@@ -193,6 +195,46 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
   auto grid = study::recorded_grid(f.study, f.content(), "t.jsonl");
   REQUIRE_FALSE(grid.ok());
   CHECK_EQ(grid.failure().what, "holds 2 configurations, 0 of them feasible");
+}
+
+TEST_CASE("the default runs again among the repeats, and the drift that shows is taken out there") {
+  Fixture f;
+  f.study.search.strategy = "grid";
+  f.study.search.repeats = 3;
+  f.options.max_trials = 12;
+  f.options.anchor_every = 4;
+  FakeRunner first, again;
+  for (FakeRunner* runner : {&first, &again}) {
+    runner->speed = [](int launch) { return launch <= 12 ? 1 : 0.5; };  // from the first repeat on
+  }
+  first.before_run = [&](const study::TrialRequest& request) {
+    if (request.trial_id == 23) {
+      study::set_interrupted(15);
+    }
+  };
+  CHECK_EQ(f.start(first).end, study::EndReason::kInterrupted);
+  again.launches = 22;
+  CHECK_EQ(f.resume(again).end, study::EndReason::kFinished);
+  int repeats = 0, anchors = 0, points = 0, since = 0, most = 0;
+  double drift = 0;
+  auto content = f.content();
+  for (const base::Json* end : content.of_type("trial_end")) {
+    const std::string phase = (*end)["phase"];
+    (phase == "repeat" ? repeats : phase == "anchor" ? anchors : points) += 1;
+    since =
+        phase == "anchor" || (*end)["params"] == (*content.of_type("trial_end")[0])["params"] ? 0 : since + 1;
+    most = std::max(most, since);
+    drift = (*end)["drift"];
+  }
+  // Anchors of the search count as trials, so they take the place of points; those among the repeats take nothing.
+  CHECK_EQ(points, 10);
+  CHECK_EQ(repeats, 20);
+  CHECK_GE(anchors, 2 + 4);
+  CHECK_EQ(most, 4);
+  CHECK_EQ(drift, doctest::Approx(0.5).epsilon(0.01));
+  auto grid = study::recorded_grid(f.study, content, "t.jsonl");
+  REQUIRE(grid.ok());
+  CHECK_LT(grid->census().scatter, 0.02);
 }
 
 TEST_CASE("a journal cut at any byte resumes to the same study") {

@@ -81,6 +81,13 @@ TEST_CASE("what an earlier study measured: one entry a configuration, launches p
   REQUIRE(warm.ok());
   CHECK_NE(study::warm_start_text(*warm).find("older version"), std::string::npos);
 
+  // Another objective: the noise of then was that of something else, and this study's own is taken.
+  CHECK_EQ((*warm)["known"][0]["noise"], 0.02);
+  study = parsed(std::string(kSpace).replace(std::string(kSpace).find("decode_tps"), 10, "decode_tps / 2"));
+  warm = study::warm_start(study, header_of(study), earlier(), "old.jsonl");
+  REQUIRE(warm.ok());
+  CHECK((*warm)["known"][0]["noise"].is_null());
+
   // Another range of values: what is no point of it is left out, and told.
   study = parsed(std::string(kSpace).replace(std::string(kSpace).find(", 3]"), 4, "]"));
   warm = study::warm_start(study, header_of(study), earlier(), "old.jsonl");
@@ -114,6 +121,17 @@ TEST_CASE(
     old = earlier(std::string(kSpace) + "backend: {kind: llama-server, args: [\"--x\"]}\n");
     refused("the server: llama-server there, tbq-server here");
     refused("backend.args: '--x' there");
+  }
+  SUBCASE("two programs that are both an openai backend") {
+    old.header["binary"] = {{"kind", "openai"}, {"path", "/opt/bin/vllm"}, {"version", "0.9"}};
+    header["binary"] = {{"kind", "openai"}, {"path", "/usr/bin/sglang"}, {"version", "0.5"}};
+    const study::Study open =
+        parsed(std::string(kSpace) + "backend: {kind: openai, binary: sglang, args: [--model, m]}\n");
+    auto warm = study::warm_start(open, header, old, "old.jsonl");
+    REQUIRE_FALSE(warm.ok());
+    CHECK_NE(warm.failure().to_string().find("the server's program: vllm there, sglang here"),
+             std::string::npos);
+    CHECK_NE(warm.failure().to_string().find("the server's version: 0.9 there, 0.5 here"), std::string::npos);
   }
   SUBCASE("what a probe asked, as its header told") {
     old.header["measurement"]["speed"]["n_gen"] = 48;
