@@ -42,7 +42,7 @@ class FakeRunner : public study::TrialRunner {
   std::vector<std::pair<bool, bool>> told_of_losses;  // TrialContext: no_losses, losses_given
   std::function<void(const study::TrialRequest&)> before_run;
   std::vector<study::TrialRequest> seen;
-  double noise = 0;
+  double noise = 0, trial_s = 0.01;
 
   base::Result<study::LaunchPlan> plan(const study::TrialRequest& request) override {
     study::LaunchPlan plan;
@@ -57,7 +57,7 @@ class FakeRunner : public study::TrialRunner {
       before_run(request);
     }
     study::TrialRecord record;
-    record.t_total_s = 0.01;
+    record.t_total_s = trial_s;
     if (study::interrupted()) {
       record.status = study::Status::kInterrupted;
       return record;
