@@ -8,6 +8,7 @@
 #include "src/base/log.h"
 #include "src/base/units.h"
 #include "src/report/digest.h"
+#include "src/report/text.h"
 #include "src/study/commands.h"
 #include "src/study/effective.h"
 #include "src/study/header.h"
