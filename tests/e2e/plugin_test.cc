@@ -296,14 +296,14 @@ TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with
     Scripted huge = next;
     huge.body = std::string(5 << 20, 'x');
     // Where an answer is cut for the journal, the key lies across the cut.
-    const std::string long_words = std::string(390, 'x') + kKey;
+    const std::string long_words = std::string(335, 'x') + kKey, longer = std::string(380, 'x') + kKey;
     Json words = {{"stop_reason", "end_turn"}, {"content", {{{"type", "text"}, {"text", long_words}}}}};
     if (!anthropic) {
       words = {{"choices", {{{"message", {{"refusal", long_words}}}}}}};
     }
     for (const Fault& fault :
          {Fault{{200, words.dump()}, "xxx***"},
-          Fault{{404, Json({{"error", {{"message", long_words}}}}).dump()}, "xxx***"},
+          Fault{{404, Json({{"error", {{"message", longer}}}}).dump()}, "xxx***"},
           Fault{model_says(anthropic, good, anthropic ? "refusal" : "content_filter"), "refused"},
           Fault{model_says(anthropic, good, anthropic ? "max_tokens" : "length"),
                 "cut off: the answer did not end"},
@@ -475,7 +475,6 @@ TEST_CASE(
     CHECK_EQ(result.code, 10);
     std::vector<std::string> all;
     for (const Json& end : driver.ends("j.jsonl")) {
-      CHECK_EQ(end["status"], "ok");
       all.push_back(end["params"].dump() + end["phase"].get<std::string>());
     }
     return all;

@@ -154,7 +154,7 @@ TEST_CASE("a plugin is not asked where there is no time for it, and its faults c
   auto ends = content.of_type("trial_end");
   CHECK_FALSE(ends[0]->contains("fallback"));
   REQUIRE(ends[3]->contains("fallback"));
-  CHECK_EQ((*ends[3])["fallback"], says);
+  CHECK((*ends[3])["fallback"].get<std::string>().ends_with(says));
 }
 
 TEST_CASE(
