@@ -18,7 +18,7 @@ constexpr size_t kMostExamined = 64, kRefusedKept = 16;
 }  // namespace
 
 Plugin::Plugin(std::unique_ptr<Strategy> fallback, const Space& space, const PluginOptions& options)
-    : fallback_(std::move(fallback)), space_(space), options_(options), history_(space) {}
+    : fallback_(std::move(fallback)), space_(space), labels_(space), options_(options), history_(space) {}
 
 std::optional<Proposal> Plugin::ask() {
   if (!computed_) {
@@ -48,6 +48,7 @@ void Plugin::know(const Config& config, const Outcome& outcome) {
 void Plugin::connect(Ask ask, Record record) {
   ask_ = std::move(ask);
   record_ = std::move(record);
+  charge_begun();
   failures_ = wait_ = 0;
   computed_ = false;
 }
@@ -109,6 +110,7 @@ void Plugin::exchange() {
   base::Json asked = request();
   asked["n"] = it.asked;
   asked["request"] = it.number;
+  labels_.hide(asked);
   PluginReply reply = ask_(it.number, std::move(asked));
   if (!reply.asked) {
     left_alone_ = reply.fault;
@@ -119,9 +121,31 @@ void Plugin::exchange() {
   if (it.fault.empty()) {
     read_answer(reply.line, it);
   }
+  if (!it.usage.known()) {
+    it.usage = reply.unless_told;
+  }
   learn(it);
   left_alone_ = it.fault;
   record_(it);
+}
+
+void Plugin::replay_start(int exchange, const PluginUsage& usage) {
+  charge_begun();
+  exchanges_ = std::max(exchanges_, exchange);
+  begun_.emplace(exchange, usage);
+}
+
+void Plugin::charge_begun() {
+  if (begun_) {
+    charge(begun_->second);
+    begun_.reset();
+  }
+}
+
+void Plugin::charge(const PluginUsage& usage) {
+  input_tokens_ += usage.input_tokens.value_or(0);
+  output_tokens_ += usage.output_tokens.value_or(0);
+  cost_usd_ += usage.cost_usd.value_or(0);
 }
 
 void Plugin::replay(const PluginExchange& exchange) {
@@ -131,10 +155,11 @@ void Plugin::replay(const PluginExchange& exchange) {
 
 void Plugin::learn(const PluginExchange& exchange) {
   exchanges_ = std::max(exchanges_, exchange.number);
+  if (begun_ && begun_->first == exchange.number) {
+    begun_.reset();  // its end tells what it cost
+  }
+  charge(exchange.usage);
   spent_s_ += exchange.seconds;
-  input_tokens_ += exchange.input_tokens.value_or(0);
-  output_tokens_ += exchange.output_tokens.value_or(0);
-  cost_usd_ += exchange.cost_usd.value_or(0);
   last_refused_ = exchange.refused;
   if (exchange.taken.empty()) {
     wasted_s_ += exchange.seconds;
@@ -207,7 +232,7 @@ void Plugin::read_answer(const std::string& line, PluginExchange& exchange) cons
         answer ? "the answer is no JSON object" : "the answer is no JSON: " + clipped(answer.failure().what);
     return;
   }
-  read_usage(*answer, exchange);
+  exchange.usage = read_usage(*answer);
   exchange.message = clipped(base::json_get<std::string>(*answer, "error", ""));
   auto proposals = answer->find("proposals");
   bool none = proposals == answer->end() || !proposals->is_array() || proposals->empty();
@@ -246,7 +271,7 @@ std::string Plugin::examine(const base::Json& proposal, const PluginExchange& ex
   if (!proposal.is_object() || !proposal.contains("params")) {
     return "a proposal without params";
   }
-  auto found = from_json(space_, proposal["params"]);
+  auto found = from_json(space_, labels_.values(proposal["params"]));
   if (!found) {
     return clipped(found.failure().to_string());
   }

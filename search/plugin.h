@@ -10,9 +10,11 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "search/history.h"
+#include "search/labels.h"
 #include "search/strategy.h"
 #include "src/base/json.h"
 
@@ -25,12 +27,20 @@ struct PluginOptions {
   std::function<std::string(const Config&)> cannot_fit = {};
 };
 
+// What an exchange cost, as far as it is known.
+struct PluginUsage {
+  std::optional<double> input_tokens, output_tokens, cost_usd;
+  bool estimated = false;  // in part at least nobody told
+  bool known() const { return input_tokens || output_tokens || cost_usd; }
+};
+
 // What came of asking once. `line` is the plugin's answer; else `fault` says what went wrong. `asked` false: nobody was
 // asked, because there is no time for it (`fault` says so); that is no failure of the plugin's.
 struct PluginReply {
   std::string line, fault;
   double seconds = 0;
-  bool asked = true;
+  bool asked = true, late = false;  // late: the fault is that no answer came in time
+  PluginUsage unless_told;          // what the exchange counts for where the answer does not tell
 };
 
 // One exchange, for the journal: everything that resume needs, and what a person wants to know of it.
@@ -50,7 +60,7 @@ struct PluginExchange {
   std::vector<Refused> refused;
   std::string fault;    // why nothing was taken; "" where something was
   std::string message;  // what the plugin itself said went wrong
-  std::optional<double> input_tokens, output_tokens, cost_usd;
+  PluginUsage usage;
 };
 base::Json to_json(const Space& space, const PluginExchange& exchange);
 // Errors: a proposal that was taken is none of this space.
@@ -82,13 +92,17 @@ class Plugin final : public Strategy {
   using Ask = std::function<PluginReply(int exchange, base::Json request)>;
   using Record = std::function<void(const PluginExchange&)>;
   void connect(Ask ask, Record record);
-  // An exchange of the journal, in its place among the trials.
+  // Of the journal, in their places among the trials: an exchange; that one began, and what it counts for if nothing
+  // is known of its end.
   void replay(const PluginExchange& exchange);
+  void replay_start(int exchange, const PluginUsage& usage);
   // Counts for no share.
   void know(const Config& config, const Outcome& outcome) override;
   // Before the tell() or know() of the same trial.
   void remember(PluginTrial trial);
 
+  // How outsiders are told of values that are paths.
+  const Labels& labels() const { return labels_; }
   // Seconds of all exchanges, and of those that came to nothing.
   double spent_s() const { return spent_s_; }
   double wasted_s() const { return wasted_s_; }
@@ -103,11 +117,14 @@ class Plugin final : public Strategy {
   // Why a proposal cannot be taken, or "" with `config` set.
   std::string examine(const base::Json& proposal, const PluginExchange& exchange, Config& config) const;
   void learn(const PluginExchange& exchange);
+  void charge(const PluginUsage& usage);
+  void charge_begun();
   int launched() const { return history_.launched() - history_.known(); }  // by this study
   int room() const;  // trials that the share still allows now
 
   std::unique_ptr<Strategy> fallback_;
   Space space_;
+  Labels labels_;
   PluginOptions options_;
   History history_;
   Ask ask_;
@@ -116,8 +133,9 @@ class Plugin final : public Strategy {
   std::vector<PluginExchange::Taken> queue_;  // taken, not yet run
   std::unordered_set<std::string> taken_;     // keys of all that were ever taken
   std::vector<PluginExchange::Refused> last_refused_;
-  int exchanges_ = 0, trials_ = 0;  // trials that ran what it proposed
-  int failures_ = 0, wait_ = 0;     // in a row; turns until it is asked again
+  std::optional<std::pair<int, PluginUsage>> begun_;  // of the journal, not known to have ended
+  int exchanges_ = 0, trials_ = 0;                    // trials that ran what it proposed
+  int failures_ = 0, wait_ = 0;                       // in a row; turns until it is asked again
   std::string last_fault_, left_alone_;
   double spent_s_ = 0, wasted_s_ = 0, noise_ = 0;
   double input_tokens_ = 0, output_tokens_ = 0, cost_usd_ = 0;

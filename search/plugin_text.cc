@@ -48,6 +48,43 @@ void hide_secret(std::string& text, const std::string& secret) {
   }
 }
 
+void hide_secret(base::Json& value, const std::string& secret) {
+  if (value.is_string()) {
+    hide_secret(value.get_ref<std::string&>(), secret);
+  } else if (value.is_array()) {
+    for (base::Json& part : value) {
+      hide_secret(part, secret);
+    }
+  } else if (value.is_object()) {
+    base::Json hidden = base::Json::object();
+    for (auto& [name, part] : value.items()) {
+      std::string shown = name;
+      hide_secret(shown, secret);
+      hide_secret(part, secret);
+      hidden[shown] = std::move(part);
+    }
+    value = std::move(hidden);
+  }
+}
+
+void hide_secret_in_line(std::string& line, const std::string& secret) {
+  // Escaped, it would pass for something else.
+  if (!secret.empty() && line.find('\\') != std::string::npos) {
+    if (auto answer = base::parse_json(line, "")) {
+      hide_secret(*answer, secret);
+      line = base::dump_line(*answer);
+    }
+    const std::string escaped = base::dump_line(secret);
+    hide_secret(line, escaped.substr(1, escaped.size() - 2));
+  }
+  hide_secret(line, secret);
+}
+
+double tokens_of(size_t bytes) {
+  constexpr double kBytesPerToken = 3;
+  return std::ceil(static_cast<double>(bytes) / kBytesPerToken);
+}
+
 base::Json shortened(const base::Json& value) {
   std::string text = base::dump_line(value);
   return text.size() > kMostText ? base::Json(clipped(text)) : value;
@@ -83,14 +120,24 @@ base::Json refused_json(const std::vector<PluginExchange::Refused>& refused) {
   return list;
 }
 
-void read_usage(const base::Json& answer, PluginExchange& exchange) {
-  auto usage = answer.find("usage");
-  if (usage == answer.end() || !usage->is_object()) {
-    return;
+PluginUsage read_usage(const base::Json& record) {
+  PluginUsage usage;
+  auto found = record.is_object() ? record.find("usage") : record.end();
+  if (found == record.end() || !found->is_object()) {
+    return usage;
   }
-  exchange.input_tokens = amount(*usage, "input_tokens");
-  exchange.output_tokens = amount(*usage, "output_tokens");
-  exchange.cost_usd = amount(*usage, "cost_usd");
+  usage.input_tokens = amount(*found, "input_tokens");
+  usage.output_tokens = amount(*found, "output_tokens");
+  usage.cost_usd = amount(*found, "cost_usd");
+  usage.estimated = base::json_get<bool>(*found, "estimated", false);
+  return usage;
+}
+
+base::Json to_json(const PluginUsage& usage) {
+  return {{"input_tokens", number_or_null(usage.input_tokens)},
+          {"output_tokens", number_or_null(usage.output_tokens)},
+          {"cost_usd", number_or_null(usage.cost_usd)},
+          {"estimated", usage.estimated}};
 }
 
 base::Json to_json(const Space& space, const PluginExchange& exchange) {
@@ -108,10 +155,7 @@ base::Json to_json(const Space& space, const PluginExchange& exchange) {
           {"refused", refused_json(exchange.refused)},
           {"fault", text(exchange.fault)},
           {"error", text(exchange.message)},
-          {"usage",
-           {{"input_tokens", number_or_null(exchange.input_tokens)},
-            {"output_tokens", number_or_null(exchange.output_tokens)},
-            {"cost_usd", number_or_null(exchange.cost_usd)}}}};
+          {"usage", to_json(exchange.usage)}};
 }
 
 base::Result<PluginExchange> exchange_from_json(const Space& space, const base::Json& record) {
@@ -121,7 +165,7 @@ base::Result<PluginExchange> exchange_from_json(const Space& space, const base::
   exchange.seconds = std::max(0.0, base::json_get<double>(record, "t_s", 0));
   exchange.fault = base::json_get<std::string>(record, "fault", "");
   exchange.message = base::json_get<std::string>(record, "error", "");
-  read_usage(record, exchange);
+  exchange.usage = read_usage(record);
   const base::Json none = base::Json::array();
   for (const base::Json& it : record.value("taken", none)) {
     auto config = from_json(space, it.is_object() ? it.value("params", base::Json()) : base::Json());

@@ -59,6 +59,7 @@ const std::vector<Flag>& flags() {
       amount("--usd-per-mtok-in", "dollars per million tokens read", &Options::usd_per_mtok_in, 0, 1e6),
       amount("--usd-per-mtok-out", "dollars per million tokens written", &Options::usd_per_mtok_out, 0, 1e6),
       amount("--timeout-s", "of one answer, retries included (60)", &Options::timeout_s, 0.01, 3600),
+      amount("--least-s", "nobody is asked with less time than this left (1)", &Options::least_s, 0.01, 60),
   };
   return table;
 }

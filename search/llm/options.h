@@ -21,6 +21,7 @@ struct Options {
   double budget_usd = 0;     // likewise; needs prices
   double usd_per_mtok_in = 0, usd_per_mtok_out = 0;
   double timeout_s = 60;  // of one exchange, retries included; the request may ask for less
+  double least_s = 1;     // with less time than this left nobody is asked
   bool help = false;
 };
 

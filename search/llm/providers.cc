@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "search/plugin_text.h"
-
 namespace llm {
 namespace {
 
@@ -68,8 +66,8 @@ void read_anthropic(const Options& options, const base::Json& body, Answer& answ
     }
     words += base::json_get<std::string>(block, "text", "");
   }
-  answer.fault = "malformed: the model did not call the tool" +
-                 (words.empty() ? std::string() : ", it says: " + search::clipped(words));
+  answer.fault =
+      "malformed: the model did not call the tool" + (words.empty() ? std::string() : ", it says: " + words);
 }
 
 void read_openai(const Options& options, const base::Json& body, Answer& answer) {
@@ -85,8 +83,7 @@ void read_openai(const Options& options, const base::Json& body, Answer& answer)
   const std::string finish = base::json_get<std::string>(choices[0], "finish_reason", "");
   const std::string refusal = base::json_get<std::string>(message, "refusal", "");
   if (!refusal.empty() || finish == "content_filter") {
-    answer.fault =
-        "refused: " + (refusal.empty() ? "the endpoint's content filter" : search::clipped(refusal));
+    answer.fault = "refused: " + (refusal.empty() ? "the endpoint's content filter" : refusal);
     return;
   }
   if (finish == "length") {
@@ -98,7 +95,7 @@ void read_openai(const Options& options, const base::Json& body, Answer& answer)
   if (object) {
     take_proposals(*object, answer);
   } else {
-    answer.fault = "malformed: " + search::clipped(object.failure().what);
+    answer.fault = "malformed: the model's answer has no JSON object";
   }
 }
 
@@ -157,12 +154,13 @@ Answer read_answer(const Options& options, std::string_view content_type, const 
   Answer answer;
   auto parsed = base::parse_json(body, "the endpoint's answer");
   if (!parsed || !parsed->is_object()) {
+    // Not the parser's words, which repeat some of the text as it lies there.
     answer.fault =
         content_type.find("json") == std::string_view::npos
             ? fmt::format(
                   "malformed: the endpoint answers with '{}', not JSON; is url the address of an API?",
-                  search::clipped(content_type))
-            : "malformed: " + (parsed ? "no JSON object" : search::clipped(parsed.failure().what));
+                  content_type)
+            : fmt::format("malformed: {} bytes that are no JSON object", body.size());
     return answer;
   }
   if (options.provider == Provider::kAnthropic) {
@@ -179,9 +177,7 @@ std::string error_text(const std::string& body) {
     return "";
   }
   const base::Json& error = at(*parsed, "error");
-  std::string text =
-      error.is_string() ? error.get<std::string>() : base::json_get<std::string>(error, "message", "");
-  return search::clipped(text);
+  return error.is_string() ? error.get<std::string>() : base::json_get<std::string>(error, "message", "");
 }
 
 }  // namespace llm

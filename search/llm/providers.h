@@ -25,13 +25,14 @@ std::string own_url(Provider provider);
 
 struct Answer {
   base::Json proposals;  // array; null where there is a fault
-  std::string fault;     // refused, cut off, malformed: in words
+  std::string fault;     // refused, cut off, malformed: in words, the endpoint's own among them
   std::optional<double> input_tokens, output_tokens;
 };
 // The body of a 200. `max_tokens` for the words.
 Answer read_answer(const Options& options, std::string_view content_type, const std::string& body);
 
-// What a body with an error says, in one line; "" where it says nothing.
+// What a body with an error says; "" where it says nothing. This and Answer::fault are as long as the endpoint likes, and
+// may repeat the key: it is hidden first, then they are clipped.
 std::string error_text(const std::string& body);
 
 }  // namespace llm

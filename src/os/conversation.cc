@@ -12,6 +12,8 @@
 #include <csignal>
 #include <ctime>
 
+#include "src/base/units.h"
+
 namespace os {
 namespace {
 
@@ -60,6 +62,7 @@ base::Result<std::unique_ptr<Conversation>> Conversation::start(LaunchSpec spec)
   }
   std::unique_ptr<Conversation> talk(new Conversation);
   talk->program_ = program;
+  talk->log_path_ = spec.log_path;
   talk->requests_ = in[1];
   talk->answers_ = out[0];
   // Of our ends alone: the child's are files of their own.
@@ -89,9 +92,14 @@ bool Conversation::unheard() const {
   return ::ioctl(requests_, FIONREAD, &unread) == 0 && static_cast<size_t>(unread) >= sent_;
 }
 
+base::Error Conversation::failed(TalkFault fault, std::string what) {
+  fault_ = fault;
+  return base::error(program_, std::move(what), "see " + log_path_);
+}
+
 base::Error Conversation::ended() {
   auto exit = child_->wait(1);
-  return base::error(program_, exit ? "ended: " + exit->to_string() : "closed its output", "see its log");
+  return failed(TalkFault::kEnded, exit ? "ended: " + exit->to_string() : "closed its output");
 }
 
 base::Result<std::string> Conversation::ask(std::string_view line, double timeout_s, size_t max_bytes,
@@ -100,11 +108,14 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
   ssize_t n = 0;
   size_t stale = 0;
   sent_ = 0;
+  fault_ = TalkFault::kNone;
+  const auto too_large = [&] {
+    return failed(TalkFault::kTooLarge, fmt::format("answer larger than {} bytes", max_bytes));
+  };
   while ((n = ::read(answers_, buffer, sizeof buffer)) > 0) {  // said unasked
     stale += static_cast<size_t>(n);
     if (stale > max_bytes) {
-      return base::error(program_, fmt::format("answer larger than {} bytes", max_bytes),
-                         "it writes without being asked");
+      return too_large();  // and nobody has asked it
     }
   }
   if (n == 0) {
@@ -117,10 +128,11 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
   while (true) {
     auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) {
-      return base::error(program_, fmt::format("timed out after {:.3g} s", timeout_s), "see its log");
+      return failed(TalkFault::kTimedOut,
+                    fmt::format("timed out after {}", base::format_duration(timeout_s)));
     }
     if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
-      return base::error(program_, "cancelled");
+      return failed(TalkFault::kCancelled, "cancelled");
     }
     bool writing = sent_ < request.size();
     // One after the other: what comes before the whole request is there answers something else. That nothing can come
@@ -147,7 +159,7 @@ base::Result<std::string> Conversation::ask(std::string_view line, double timeou
       size_t newline = piece.find('\n');
       answer.append(piece.substr(0, newline));
       if (answer.size() > max_bytes) {
-        return base::error(program_, fmt::format("answer larger than {} bytes", max_bytes), "see its log");
+        return too_large();
       }
       if (newline != std::string_view::npos) {
         return answer;

@@ -19,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::pair<HttpFault, const char*> kFaults[] = {
     {HttpFault::kRefused, "connection refused"},
+    {HttpFault::kUnreachable, "cannot be reached: "},
     {HttpFault::kTimedOut, "timed out after "},
     {HttpFault::kNoData, "no data for "},
     {HttpFault::kClosed, "the connection was closed before the answer was complete"},
@@ -107,13 +108,17 @@ base::Error describe(const Exchange& exchange, CURLcode code) {
       if (os_errno == ECONNREFUSED) {
         return fault(request, HttpFault::kRefused, "", "is the server running on that port?");
       }
-      return fault(request, HttpFault::kOther,
-                   fmt::format("cannot be connected to: {}", std::strerror(static_cast<int>(os_errno))),
+      return fault(request, HttpFault::kUnreachable, std::strerror(static_cast<int>(os_errno)),
                    "check address and port");
+    case CURLE_COULDNT_RESOLVE_HOST:
+      return fault(request, HttpFault::kUnreachable, curl_easy_strerror(code),
+                   "check the address, and that this machine is online");
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return fault(request, HttpFault::kUnreachable, curl_easy_strerror(code), "check its certificate");
     case CURLE_OPERATION_TIMEDOUT:
       return fault(request, HttpFault::kTimedOut, fmt::format("{:g} s", request.connect_timeout_s),
                    "no connection was made; check address and port");
-    case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
       return fault(request, HttpFault::kOther, curl_easy_strerror(code), "write it as http://HOST:PORT/...");

@@ -36,13 +36,23 @@ struct HttpResponse {
   bool stopped = false;                                      // on_data said stop
 };
 
-// Errors carry the URL and one of: "connection refused", "timed out after N s", "no data for N s", "the
-// connection was closed before the answer was complete", "cancelled", "answer larger than ...".
+// Errors carry the URL and one of: "connection refused", "cannot be reached: ...", "timed out after N s", "no data for
+// N s", "the connection was closed before the answer was complete", "cancelled", "answer larger than ...".
 base::Result<HttpResponse> http(const HttpRequest& request);
 
 // Which of these an Error says (by the wording above; a probe's Error keeps it). kStatus: "HTTP 4xx: ...", an
-// answer that was no success. kOther: something else.
-enum class HttpFault { kRefused, kTimedOut, kNoData, kClosed, kCancelled, kTooLarge, kStatus, kOther };
+// answer that was no success. kUnreachable: no connection, so that nothing was sent. kOther: something else.
+enum class HttpFault {
+  kRefused,
+  kUnreachable,
+  kTimedOut,
+  kNoData,
+  kClosed,
+  kCancelled,
+  kTooLarge,
+  kStatus,
+  kOther
+};
 HttpFault http_fault(const base::Error& error);
 
 // Splits a text/event-stream body into the data of its events, across arbitrary chunk borders. Pure.

@@ -1,6 +1,7 @@
 #include "src/report/digest.h"
 
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "src/base/stats.h"
@@ -186,14 +187,18 @@ void pool_launches(Digest& digest) {
   }
 }
 
-void count_exchange(const base::Json& record, PluginUse& use) {
+void count_cost(const base::Json& record, PluginUse& use) {
   use.name = base::json_get<std::string>(record, "proposer", "");
-  ++use.exchanges;
-  use.seconds += base::json_get<double>(record, "t_s", 0);
   const base::Json& usage = part(record, "usage");
   use.tokens +=
       base::json_get<double>(usage, "input_tokens", 0) + base::json_get<double>(usage, "output_tokens", 0);
   use.usd += base::json_get<double>(usage, "cost_usd", 0);
+}
+
+void count_exchange(const base::Json& record, PluginUse& use) {
+  count_cost(record, use);
+  ++use.exchanges;
+  use.seconds += base::json_get<double>(record, "t_s", 0);
   if (std::string fault = base::json_get<std::string>(record, "fault", ""); !fault.empty()) {
     ++use.fruitless;
     use.last_fault = std::move(fault);
@@ -207,6 +212,7 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
   out.header = header;
   out.axes = read_axes(header);
   std::set<std::string> started, ended;
+  std::map<int, const base::Json*> begun;  // exchanges
   for (const base::Json& record : records) {
     std::string type = base::json_get<std::string>(record, "type", "");
     if (type == "trial_start") {
@@ -214,7 +220,10 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
       out.end = nullptr;  // resumed: what it ended with is no verdict on what has come since
     } else if (type == "study_end") {
       out.end = record;
+    } else if (type == "plugin_start") {
+      begun[base::json_get<int>(record, "exchange", 0)] = &record;
     } else if (type == "plugin") {
+      begun.erase(base::json_get<int>(record, "exchange", 0));
       count_exchange(record, out.plugin);
     } else if (type == "trial_end") {
       Row row = read_row(out.axes, record);
@@ -231,6 +240,10 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
                                                                   : out.trials;
       group.push_back(std::move(row));
     }
+  }
+  for (const auto& [number, start] : begun) {
+    count_cost(*start, out.plugin);
+    ++out.plugin.open;
   }
   for (const std::string& hash : started) {
     out.interrupted += ended.contains(hash) ? 0 : 1;

@@ -53,6 +53,7 @@ struct PluginUse {
   std::string name, last_fault;  // last_fault: of the last exchange that came to nothing
   // Trials that it proposed: launched; never launched, since they were bound to run out of memory.
   int exchanges = 0, fruitless = 0, trials = 0, skipped = 0;
+  int open = 0;  // begun, and no end of them recorded: their tokens and dollars are those that were set aside
   double seconds = 0, tokens = 0, usd = 0;
 };
 

@@ -43,7 +43,7 @@ std::string joined(const base::Json& list, std::string_view separator) {
 
 // "" where there was none.
 std::string plugin_text(const PluginUse& use) {
-  if (use.exchanges == 0) {
+  if (use.exchanges + use.open == 0) {
     return "";
   }
   std::string text =
@@ -55,6 +55,10 @@ std::string plugin_text(const PluginUse& use) {
   if (use.skipped > 0) {
     text += fmt::format("; {} more {} skipped, bound to run out of memory", use.skipped,
                         use.skipped == 1 ? "was" : "were");
+  }
+  if (use.open > 0) {
+    text += fmt::format("; {} more cut short or still under way, counted as the most that {} may have cost",
+                        use.open, use.open == 1 ? "it" : "they");
   }
   if (use.fruitless > 0) {
     text += fmt::format("; {} came to nothing, the last: {}", use.fruitless, printable(use.last_fault));

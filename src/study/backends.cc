@@ -218,6 +218,12 @@ bool names_a_secret(std::string_view flag) {
   for (char letter : flag) {
     lower += static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
   }
+  const std::string last = lower.substr(lower.find_last_of("-_") + 1);
+  for (std::string_view word : {"key", "bearer", "passwd", "passphrase"}) {
+    if (last == word) {
+      return true;
+    }
+  }
   if (lower.ends_with("token")) {  // not --max-tokens
     return true;
   }

@@ -147,6 +147,18 @@ base::Json measurement_json(const Study& study) {
   return json;
 }
 
+base::Json llm_json(const LlmSetup& llm) {
+  auto text = [](const std::string& words) {
+    return words.empty() ? base::Json(nullptr) : base::Json(words);
+  };
+  return {{"provider", llm.provider},
+          {"endpoint", text(llm.url)},
+          {"model", text(llm.model)},
+          {"max_tokens", llm.max_tokens},
+          {"usd_per_mtok_in", llm.usd_per_mtok_in},
+          {"usd_per_mtok_out", llm.usd_per_mtok_out}};
+}
+
 base::Json study_header(const Study& study, const ServerProgram& program, const base::Json& model,
                         const std::vector<base::Json>& models) {
   base::Json header = {
@@ -179,7 +191,11 @@ base::Json study_header(const Study& study, const ServerProgram& program, const 
     header["search"]["plugin"] = {{"name", plugin.name},
                                   {"share", plugin.share},
                                   {"timeout_s", plugin.timeout_s},
-                                  {"time", plugin.time_share}};
+                                  {"time", plugin.time_share},
+                                  {"grace_s", plugin.grace_s}};
+    if (plugin.llm) {
+      header["search"]["plugin"]["llm"] = llm_json(*plugin.llm);
+    }
   }
   if (study.probes.perplexity) {
     header["perplexity_corpus"] = corpus_json(study.probes);

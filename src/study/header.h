@@ -30,6 +30,8 @@ base::Json objective_json(const Objective& objective);
 // How it measures: {probe: {option: value}} of the probes that are on, as far as their options decide what a number
 // means or how a trial may fail; `limits` of all trials, named as in the space file.
 base::Json measurement_json(const Study& study);
+// {provider, endpoint (null: the provider's own), model (null: the server's), max_tokens, usd_per_mtok_in, _out}
+base::Json llm_json(const LlmSetup& llm);
 
 // The study of a header, with the model and the search options of its first run. Errors: its space text was
 // changed or no longer parses here, its prompt suite has changed.

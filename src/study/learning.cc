@@ -133,7 +133,6 @@ bool Loop::learn(const EndedTrial& trial) {
   if (trial.status != Status::kSkippedPredicted) {
     pace_.learn(trial.times);
     trials_s_ += trial.times.total_s;
-    ++timed_trials_;
   }
   learn_speed(trial);
   learn_losses(trial);

@@ -141,10 +141,19 @@ class Loop {
   // plugin_turns.cc
   std::unique_ptr<search::Strategy> with_plugin(std::unique_ptr<search::Strategy> strategy);
   search::PluginReply ask_plugin(int exchange, base::Json request);
-  double plugin_patience_s() const;
+  // How long it may take now, and what allows no more, in words.
+  struct Patience {
+    double seconds = 0;
+    std::string bound;
+  };
+  Patience plugin_patience() const;
+  base::Json exchange_record(const char* type, int exchange) const;
+  // Before anybody is asked, so that what it may cost is never forgotten; false: the journal did not take it.
+  bool record_start(int exchange, int asked, const search::PluginUsage& usage);
   void record_exchange(const search::PluginExchange& exchange);
   void tell_plugin(const EndedTrial& trial);
   base::Result<void> replay_exchange(const base::Json& record);
+  void replay_exchange_start(const base::Json& record);
 
   // confirmation.cc
   double final_s() const;         // what finals and confirmation will probably take
@@ -179,8 +188,9 @@ class Loop {
   std::unique_ptr<search::Strategy> strategy_;
   search::Plugin* plugin_ = nullptr;             // strategy_ itself, where the study has one
   base::Json plugin_facts_;                      // sent with each request
-  std::optional<base::Error> plugin_unwritten_;  // an exchange that the journal did not take
-  double trials_s_ = 0, past_s_ = 0;             // of all ended trials; of those of former runs
+  std::optional<base::Error> plugin_unwritten_;  // the journal did not take an exchange or its start
+  double asked_s_ = 0, late_s_ = 0;  // patience of the last exchange; of the last in vain to its end
+  double trials_s_ = 0;              // of all ended trials
   search::Config default_config_;
   uint64_t default_key_ = 0;
 

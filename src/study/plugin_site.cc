@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "search/plugin_text.h"
+#include "src/base/units.h"
 #include "src/os/files.h"
 #include "src/study/interrupt.h"
 
@@ -36,7 +37,8 @@ PluginSite::~PluginSite() = default;
 std::string PluginSite::launch(int exchange) {
   os::LaunchSpec spec;
   spec.argv = setup_.argv;
-  spec.log_path = fmt::format("{}/plugin-{}.log", log_directory_, exchange);
+  log_path_ = fmt::format("{}/plugin-{}.log", log_directory_, exchange);
+  spec.log_path = log_path_;
   spec.max_log_bytes = kMaxLog;
   spec.sample_hz = kGuardHz;
   auto started = os::Conversation::start(std::move(spec));
@@ -69,14 +71,19 @@ search::PluginReply PluginSite::ask(int exchange, const std::string& request, do
       break;
     }
     const bool again = kept && !talk_->alive() && talk_->unheard();
+    reply.late = talk_->fault() == os::TalkFault::kTimedOut;
     talk_.reset();
     if (!again || interrupted()) {
       reply.fault = answer.failure().to_string();
+      if (reply.late) {  // all tries together
+        reply.fault = fmt::format("{}: timed out after {}; see {}", setup_.argv.front(),
+                                  base::format_duration(patience_s), log_path_);
+      }
       break;
     }
   }
   for (const std::string& secret : secrets_) {
-    search::hide_secret(reply.line, secret);
+    search::hide_secret_in_line(reply.line, secret);
     search::hide_secret(reply.fault, secret);
   }
   reply.seconds = seconds();
@@ -101,7 +108,15 @@ std::vector<base::Error> plugin_problems(const Study& study) {
         base::error("search.strategy", fmt::format("the plugin's program {} is not found", program),
                     "install it, or give its path (relative to where autoresearch is started)"));
   }
-  if (setup.key_needed && value_of(setup.key_env).empty()) {
+  const std::string key = value_of(setup.key_env);
+  const auto unfit = [](unsigned char c) { return c <= 0x20 || c >= 0x7f; };
+  if (std::any_of(key.begin(), key.end(), unfit)) {
+    problems.push_back(base::error(setup.key_env,
+                                   "the key in it has a blank, a line break or another character that no "
+                                   "HTTP header takes",
+                                   "export the key alone, as the provider shows it"));
+  }
+  if (setup.key_needed && key.empty()) {
     problems.push_back(base::error(setup.key_env, "the variable with the key of search.llm is not set",
                                    "export it before the run, or name another in search.llm.api_key_env"));
   }

@@ -26,7 +26,7 @@ class PluginSite {
   std::string launch(int exchange);  // why it could not be, or ""
 
   PluginSetup setup_;
-  std::string log_directory_;
+  std::string log_directory_, log_path_;  // the latter of the program that runs now
   std::vector<std::string> secrets_;
   std::unique_ptr<os::Conversation> talk_;
 };

@@ -4,17 +4,42 @@
 
 #include <algorithm>
 
+#include "search/plugin_text.h"
 #include "src/base/units.h"
+#include "src/study/header.h"
 #include "src/study/loop_state.h"
 #include "src/study/record.h"
 
 namespace study {
 namespace {
 
-// Of the time that exchanges may take, those that come to nothing get this much. With the default of 5%, and since a
-// search may end at half its trials, a plugin that is dead, slow or lying costs a study less than 1% of its time.
-constexpr double kWasteShare = 0.1;
-constexpr double kLeastPatienceS = 0.05;
+// Exchanges that come to nothing may take so much of the time that trials have taken, wherever the search then ends:
+// a plugin that is dead, slow or lying costs a study less than 1%.
+constexpr double kWasteShare = 0.01;
+// Of what is left an exchange gets this much, for ending a program that is late takes time, too.
+constexpr double kOfTheRest = 0.9;
+// An exchange in vain for so much of its patience was too short.
+constexpr double kNearlyLate = 0.8;
+// Of a prompt beside the request itself: instructions, the frame of the answer's schema.
+constexpr size_t kPromptBytes = 4096;
+
+// What one answer may cost at most, in case nothing is heard of it any more.
+search::PluginUsage most_of(const PluginSetup& setup, const base::Json& request) {
+  search::PluginUsage usage;
+  if (!setup.llm) {
+    return usage;
+  }
+  const LlmSetup& llm = *setup.llm;
+  const size_t schema = 2 * base::dump_line(request.value("space", base::Json::object())).size();
+  const double in = search::tokens_of(base::dump_line(request).size() + schema + kPromptBytes);
+  usage.input_tokens = in;
+  usage.output_tokens = llm.max_tokens;
+  if (llm.usd_per_mtok_in > 0 || llm.usd_per_mtok_out > 0) {
+    usage.cost_usd = (in * llm.usd_per_mtok_in + llm.max_tokens * llm.usd_per_mtok_out) / 1e6;
+  }
+  usage.estimated = true;
+  return usage;
+}
 
 base::Json texts(const std::vector<search::Expression>& expressions) {
   base::Json list = base::Json::array();
@@ -24,7 +49,8 @@ base::Json texts(const std::vector<search::Expression>& expressions) {
   return list;
 }
 
-// What helps to choose, and no path or host name: it may leave the house.
+// What helps to choose, and no path or host name: it may leave the house. Of paths that are values of an axis the file
+// name is told (search/labels.h).
 base::Json facts_of(const base::Json& header) {
   auto chosen = [&](const char* part, std::initializer_list<const char*> names) {
     base::Json facts = base::Json::object();
@@ -57,7 +83,6 @@ std::unique_ptr<search::Strategy> Loop::with_plugin(std::unique_ptr<search::Stra
 }
 
 void Loop::connect_plugin(const base::Json& header) {
-  past_s_ = trials_s_;
   if (plugin_ == nullptr || !options_.ask_plugin) {
     return;
   }
@@ -67,27 +92,34 @@ void Loop::connect_plugin(const base::Json& header) {
       [this](const search::PluginExchange& exchange) { record_exchange(exchange); });
 }
 
-double Loop::plugin_patience_s() const {
-  double planned = timed_trials_ > 0 ? options_.max_trials * trials_s_ / timed_trials_ : 0;
-  planned = limit_s() > 0 ? std::min(planned, past_s_ + limit_s()) : planned;
+Loop::Patience Loop::plugin_patience() const {
   const PluginSetup& setup = *study_.search.plugin;
-  double left = std::min(setup.time_share * planned - plugin_->spent_s(),
-                         kWasteShare * setup.time_share * planned - plugin_->wasted_s());
-  if (limit_s() > 0) {  // nor of the trial that follows, and of the end
-    left = std::min(left, limit_s() - elapsed_s() - pace_.search_trial_s() - (leader_id_ > 0 ? kept_s() : 0));
+  Patience patience{setup.timeout_s, "search.plugin.timeout"};
+  const double all = setup.time_share * trials_s_ + setup.grace_s - plugin_->spent_s();
+  const double waste =
+      std::min(setup.time_share, kWasteShare) * trials_s_ + setup.grace_s - plugin_->wasted_s();
+  if (const double left = kOfTheRest * std::min(all, waste); left < patience.seconds) {
+    patience = {left, "search.plugin.time"};
   }
-  return std::min(setup.timeout_s, left);
+  if (limit_s() > 0) {  // nor of the trial that follows, and of the end
+    const double left = limit_s() - elapsed_s() - pace_.search_trial_s() - (leader_id_ > 0 ? kept_s() : 0);
+    if (left < patience.seconds) {
+      patience = {left, "the end of the run"};
+    }
+  }
+  return patience;
 }
 
 search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
-  double patience = plugin_patience_s();
-  if (patience < kLeastPatienceS) {
-    search::PluginReply reply;
+  const PluginSetup& setup = *study_.search.plugin;
+  const Patience patience = plugin_patience();
+  // What was too short once would be again.
+  const double least = std::min(std::max(setup.least_s, 2 * late_s_), setup.timeout_s);
+  search::PluginReply reply;
+  if (patience.seconds < least) {
     reply.asked = false;
-    reply.fault = fmt::format(
-        "not asked: of the study's time, {:.2g}% for all exchanges and a tenth of it for fruitless ones "
-        "(search.plugin.time) leave no more",
-        100 * study_.search.plugin->time_share);
+    reply.fault =
+        fmt::format("not asked: {} leaves less than {} for it", patience.bound, base::format_duration(least));
     return reply;
   }
   base::Json limits = texts(study_.objective.subject_to);
@@ -99,31 +131,61 @@ search::PluginReply Loop::ask_plugin(int exchange, base::Json request) {
   request["objective"] = {{"maximize", texts(study_.objective.maximize)},
                           {"subject_to", std::move(limits)},
                           {"pareto", study_.objective.pareto}};
+  plugin_->labels().hide(request["objective"]);
   request["trials_left"] = std::max(0, options_.max_trials - ended_);
   request["time_left_s"] =
       limit_s() > 0 ? base::Json(std::max(0.0, limit_s() - elapsed_s())) : base::Json(nullptr);
-  request["answer_within_s"] = patience;
+  request["answer_within_s"] = patience.seconds;
   std::string server = runner_.server_url();
   request["server_url"] = server.empty() ? base::Json(nullptr) : base::Json(server);
-  observer_.asking(study_.search.plugin->name);
-  search::PluginReply reply = options_.ask_plugin(exchange, base::dump_line(request), patience);
+  const search::PluginUsage most = most_of(setup, request);
+  if (!record_start(exchange, base::json_get<int>(request, "n", 0), most)) {
+    reply.asked = false;
+    return reply;
+  }
+  asked_s_ = patience.seconds;
+  observer_.asking(setup.name);
+  reply = options_.ask_plugin(exchange, base::dump_line(request), patience.seconds);
   observer_.asking("");
-  if (reply.line.empty() && reply.seconds >= patience) {
-    const bool whole = patience >= study_.search.plugin->timeout_s;
-    reply.fault += fmt::format("; {} allows no more", whole ? "search.plugin.timeout" : "search.plugin.time");
+  reply.unless_told = most;
+  if (reply.late) {
+    reply.fault += fmt::format("; {} allows no more", patience.bound);
   }
   if (stopped() && reply.line.empty()) {
-    reply.asked = false;  // by the user: no failure of the plugin's, and nothing to record
+    reply.asked = false;  // by the user: no failure of the plugin's; what it may have cost is in the journal
     reply.fault = "the run was stopped";
   }
   return reply;
 }
 
+base::Json Loop::exchange_record(const char* type, int exchange) const {
+  const PluginSetup& setup = *study_.search.plugin;
+  base::Json record = {
+      {"type", type}, {"schema_version", kSchemaVersion}, {"study_id", study_id_}, {"proposer", setup.name}};
+  if (setup.llm) {
+    record["llm"] = llm_json(*setup.llm);
+  }
+  record["exchange"] = exchange;
+  return record;
+}
+
+bool Loop::record_start(int exchange, int asked, const search::PluginUsage& usage) {
+  base::Json record = exchange_record("plugin_start", exchange);
+  record["asked"] = asked;
+  record["usage"] = search::to_json(usage);
+  record["started"] = utc_now();
+  if (auto written = journal_.append(record); !written) {
+    plugin_unwritten_ = written.failure();
+    return false;
+  }
+  return true;
+}
+
 void Loop::record_exchange(const search::PluginExchange& exchange) {
-  base::Json record = {{"type", "plugin"},
-                       {"schema_version", kSchemaVersion},
-                       {"study_id", study_id_},
-                       {"proposer", study_.search.plugin->name}};
+  if (exchange.taken.empty() && exchange.seconds >= kNearlyLate * asked_s_) {
+    late_s_ = asked_s_;
+  }
+  base::Json record = exchange_record("plugin", exchange.number);
   record.update(search::to_json(study_.space, exchange));
   record["ended"] = utc_now();
   if (auto written = journal_.append(record); !written) {
@@ -147,6 +209,12 @@ void Loop::tell_plugin(const EndedTrial& trial) {
   told.violations = trial.judgement.violations;
   told.metrics = trial.metrics ? metrics_json(*trial.metrics) : base::Json(nullptr);
   plugin_->remember(std::move(told));
+}
+
+void Loop::replay_exchange_start(const base::Json& record) {
+  if (plugin_ != nullptr) {
+    plugin_->replay_start(base::json_get<int>(record, "exchange", 0), search::read_usage(record));
+  }
 }
 
 base::Result<void> Loop::replay_exchange(const base::Json& record) {

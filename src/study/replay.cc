@@ -117,6 +117,9 @@ base::Result<void> Loop::replay(const JournalContent& past) {
   int strangers = 0;
   for (const base::Json& record : past.records) {
     const std::string type = base::json_get<std::string>(record, "type", "");
+    if (type == "plugin_start") {
+      replay_exchange_start(record);
+    }
     auto learnt = type == "trial_end" ? replay_end(record, strangers)
                   : type == "plugin"  ? replay_exchange(record)
                                       : base::Result<void>();

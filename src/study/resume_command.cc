@@ -8,6 +8,7 @@
 #include "src/base/log.h"
 #include "src/base/units.h"
 #include "src/report/digest.h"
+#include "src/report/text.h"
 #include "src/study/commands.h"
 #include "src/study/effective.h"
 #include "src/study/header.h"
@@ -80,6 +81,23 @@ base::Result<void> same_settings(const Study& study, const JournalContent& past,
   return {};
 }
 
+// The space text names a variable for the model or the endpoint, perhaps, and that may hold another by now: the ledger
+// tells them apart, and so should the user.
+void warn_of_other_model(const Study& study, const base::Json& header) {
+  const base::Json& then = report::part(report::part(report::part(header, "search"), "plugin"), "llm");
+  if (!then.is_object() || !study.search.plugin || !study.search.plugin->llm) {
+    return;
+  }
+  const base::Json now = llm_json(*study.search.plugin->llm);
+  for (const auto& [name, value] : now.items()) {
+    if (then.contains(name) && then[name] != value) {
+      base::log_warn(
+          "search.llm: {} is now {}, the study began with {}; each exchange of the journal says which", name,
+          report::printable(report::plain(value)), report::printable(report::plain(then[name])));
+    }
+  }
+}
+
 }  // namespace
 
 int resume_command(int argc, char** argv) {
@@ -123,6 +141,7 @@ int resume_command(int argc, char** argv) {
     return fail(study.failure(), kExitPreflight);
   }
   warn_of_edits(*study, past, path);
+  warn_of_other_model(*study, past.header);
   const base::Json* end = finished_end(past);
   if (end != nullptr && max_trials <= study->search.max_trials) {
     fmt::print("This study has finished; --max-trials with more than {} would go on with it.\n\n",

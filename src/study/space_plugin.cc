@@ -12,6 +12,7 @@ namespace study {
 namespace {
 
 constexpr std::string_view kExec = "exec:", kLlm = "llm";
+constexpr double kLeastModelS = 5;  // a model that must answer in less would be paid for nothing
 constexpr double kLeastTimeoutS = 0.01, kMostTimeoutS = 3600;  // as autoresearch-llm takes them
 
 // "${OPENAI_API_KEY}" somewhere in a word.
@@ -56,6 +57,10 @@ class PluginReader {
                        }},
                       {"share", number(setup_.share, "search.plugin.share", 0, 1)},
                       {"time", number(setup_.time_share, "search.plugin.time", 0, 10)},
+                      {"grace",
+                       [&](const YamlNode& value) {
+                         setup_.grace_s = reader_.duration_s(value, "search.plugin.grace").value_or(0);
+                       }},
                       {"fallback", [&](const YamlNode& value) { read_fallback(value); }}});
   }
 
@@ -109,6 +114,8 @@ class PluginReader {
 
   void read_llm(const YamlNode& strategy, const YamlNode* at) {
     setup_.name = "llm";
+    setup_.least_s = kLeastModelS;
+    LlmSetup& llm = setup_.llm.emplace();
     std::string provider, url, model, key_env;
     std::vector<std::string> more;
     double timeout_s = 0;
@@ -116,38 +123,43 @@ class PluginReader {
       return
           [this, &into, name](const YamlNode& value) { into = reader_.expanded(value, name).value_or(""); };
     };
-    auto amount = [&](const char* flag, const char* name, double most) {
-      return [this, &more, flag, name, most](const YamlNode& value) {
+    auto amount = [&](const char* flag, const char* name, double most, double* into = nullptr) {
+      return [this, &more, flag, name, most, into](const YamlNode& value) {
         if (auto found = reader_.number(value, name, 0, most)) {
+          if (into != nullptr) {
+            *into = *found;
+          }
           more.insert(more.end(), {flag, fmt::format("{}", *found)});
         }
       };
     };
     if (at != nullptr) {
-      reader_.read_map(
-          *at, "search.llm",
-          {{"provider", text(provider, "search.llm.provider")},
-           {"url", text(url, "search.llm.url")},
-           {"model", text(model, "search.llm.model")},
-           {"api_key_env", text(key_env, "search.llm.api_key_env")},
-           {"max_tokens",
-            [&](const YamlNode& value) {
-              if (auto n = reader_.whole(value, "search.llm.max_tokens", 64, 1000000)) {
-                more.insert(more.end(), {"--max-tokens", std::to_string(*n)});
-              }
-            }},
-           {"budget_tokens", amount("--budget-tokens", "search.llm.budget_tokens", 1e12)},
-           {"budget_usd", amount("--budget-usd", "search.llm.budget_usd", 1e6)},
-           {"usd_per_mtok_in", amount("--usd-per-mtok-in", "search.llm.usd_per_mtok_in", 1e6)},
-           {"usd_per_mtok_out", amount("--usd-per-mtok-out", "search.llm.usd_per_mtok_out", 1e6)},
-           {"timeout", [&](const YamlNode& value) {
-              reader_.timeout_s(value, timeout_s, "search.llm.timeout");
-              if (timeout_s > 0 && (timeout_s < kLeastTimeoutS || timeout_s > kMostTimeoutS)) {
-                reader_.fail(value, "search.llm.timeout must be from 10ms to 1h",
-                             "write a duration such as 60s");
-              }
-              more.insert(more.end(), {"--timeout-s", fmt::format("{}", timeout_s)});
-            }}});
+      reader_.read_map(*at, "search.llm",
+                       {{"provider", text(provider, "search.llm.provider")},
+                        {"url", text(url, "search.llm.url")},
+                        {"model", text(model, "search.llm.model")},
+                        {"api_key_env", text(key_env, "search.llm.api_key_env")},
+                        {"max_tokens",
+                         [&](const YamlNode& value) {
+                           if (auto n = reader_.whole(value, "search.llm.max_tokens", 64, 1000000)) {
+                             llm.max_tokens = static_cast<double>(*n);
+                             more.insert(more.end(), {"--max-tokens", std::to_string(*n)});
+                           }
+                         }},
+                        {"budget_tokens", amount("--budget-tokens", "search.llm.budget_tokens", 1e12)},
+                        {"budget_usd", amount("--budget-usd", "search.llm.budget_usd", 1e6)},
+                        {"usd_per_mtok_in", amount("--usd-per-mtok-in", "search.llm.usd_per_mtok_in", 1e6,
+                                                   &llm.usd_per_mtok_in)},
+                        {"usd_per_mtok_out", amount("--usd-per-mtok-out", "search.llm.usd_per_mtok_out", 1e6,
+                                                    &llm.usd_per_mtok_out)},
+                        {"timeout", [&](const YamlNode& value) {
+                           reader_.timeout_s(value, timeout_s, "search.llm.timeout");
+                           if (timeout_s > 0 && (timeout_s < kLeastTimeoutS || timeout_s > kMostTimeoutS)) {
+                             reader_.fail(value, "search.llm.timeout must be from 10ms to 1h",
+                                          "write a duration such as 60s");
+                           }
+                           more.insert(more.end(), {"--timeout-s", fmt::format("{}", timeout_s)});
+                         }}});
     }
     const YamlNode& place = at != nullptr ? *at : strategy;
     if (provider != "anthropic" && provider != "openai") {
@@ -186,6 +198,9 @@ class PluginReader {
                    "write the variable's name, never the key: api_key_env: ANTHROPIC_API_KEY");
       return;
     }
+    llm.provider = provider;
+    llm.url = url;
+    llm.model = model;
     setup_.argv = {"autoresearch-llm", "--provider", provider};
     for (const auto& [flag, value] :
          {std::pair{"--key-env", setup_.key_env}, std::pair{"--url", url}, std::pair{"--model", model}}) {

@@ -72,16 +72,26 @@ struct ProbeOptions {
   double min_headroom_gib = 0.25;  // the guard's floor
 };
 
+// What a language model is asked at which price, as far as the driver knows it.
+struct LlmSetup {
+  std::string provider, url, model;  // url "": the provider's own; model "": the server's
+  double max_tokens = 2048;          // of one answer; as autoresearch-llm's own default
+  double usd_per_mtok_in = 0, usd_per_mtok_out = 0;
+};
+
 // A program that proposes some of the trials (search/README.md, "Plugins").
 struct PluginSetup {
   std::string name;               // "exec" or "llm": the proposer of its trials
   std::vector<std::string> argv;  // no shell
   std::string key_env;            // variable that holds the program's key; "" = none is known
   bool key_needed = false;
-  double timeout_s = 60;  // of one exchange
-  double share = 0.3;     // of the trials, at most
-  // Of the study's time, for all exchanges; those that come to nothing may take a tenth of it.
-  double time_share = 0.05;
+  std::optional<LlmSetup> llm;  // of "llm"
+  double timeout_s = 60;        // of one exchange
+  double share = 0.3;           // of the trials, at most
+  // Of the time that trials have taken so far, for all exchanges; those that come to nothing may take 1%, if this is
+  // more. And so many seconds in any case.
+  double time_share = 0.01, grace_s = 0;
+  double least_s = 0.05;  // nobody is asked with less time than this
 };
 
 struct SearchOptions {

@@ -18,6 +18,7 @@ constexpr const char* kAxes =
 constexpr const char* kScenario = R"({"decode_tps": 2000, "prefill_tps": 100000, "rules": [
     {"when": {"threads": "4", "cache_type_k": "q4_0"}, "set": {"decode_tps": 4000}}]})";
 constexpr const char* kKey = "sk-key-of-the-test-0123456789";
+constexpr const char* kKeyBegins = "sk-key";
 
 std::string goal(const std::string& search) {
   return "objective: {maximize: [decode_tps]}\nsearch: {" + search + ", max_trials: 7, anchor_every: 0}\n";
@@ -144,7 +145,8 @@ class Proposer {
                     {"usage_so_far", {{"input_tokens", tokens_so_far}, {"output_tokens", 0}}}};
     auto line = talk_->ask(request.dump(), within_s + 30, 1 << 22);
     REQUIRE(line.ok());
-    CHECK_FALSE(has(*line, kKey));
+    CHECK_FALSE(has(*line, kKeyBegins));
+    CHECK_LT(line->size(), size_t{1} << 20);  // more the driver would not take
     return *base::parse_json(*line, "answer");
   }
 
@@ -152,25 +154,29 @@ class Proposer {
   std::unique_ptr<os::Conversation> talk_;
 };
 
-bool llm_exists() {
-  bool built = e2e::programs_exist() && std::filesystem::exists(e2e::program("autoresearch-llm"));
-  if (!built) {
-    MESSAGE("autoresearch-llm is not built: skipped");
-  }
-  return built;
+// The driver's name for a fault, "" where there was none.
+std::string fault_of(const Json& record) {
+  return record["fault"].is_null() ? "" : record["fault"].get<std::string>();
+}
+
+std::vector<Json> of_type(const e2e::Driver& driver, const std::string& type) {
+  std::vector<Json> found = driver.journal("j.jsonl");
+  std::erase_if(found, [&](const Json& record) { return record["type"] != type; });
+  return found;
 }
 
 }  // namespace
 
 TEST_CASE("the Python example takes its share of a study; killed and resumed, nothing is asked twice") {
-  if (!e2e::programs_exist() || std::system("python3 -c pass 2>/dev/null") != 0) {
-    MESSAGE("no python3, or nothing built: skipped");
-    return;
-  }
+  REQUIRE(
+      e2e::
+          programs_exist());  // test_e2e depends on them, and tools/setup installs python3: nothing is skipped
+  REQUIRE_EQ(std::system("python3 -c pass"), 0);
   e2e::Driver driver;
   std::string command = "'exec:python3 \"" + std::string(AR_SOURCE_DIR) + "/tools/plugins/hill_climber.py\"'";
   std::string space = driver.scripted_space(
-      kAxes, kScenario, goal("strategy: " + command + ", plugin: {time: 10, share: 0.5, timeout: 30s}"));
+      kAxes, kScenario,
+      goal("strategy: " + command + ", plugin: {time: 10, grace: 10m, share: 0.5, timeout: 30s}"));
   driver.start({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
   for (int i = 0; i < 3000 && !has(e2e::read(driver.path("j.jsonl")), "\"phase\":\"plugin\""); ++i) {
     e2e::nap_ms(20);
@@ -187,7 +193,8 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
   int proposed = 0, exchanges = 0;
   for (const Json& record : driver.journal("j.jsonl")) {
     if (record["type"] == "plugin") {
-      CHECK_EQ(record["exchange"], ++exchanges);
+      CHECK_GT(record["exchange"].get<int>(), exchanges);
+      exchanges = record["exchange"].get<int>();
       const std::string fault = record["fault"].is_null() ? "" : record["fault"];
       CHECK((fault.empty() || has(fault, "no untried step is left")));
     } else if (record["type"] == "trial_end" && record["phase"] == "plugin") {
@@ -203,6 +210,7 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
   std::string text = e2e::read(space);
   for (const auto& [line, says] :
        {std::pair<const char*, const char*>{"search: {strategy: 'exec:x --api-key abc'}", "process list"},
+        {"search: {strategy: 'exec:x --key sk-1'}", "process list"},
         {"search: {strategy: \"exec:x 'y\"}", "not closed"},
         {"search: {strategy: llm}", "names no provider"},
         {"search: {plugin: {share: 0.5}}", "a strategy that is a plugin"}}) {
@@ -215,23 +223,21 @@ TEST_CASE("the Python example takes its share of a study; killed and resumed, no
 }
 
 TEST_CASE("a plugin that answers once and ends is started anew for a question it has not heard") {
-  if (!e2e::programs_exist()) {
-    return;
-  }
+  REQUIRE(e2e::programs_exist());
   e2e::Driver driver;
-  std::string end, then = "the plugin says: nothing today";
+  std::string end, then;
   SUBCASE("not yet gone when it is asked") {
     end = "sleep 0.03";
   }
   SUBCASE("that it has heard is not asked twice, for it may be paid") {
     end = "read b";
-    then = "/bin/sh: ended: exit code 0; see its log";
+    then = "/bin/sh: ended: exit code 0; see ";
   }
   e2e::write(driver.path("once.sh"),
              "read a; echo '{\"proposals\": [], \"error\": \"nothing today\"}'; " + end + "\n");
-  std::string space = driver.scripted_space(
-      kAxes, kScenario,
-      goal("strategy: 'exec:/bin/sh \"" + driver.path("once.sh") + "\"', plugin: {time: 10, timeout: 30s}"));
+  std::string space = driver.scripted_space(kAxes, kScenario,
+                                            goal("strategy: 'exec:/bin/sh \"" + driver.path("once.sh") +
+                                                 "\"', plugin: {time: 10, grace: 10m, timeout: 30s}"));
   e2e::Result result =
       driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
   CAPTURE(result.err);
@@ -239,16 +245,19 @@ TEST_CASE("a plugin that answers once and ends is started anew for a question it
   int exchanges = 0;
   for (const Json& record : driver.journal("j.jsonl")) {
     if (record["type"] == "plugin") {
-      CHECK_EQ(record["fault"], exchanges++ % 2 == 0 ? "the plugin says: nothing today" : then);
+      std::string fault = "the plugin says: nothing today";
+      if (exchanges % 2 == 1 && !then.empty()) {  // by the program that was started one exchange before
+        fault = then + driver.path("j.logs/plugin-" + std::to_string(exchanges) + ".log");
+      }
+      CHECK_EQ(record["fault"], fault);
+      ++exchanges;
     }
   }
   CHECK_GE(exchanges, 2);
 }
 
 TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with an answer") {
-  if (!llm_exists()) {
-    return;
-  }
+  REQUIRE(e2e::programs_exist());
   for (bool anthropic : {true, false}) {
     CAPTURE(anthropic);
     e2e::Process home;
@@ -286,8 +295,16 @@ TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with
     odd.type = "text/html";
     Scripted huge = next;
     huge.body = std::string(5 << 20, 'x');
+    // Where an answer is cut for the journal, the key lies across the cut.
+    const std::string long_words = std::string(335, 'x') + kKey, longer = std::string(380, 'x') + kKey;
+    Json words = {{"stop_reason", "end_turn"}, {"content", {{{"type", "text"}, {"text", long_words}}}}};
+    if (!anthropic) {
+      words = {{"choices", {{{"message", {{"refusal", long_words}}}}}}};
+    }
     for (const Fault& fault :
-         {Fault{model_says(anthropic, good, anthropic ? "refusal" : "content_filter"), "refused"},
+         {Fault{{200, words.dump()}, "xxx***"},
+          Fault{{404, Json({{"error", {{"message", longer}}}}).dump()}, "xxx***"},
+          Fault{model_says(anthropic, good, anthropic ? "refusal" : "content_filter"), "refused"},
           Fault{model_says(anthropic, good, anthropic ? "max_tokens" : "length"),
                 "cut off: the answer did not end"},
           Fault{model_says(anthropic, {{"nothing", 1}}), "malformed"},
@@ -301,17 +318,30 @@ TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with
       Json failed = proposer.ask();
       CHECK(has(failed["error"], fault.says));
       CHECK(failed["proposals"].empty());
+      // What was not told of an answer is the most that it can have cost; of one that was refused at once nothing.
+      const Json& usage = failed["usage"];
+      const bool told = has(fault.answer.body, "\"usage\"") && !fault.answer.cut;
+      const bool free = fault.answer.status == 404;
+      CHECK_EQ(usage["estimated"], !told && !free);
+      CHECK_EQ(usage["output_tokens"], free ? 0 : told ? 100 : fault.answer.cut ? 2 * 2048 : 2048);
+      CHECK_EQ(usage["input_tokens"].get<double>() > 500, !free);
     }
+    Json many = Json::array();
+    for (int i = 0; i < 1500; ++i) {
+      many.push_back({{"params", good["proposals"][0]["params"]}, {"rationale", long_words + long_words}});
+    }
+    next = model_says(anthropic, {{"proposals", many}});
+    answer = proposer.ask();
+    CHECK_EQ(answer["proposals"].size(), 64);  // the driver looks at no more
+    CHECK_EQ(answer["usage"]["output_tokens"], 100);
     next = model_says(anthropic, good);
     CHECK(has(proposer.ask(30, 99000)["error"], "the budget of 100000 tokens is used up"));
-    CHECK_FALSE(has(e2e::read(home.path("llm.log")), kKey));
+    CHECK_FALSE(has(e2e::read(home.path("llm.log")), kKeyBegins));
   }
 }
 
 TEST_CASE("autoresearch-llm tries again when it may help, in time, and not when it cannot") {
-  if (!llm_exists()) {
-    return;
-  }
+  REQUIRE(e2e::programs_exist());
   e2e::Process home;
   const Json good = {{"proposals", {{{"params", {{"n_batch", 2048}, {"kv", "f16"}}}, {"rationale", "x"}}}}};
   Scripted busy{429, R"({"error": {"message": "slow down"}})"};
@@ -323,7 +353,10 @@ TEST_CASE("autoresearch-llm tries again when it may help, in time, and not when 
     });
     Proposer proposer(home, true, endpoint.url());
     auto start = std::chrono::steady_clock::now();
-    CHECK_EQ(proposer.ask(60)["proposals"].size(), 1);
+    Json answer = proposer.ask(60);
+    CHECK_EQ(answer["proposals"].size(), 1);
+    CHECK_EQ(answer["usage"]["output_tokens"], 2048 + 100);  // the 500 may be charged for
+    CHECK_EQ(answer["usage"]["estimated"], true);
     CHECK_EQ(endpoint.requests(), 3);
     CHECK_GE(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 1.4);
   }
@@ -346,10 +379,36 @@ TEST_CASE("autoresearch-llm tries again when it may help, in time, and not when 
     Scripted slow = model_says(false, good);
     slow.delay_s = 3;
     Endpoint endpoint([&](int, const Json&) { return slow; });
-    Proposer proposer(home, false, endpoint.url());
+    CHECK(has(Proposer(home, false, endpoint.url()).ask(1)["error"], "ms are left for an answer"));
+    CHECK_EQ(endpoint.requests(), 0);
+    Proposer proposer(home, false, endpoint.url(), {"--least-s", "0.1"});
     Json answer = proposer.ask(1);
     CHECK(has(answer["error"], "timed out after"));
+    CHECK(has(answer["error"], "; the driver waits no longer"));
     CHECK_GT(answer["usage"]["input_tokens"].get<double>(), 100);  // it may be charged for
+  }
+  SUBCASE("a budget holds where nobody counts, and among the tries of one answer") {
+    Json uncounted = *base::parse_json(model_says(true, good).body, "body");
+    uncounted.erase("usage");
+    bool works = true;
+    Endpoint endpoint([&](int, const Json&) { return works ? Scripted{200, uncounted.dump()} : broken; });
+    Proposer proposer(home, true, endpoint.url(), {"--budget-tokens", "12000"});
+    for (int i = 0; i < 10; ++i) {
+      proposer.ask();
+    }
+    CHECK_GE(endpoint.requests(), 2);
+    CHECK_LE(endpoint.requests(), 5);  // each may have written 2048
+    works = false;
+    const int before = endpoint.requests();
+    Json answer = Proposer(home, true, endpoint.url(), {"--budget-tokens", "5000"}).ask();
+    CHECK(has(answer["error"], "HTTP 500; not asked again: the budget of 5000 tokens is used up"));
+    CHECK_EQ(endpoint.requests(), before + 1);
+  }
+  SUBCASE("nobody there: nothing was sent, and nothing is charged") {
+    Json answer = Proposer(home, true, "http://127.0.0.1:1").ask();
+    CHECK(has(answer["error"], "connection refused"));
+    CHECK_EQ(answer["usage"]["input_tokens"], 0);
+    CHECK_EQ(answer["usage"]["estimated"], false);
   }
   SUBCASE("a server without response_format is asked without it") {
     Endpoint endpoint([&](int, const Json& request) {
@@ -363,10 +422,8 @@ TEST_CASE("autoresearch-llm tries again when it may help, in time, and not when 
   }
 }
 
-TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning; the key is nowhere") {
-  if (!llm_exists()) {
-    return;
-  }
+TEST_CASE("a study whose endpoint repeats itself; the key is nowhere") {
+  REQUIRE(e2e::programs_exist());
   e2e::Driver driver;
   driver.set_env(std::string("TEST_KEY=") + kKey);
   const Json same = {{"proposals",
@@ -374,7 +431,8 @@ TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning;
                         {"rationale", std::string("my key is ") + kKey}}}}};
   Endpoint endpoint([&](int, const Json&) { return model_says(true, same); });
   std::string llm =
-      "strategy: llm, plugin: {time: 10, share: 0.5}, llm: {provider: anthropic, model: m, url: '" +
+      "strategy: llm, plugin: {time: 10, grace: 10m, share: 0.5}, llm: {provider: anthropic, model: m, url: "
+      "'" +
       endpoint.url() + "', api_key_env: TEST_KEY, budget_tokens: 100000}";
   std::string space = driver.scripted_space(kAxes, kScenario, goal(llm));
   e2e::Result result =
@@ -387,9 +445,8 @@ TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning;
   for (const Json& record : driver.journal("j.jsonl")) {
     if (record["type"] == "plugin") {
       taken += static_cast<int>(record["taken"].size());
-      refused +=
-          has(record["fault"].is_null() ? "" : record["fault"].get<std::string>(), "has been run before") ? 1
-                                                                                                          : 0;
+      refused += has(fault_of(record), "has been run before") ? 1 : 0;
+      CHECK_EQ(record["llm"]["model"], "m");
       CHECK_EQ(record["usage"]["input_tokens"], 900);
     } else if (record["type"] == "trial_end" && record["phase"] == "plugin") {
       CHECK_EQ(record["proposer"], "llm");
@@ -398,6 +455,110 @@ TEST_CASE("a study whose endpoint repeats itself, or is the server under tuning;
   }
   CHECK_EQ(taken, 1);
   CHECK_GE(refused, 1);
-  CHECK_FALSE(has(all_files(driver.directory()), kKey));
+  CHECK_FALSE(has(all_files(driver.directory()), kKeyBegins));
   CHECK(driver.all_gone(5));
+}
+
+TEST_CASE(
+    "a study whose endpoint dreams, breaks off, refuses, is late or dead runs the trials that it would "
+    "without") {
+  REQUIRE(e2e::programs_exist());
+  e2e::Driver driver;
+  auto trials = [&](const std::string& search) {
+    std::filesystem::remove(driver.path("j.jsonl"));
+    std::string space = driver.scripted_space(
+        kAxes, kScenario,
+        "objective: {maximize: [decode_tps]}\nsearch: {" + search + ", max_trials: 9, anchor_every: 0}\n");
+    e2e::Result result =
+        driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+    CAPTURE(result.err);
+    CHECK_EQ(result.code, 10);
+    std::vector<std::string> all;
+    for (const Json& end : driver.ends("j.jsonl")) {
+      all.push_back(end["params"].dump() + end["phase"].get<std::string>());
+    }
+    return all;
+  };
+  const std::vector<std::string> alone = trials("strategy: grid");
+  REQUIRE_EQ(alone.size(), 9);
+  auto with = [&](const std::string& url) {
+    return trials(
+        "strategy: llm, plugin: {time: 10, grace: 10m, share: 1, fallback: grid}, "
+        "llm: {provider: openai, model: m, timeout: 3s, url: '" +
+        url + "'}");
+  };
+  Scripted cut = model_says(false, {{"proposals", Json::array()}}), late = cut;
+  cut.cut = true;
+  late.delay_s = 5;
+  const Scripted dream = model_says(
+      false, {{"proposals", {{{"params", {{"n_threads", 4}, {"cache_type_k", "q4_0"}, {"turbo", 9}}}}}}});
+  const std::vector<Scripted> script = {dream, cut, cut, model_says(false, Json::object(), "content_filter"),
+                                        late};
+  {
+    Endpoint endpoint([&](int n, const Json&) { return script[std::min(n, 4)]; });
+    CHECK_EQ(with(endpoint.url()), alone);
+    const std::vector<Json> exchanges = of_type(driver, "plugin");
+    const char* says[] = {"the space has no such axis", "closed before the answer was complete",
+                          "the plugin says: refused", "timed out after"};
+    REQUIRE_EQ(exchanges.size(), std::size(says));
+    REQUIRE_EQ(of_type(driver, "plugin_start").size(), std::size(says));
+    for (size_t i = 0; i < std::size(says); ++i) {
+      CHECK(has(fault_of(exchanges[i]), says[i]));
+      // What was set aside before it was asked is no less than what one answer came to.
+      const Json start = of_type(driver, "plugin_start")[i]["usage"], end = exchanges[i]["usage"];
+      CHECK_EQ(end["estimated"], i % 2 == 1);
+      CHECK_GE(start["input_tokens"].get<double>() * (i == 1 ? 2 : 1), end["input_tokens"].get<double>());
+    }
+    CHECK_EQ(exchanges[1]["usage"]["output_tokens"], 2 * 2048);
+  }
+  CHECK_EQ(with("http://127.0.0.1:1"), alone);
+  for (const Json& exchange : of_type(driver, "plugin")) {
+    CHECK(has(fault_of(exchange), "connection refused"));
+    CHECK_EQ(exchange["usage"]["output_tokens"], 0);
+  }
+  CHECK_EQ(of_type(driver, "plugin").size(), 4);
+  CHECK(driver.all_gone(5));
+}
+
+TEST_CASE("url: server asks the server under tuning between trials, where one runs then") {
+  REQUIRE(e2e::programs_exist());
+  e2e::Driver driver;
+  e2e::Process home;
+  std::string offers = R"(, "reconfigure": ["cache_type_k", "n_threads"])", backend;
+  std::string says = "the plugin says: malformed";  // it serves, but is no model that can propose
+  SUBCASE("one that is changed in place") {}
+  SUBCASE("a fresh process for each trial: none runs") {
+    offers = "";
+    says = "no server is running between the trials";
+  }
+  SUBCASE("one that somebody else started") {
+    const int port = *os::free_port();
+    backend = "backend: {kind: url, url: 'http://127.0.0.1:" + std::to_string(port) + "'}\n";
+    driver.scripted_space(kAxes, R"({"decode_tps": 2000)" + offers + "}");
+    REQUIRE(home.spawn({e2e::program("fake-server"), "--scenario", driver.path("scenario.json"), "-m",
+                        driver.path("model.bin"), "--port", std::to_string(port)}));
+    for (int i = 0; i < 1500 && !os::listening_owner(port, home.pid()); ++i) {
+      e2e::nap_ms(20);
+    }
+  }
+  std::string space = driver.scripted_space(kAxes, R"({"decode_tps": 2000)" + offers + "}",
+                                            "objective: {maximize: [decode_tps]}\nsearch: {strategy: llm, "
+                                            "plugin: {time: 10, grace: 10m, share: 1}, "
+                                            "llm: {provider: openai, url: server}, max_trials: 2}\n");
+  if (!backend.empty()) {
+    std::string text = e2e::read(space);
+    const size_t begin = text.find("backend:\n"), end = text.find("axes:\n");
+    e2e::write(space, text.replace(begin, end - begin, backend));
+  }
+  e2e::Result result =
+      driver.run({"run", "--space", space, "--out", driver.path("j.jsonl"), "--confirm", "0"});
+  CAPTURE(result.err);
+  CHECK_EQ(result.code, 10);
+  const std::vector<Json> exchanges = of_type(driver, "plugin");
+  REQUIRE_EQ(exchanges.size(), 1);
+  CAPTURE(exchanges[0].dump());
+  CHECK(has(fault_of(exchanges[0]), says));
+  CHECK_EQ(exchanges[0]["llm"]["endpoint"], "server");
+  CHECK_EQ(exchanges[0]["usage"]["input_tokens"].get<double>() > 100, !offers.empty());
+  CHECK_EQ(exchanges[0]["usage"]["estimated"], false);  // the server has counted
 }

@@ -60,10 +60,10 @@ TEST_CASE("a conversation that goes wrong ends in time, and says how") {
   struct Case {
     const char *script, *says;
   };
-  for (const Case& it : {Case{"exit 3", "ended: exit code 3"}, Case{"sleep 600", "timed out after 0.3 s"},
+  for (const Case& it : {Case{"exit 3", "ended: exit code 3"}, Case{"sleep 600", "timed out after 300 ms"},
                          Case{"read -r line; exec </dev/zero; cat", "answer larger than 1000 bytes"},
                          Case{"exec >/dev/null; sleep 600", "closed its output"},
-                         Case{"read -r line; printf half; sleep 600", "timed out after 0.3 s"}}) {
+                         Case{"read -r line; printf half; sleep 600", "timed out after 300 ms"}}) {
     CAPTURE(it.script);
     auto talk = os::Conversation::start(shell(scratch, it.script));
     REQUIRE(talk.ok());
@@ -72,6 +72,8 @@ TEST_CASE("a conversation that goes wrong ends in time, and says how") {
     REQUIRE_FALSE(answer.ok());
     CAPTURE(answer.failure().what);
     CHECK(has(answer.failure().what, it.says));
+    CHECK_EQ(answer.failure().next, "see " + (scratch / "log"));
+    CHECK_EQ((*talk)->fault() == os::TalkFault::kTimedOut, has(it.says, "timed out"));
   }
   // Whether it ended because of the question: only where it has heard of it.
   for (const Case& it :

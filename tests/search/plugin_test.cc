@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "search/plugin_text.h"
 #include "tests/search/servers.h"
 #include "tests/search/spaces.h"
 
@@ -217,6 +218,60 @@ TEST_CASE(
         CHECK_EQ(next->phase, all[cut].phase);
       }
     }
+  }
+}
+
+TEST_CASE("values that are paths are told by file name alone, and a file name is taken for its path") {
+  Space space = spaces::constrained();
+  search::Axis model;
+  model.name = "model";
+  model.values = {std::string("/data/secret/m.gguf"), std::string("/data/secret/m.gguf.old/m.gguf"),
+                  std::string("plain.gguf"), std::string("../x/plain.gguf")};
+  model.ordered = false;
+  space.axes.push_back(model);
+  search::PluginOptions options;
+  options.share = 0.9;
+  Plugin plugin(search::find_strategy("grid")->make(space, 1, {}), space, options);
+  base::Json params = search::to_json(space, space.default_config());
+  search::PluginTrial trial;
+  trial.trial_id = 1;
+  trial.config = space.default_config();
+  trial.outcome = smooth(space, trial.config);
+  trial.status = "ok";
+  trial.violations = {"it is /data/secret/m.gguf, which is slow"};
+  plugin.remember(trial);
+  plugin.tell(trial.config, trial.outcome);
+  base::Json told;
+  PluginExchange taken;
+  params["model"] = "m.gguf (2)";
+  plugin.connect(
+      [&](int, const base::Json& request) {
+        told = request;
+        return reply(base::dump_line({{"proposals", {{{"params", params}}}}}));
+      },
+      [&](const PluginExchange& exchange) { taken = exchange; });
+  REQUIRE_EQ(plugin.ask()->phase, "plugin");
+  CHECK_FALSE(has(told.dump(), "secret"));
+  CHECK_EQ(told["space"]["axes"].back()["values"],
+           base::Json({"m.gguf", "m.gguf (2)", "plain.gguf", "plain.gguf (2)"}));
+  CHECK_EQ(told["space"]["axes"].back()["default"], "m.gguf");
+  CHECK_EQ(told["last"][0]["params"]["model"], "m.gguf");
+  CHECK_EQ(told["last"][0]["violations"][0], "it is m.gguf, which is slow");
+  REQUIRE_EQ(taken.taken.size(), 1);
+  CHECK_EQ(search::to_string(taken.taken[0].config.back()), "/data/secret/m.gguf.old/m.gguf");
+}
+
+TEST_CASE("a secret is hidden however it is written, and before anything is clipped") {
+  const std::string key = "sk/\"quoted\"-0123456789";
+  for (const std::string& line :
+       {base::dump_line({{"error", "my key is " + key}}), base::dump_line({{key, {1, {key + key}}}}),
+        std::string(R"({"error": "sk\/\u0022quoted\"-0123456789"})"),
+        std::string(R"(no JSON, "sk/\"quoted\"-0123456789")"), "text " + key}) {
+    std::string shown = line;
+    search::hide_secret_in_line(shown, key);
+    CAPTURE(line);
+    CHECK_FALSE(has(shown, "quoted"));
+    CHECK(has(shown, "***"));
   }
 }
 

@@ -360,4 +360,10 @@ TEST_CASE("secrets are redacted, look-alikes are not") {
                {"s", "--api-key", "k1", "--hf-token=abc", "--max-tokens", "64", "--api-key-file", "/k"}),
            Words{"s", "--api-key", "***", "--hf-token=***", "--max-tokens", "64", "--api-key-file", "/k"});
   CHECK_EQ(study::redacted({"--api-key"}), Words{"--api-key"});
+  for (const char* secret : {"--key", "--bearer", "OPENAI_KEY", "--hf-token", "DB_PASSWD"}) {
+    CHECK(study::names_a_secret(secret));
+  }
+  for (const char* harmless : {"--max-tokens", "--ssl-key-file", "--cache-type-k", "--hotkeys", "keep"}) {
+    CHECK_FALSE(study::names_a_secret(harmless));
+  }
 }

@@ -42,9 +42,9 @@ class FakeRunner : public study::TrialRunner {
   std::vector<std::pair<bool, bool>> told_of_losses;  // TrialContext: no_losses, losses_given
   std::function<void(const study::TrialRequest&)> before_run;
   std::vector<study::TrialRequest> seen;
-  double noise = 0;
   std::function<double(int)> speed;  // of the machine at this launch, from 1
   int launches = 0;                  // so far; the journal's, where a study is resumed
+  double noise = 0, trial_s = 0.01;
 
   base::Result<study::LaunchPlan> plan(const study::TrialRequest& request) override {
     study::LaunchPlan plan;
@@ -59,7 +59,7 @@ class FakeRunner : public study::TrialRunner {
       before_run(request);
     }
     study::TrialRecord record;
-    record.t_total_s = 0.01;
+    record.t_total_s = trial_s;
     if (study::interrupted()) {
       record.status = study::Status::kInterrupted;
       return record;
