@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -150,6 +151,16 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
     CHECK_LT(census.scatter, 0.02);
     CHECK(search::equal(grid->best()->config[0], int64_t{8}));
     CHECK_EQ(grid->points()[0].launches, 3);
+    // How far luck may carry a speed before a limit breaks, by itself and against the default's.
+    study::Study limited = f.study;
+    limited.objective.subject_to = {*search::Expression::parse("decode_tps >= 90"),
+                                    *search::Expression::parse("decode_tps >= 0.5 * default.decode_tps")};
+    auto margins = study::recorded_grid(limited, content, "t.jsonl");
+    REQUIRE(margins.ok());
+    const double usual = grid->points()[0].outcome.objective[0], best = grid->best()->outcome.objective[0];
+    CHECK_EQ(margins->points()[0].margin.alone, doctest::Approx(std::log(usual / 90)).epsilon(0.02));
+    CHECK_EQ(margins->best()->margin.to_default,
+             doctest::Approx(std::log(best / (0.5 * usual))).epsilon(0.02));
   }
   // The command, on a journal whose header has the space.
   Fixture whole;
