@@ -212,7 +212,6 @@ class Loop {
   // All launches of the study as they scatter; those of different processes alone. The same where every launch is a
   // process of its own.
   Noise noise_, between_;
-  int timed_trials_ = 0;                  // in trials_s_
   int process_ = 0;                       // counts them
   std::map<uint64_t, int> last_process_;  // that served a configuration
   Pace pace_;
