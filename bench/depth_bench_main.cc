@@ -62,7 +62,7 @@ class TemporaryFile {
   std::filesystem::path path_;
 };
 
-// The pages of a saved sequence, and the cache they are of (saved_sequence.h).
+// The pages of a saved sequence, and its header: the cache they are of (saved_sequence.h).
 struct SavedPage {
   base::Json shape;
   std::string bytes;
@@ -104,12 +104,13 @@ class Cache {
     must(context_->eval(0, tokens));
     must(context_->save(0, tokens, one.path()));
     context_->truncate(0, 0);
-    const SavedPage page(one.path(), tokens.size());
+    SavedPage page(one.path(), tokens.size());
     std::vector<int> repeated;
     while (static_cast<int>(repeated.size()) < depth_) {
       repeated.insert(repeated.end(), tokens.begin(), tokens.end());
     }
-    auto writer = must(engine::SequenceWriter::create(all.path(), page.shape, repeated));
+    page.shape["n_tokens"] = repeated.size();
+    auto writer = must(engine::SequenceWriter::create(all.path(), base::dump_line(page.shape), repeated));
     for (size_t at = 0; at < repeated.size(); at += tokens.size()) {
       must(writer.write(std::as_bytes(std::span(page.bytes))));
     }
