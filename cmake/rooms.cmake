@@ -17,7 +17,7 @@ function(room name)
   target_link_libraries(ar_${name} PUBLIC ar_flags ${ROOM_LINK})
   # The gate has 25 minutes: what need not be fast compiles in half the time, and the formats of weights, a third of the
   # whole, without one of the two sanitizers (tools/full-check asan has both).
-  if(AR_SANITIZE AND NOT AR_SANITIZE_ALL AND name MATCHES "^(os|probes)$")
+  if(AR_SANITIZE AND NOT AR_SANITIZE_ALL AND name MATCHES "^(base|gguf|os|probes|engine|report)$")
     target_compile_options(ar_${name} PRIVATE -O0)
   endif()
   if(NOT AR_SANITIZE AND CMAKE_BUILD_TYPE STREQUAL RelWithDebInfo AND name MATCHES "^(study|report|probes)$")
