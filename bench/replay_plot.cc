@@ -136,9 +136,10 @@ std::string progress_svg(const std::vector<ProgressPanel>& panels) {
     out += legend(panels.front().lines, width);
   }
   for (size_t i = 0; i < panels.size(); ++i) {
+    const size_t row = i / columns;
     out += fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n",
                        kWidth * static_cast<double>(i % columns),
-                       kLegend + kHeight * static_cast<double>(i / columns), panel_svg(panels[i]));
+                       kLegend + kHeight * static_cast<double>(row), panel_svg(panels[i]));
   }
   return out + "</svg>\n";
 }

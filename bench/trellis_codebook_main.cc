@@ -53,14 +53,15 @@ void best_path(const float* x, int bits, const Table& table, std::vector<int>& w
       const int state = window >> bits;
       if (sum < next[static_cast<size_t>(state)]) {
         next[static_cast<size_t>(state)] = sum;
-        came[static_cast<size_t>(i * states + state)] = window;
+        came[static_cast<size_t>(i) * static_cast<size_t>(states) + static_cast<size_t>(state)] = window;
       }
     }
     std::swap(cost, next);
   }
   auto state = static_cast<int>(std::min_element(cost.begin(), cost.end()) - cost.begin());
   for (int i = kTile - 1; i >= 0; --i) {
-    const int window = came[static_cast<size_t>(i * states + state)];
+    const int window =
+        came[static_cast<size_t>(i) * static_cast<size_t>(states) + static_cast<size_t>(state)];
     windows[static_cast<size_t>(i)] = window;
     state = window % ways % states;
   }
@@ -89,7 +90,8 @@ double code(const std::vector<float>& tiles, int bits, const Table& table, Table
       (*means)[w] = static_cast<float>(sums[w] / counts[w]);
     }
   }
-  return error / static_cast<double>(tiles.size() / kTile);
+  const size_t n_tiles = tiles.size() / kTile;
+  return error / static_cast<double>(n_tiles);
 }
 
 double improve(const std::vector<float>& tiles, int bits, int rounds, Table& table) {
@@ -124,7 +126,9 @@ Table rounded(const std::vector<float>& tiles, int bits, const Table& table, dou
   }
   Table best = table;
   double least = std::numeric_limits<double>::max();
-  for (double of = 127.0 / most; of > 0.9 * 127.0 / most; of *= 0.998) {
+  constexpr int kSteps = 53;  // down to nine tenths
+  for (int step = 0; step < kSteps; ++step) {
+    const double of = 127.0 / most * std::pow(0.998, step);
     Table integers = table;
     for (float& value : integers) {
       value = static_cast<float>(std::nearbyint(value * of) / of);

@@ -42,10 +42,10 @@ class Builder {
     return *this;
   }
   // A tensor of `bytes` zero bytes (or the data given), at the next aligned offset.
-  Builder& tensor(std::string_view name, std::vector<uint64_t> dims, uint32_t type, std::string data) {
-    return tensor_at(name, std::move(dims), type, data_.size(), std::move(data));
+  Builder& tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, std::string data) {
+    return tensor_at(name, dims, type, data_.size(), std::move(data));
   }
-  Builder& tensor_at(std::string_view name, std::vector<uint64_t> dims, uint32_t type, uint64_t offset,
+  Builder& tensor_at(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, uint64_t offset,
                      std::string data = "") {
     string(tensors_, name);
     number(tensors_, static_cast<uint32_t>(dims.size()));
