@@ -151,7 +151,7 @@ Vocabulary write_model(const std::string& path, uint64_t bytes) {
   const auto add = [&](const std::string& name, std::vector<uint64_t> dims) {
     const bool norm = dims.size() == 1;
     const uint64_t size = norm ? dims[0] * 4 : q8_bytes(dims[0], dims[1]);
-    file.tensor_at(name, std::move(dims), norm ? kF32 : kQ8, offset);
+    file.tensor_at(name, dims, norm ? kF32 : kQ8, offset);
     pieces.emplace_back((size + 31) / 32 * 32, norm);
     offset += pieces.back().first;
   };

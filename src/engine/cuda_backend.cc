@@ -98,7 +98,7 @@ class CudaBackend : public Backend {
   base::Result<Need> plan(const Model& model, const Segment& parts, const KvPlan& kv,
                           const BackendOptions& options) const override;
   base::Result<void> bind(std::shared_ptr<const Model> model, const Segment& parts) override {
-    auto loaded = gpu_->load(std::move(model), parts);
+    auto loaded = gpu_->load(model, parts);
     if (!loaded) {
       return loaded.failure();
     }

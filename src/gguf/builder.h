@@ -42,11 +42,12 @@ class Builder {
     return *this;
   }
   // A tensor of `bytes` zero bytes (or the data given), at the next aligned offset.
-  Builder& tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, std::string data) {
-    return tensor_at(name, dims, type, data_.size(), std::move(data));
+  Builder& tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type,
+                  std::string_view data) {
+    return tensor_at(name, dims, type, data_.size(), data);
   }
   Builder& tensor_at(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, uint64_t offset,
-                     std::string data = "") {
+                     std::string_view data = "") {
     string(tensors_, name);
     number(tensors_, static_cast<uint32_t>(dims.size()));
     for (const uint64_t dim : dims) {
