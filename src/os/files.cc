@@ -15,17 +15,10 @@
 #include <filesystem>
 #include <utility>
 
+#include "src/os/fd.h"
+
 namespace os {
 namespace {
-
-struct Fd {
-  int fd = -1;
-  ~Fd() {
-    if (fd >= 0) {
-      ::close(fd);
-    }
-  }
-};
 
 std::string parent_of(const std::string& path) {
   size_t slash = path.rfind('/');

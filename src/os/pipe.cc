@@ -8,21 +8,10 @@
 
 #include <cerrno>
 
+#include "src/os/fd.h"
 #include "src/os/files.h"
 
 namespace os {
-namespace {
-
-struct Fd {
-  int fd = -1;
-  ~Fd() {
-    if (fd >= 0) {
-      ::close(fd);
-    }
-  }
-};
-
-}  // namespace
 
 base::Result<std::string> read_file_or_pipe(const std::string& path, double patience_s, uint64_t max_bytes) {
   struct stat info {};

@@ -5,19 +5,30 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <new>
+
 #include "kernels/formats/formats.h"
 #include "src/engine/saved_sequence.h"
 #include "tests/engine/fixtures.h"
+#include "tests/engine/generator_rig.h"
 #include "tests/engine/server_rig.h"
 
 using base::Json;
 using engine::Context;
 using engine::ContextOptions;
+using engine::GenerationEvent;
 using engine::SequenceReader;
 using fixtures::HttpRig;
 using fixtures::tiny_tokens;
 
 namespace {
+
+thread_local int allocations_left = -1;  // of this thread, before one fails; negative: none does
 
 const std::string kTiny = AR_SOURCE_DIR "/tests/data/tiny.gguf";
 
@@ -81,6 +92,27 @@ bool mentions(const std::string& text, std::string_view part) {
 }
 
 }  // namespace
+
+// Memory that runs out for one thread at a chosen allocation. Not inlined: GCC would see free() of what new gave.
+[[gnu::noinline]] void* operator new(size_t size) {
+  if (allocations_left >= 0 && allocations_left-- == 0) {
+    throw std::bad_alloc();
+  }
+  if (void* const memory = std::malloc(size == 0 ? 1 : size)) {
+    return memory;
+  }
+  throw std::bad_alloc();
+}
+// std::stable_sort's; AddressSanitizer's own would not do with the delete below.
+[[gnu::noinline]] void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  return std::malloc(size == 0 ? 1 : size);
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 TEST_CASE("a restored sequence goes on as the saved one, to the bit, with every type of the cache") {
   const Directory dir;
@@ -216,4 +248,116 @@ TEST_CASE("slots are saved, erased and restored over HTTP; a restored prompt is 
   CHECK(rig.post("/slots/0?action=fly", "").status == 400);
   CHECK(rig.json("/completion", ask.dump())["content"] ==
         first["content"]);  // what was refused has lost nothing
+}
+
+TEST_CASE("while a slot's file is written or read other slots go on, and who wants that slot waits") {
+  const Directory dir;
+  const std::string path = dir / "file", folder = std::filesystem::path(path).parent_path();
+  fixtures::GeneratorRig rig(fixtures::slot_options(2, 1024, true));
+  engine::Generator& generator = *rig.generator;
+  fixtures::finish(*rig.submit(2, 200, 0));
+  const auto rows = [&] { return generator.view().slots[0].n_tokens; };
+  const int n = rows();
+  CHECK(n >= 200);
+  bool was_held = false;
+  std::shared_ptr<engine::Task> wants;
+  // Asked on this thread between two parts of the file, and before the slot is held.
+  const auto meanwhile = [&](const std::function<bool()>& held) {
+    return [&, held] {
+      if (was_held || !held()) {
+        return false;
+      }
+      was_held = true;
+      std::string why;
+      int asked = 0;
+      CHECK(generator.reconfigure(
+                fixtures::slot_options(2, 512, true), {}, [&] { return ++asked > 2; }, why) ==
+            engine::Reconfigured::kGivenUp);
+      wants = rig.submit(1, 3, 0);
+      CHECK(fixtures::finish(*rig.submit(2, 3, 1)).kind == GenerationEvent::Kind::kDone);
+      CHECK_FALSE(wants->wait(std::chrono::milliseconds(0)).has_value());
+      return false;
+    };
+  };
+  const auto begun = [&] { return !std::filesystem::is_empty(folder); };
+  const engine::SlotOutcome saved = generator.save_slot(0, path, meanwhile(begun));
+  CHECK_MESSAGE(saved.kind == engine::SlotOutcome::Kind::kDone, saved.why);
+  CHECK(saved.n_tokens == n);
+  REQUIRE(was_held);
+  CHECK(fixtures::finish(*wants).kind == GenerationEvent::Kind::kDone);
+
+  was_held = false;
+  const engine::SlotOutcome restored =
+      generator.restore_slot(0, path, meanwhile([&] { return rows() == 0; }));
+  CHECK_MESSAGE(restored.kind == engine::SlotOutcome::Kind::kDone, restored.why);
+  REQUIRE(was_held);
+  CHECK(fixtures::finish(*wants).kind == GenerationEvent::Kind::kDone);
+
+  // Given up in the middle: nothing half written, nothing half read, and the slot serves.
+  std::filesystem::rename(path, dir / "kept");
+  const auto is_writing = [&] { return std::distance(std::filesystem::directory_iterator(folder), {}) > 1; };
+  CHECK(generator.save_slot(0, path, is_writing).kind == engine::SlotOutcome::Kind::kUnavailable);
+  CHECK_FALSE(is_writing());
+  CHECK(generator.restore_slot(0, dir / "kept", [&] { return rows() == 0; }).kind ==
+        engine::SlotOutcome::Kind::kUnavailable);
+  CHECK(rows() == 0);
+  CHECK(fixtures::finish(*rig.submit(2, 3, 0)).kind == GenerationEvent::Kind::kDone);
+}
+
+// Reading it is not tried: a file's header is JSON, and JSON that goes away allocates.
+TEST_CASE("a slot is free again whichever allocation fails while its file is written") {
+  const Directory dir;
+  const std::string path = dir / "file", kept = dir / "kept";
+  fixtures::GeneratorRig rig(fixtures::slot_options(2, 1024, true));
+  engine::Generator& generator = *rig.generator;
+  fixtures::finish(*rig.submit(2, 200, 0));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
+  const std::function<bool()> late = [&] { return std::chrono::steady_clock::now() > end; };
+  REQUIRE(generator.save_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
+  int n_failed = 0;
+  for (bool failed = true; failed; n_failed += failed) {
+    CAPTURE(n_failed);
+    allocations_left = n_failed;
+    try {
+      generator.save_slot(0, path, late);
+    } catch (const std::exception&) {
+    }
+    failed = allocations_left < 0;
+    allocations_left = -1;
+    REQUIRE(generator.restore_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
+  }
+  CHECK(n_failed > 10);
+  const auto folder = std::filesystem::path(path).parent_path();
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);  // no part of a file
+}
+
+TEST_CASE("a restore that must wait for pages of a slot that is held waits, and keeps what there is") {
+  const Directory dir;
+  const std::string path = dir / "file", kept = dir / "kept";
+  const std::string folder = std::filesystem::path(path).parent_path();
+  fixtures::GeneratorRig rig(fixtures::slot_options(2, 512, true));
+  engine::Generator& generator = *rig.generator;
+  fixtures::finish(*rig.submit(2, 300, 0));  // three of the four pages
+  fixtures::finish(*rig.submit(2, 3, 1, 301));
+  const auto never = [] { return false; };
+  REQUIRE(generator.save_slot(0, kept, never).kind == engine::SlotOutcome::Kind::kDone);
+  const int n_before = generator.view().slots[1].n_tokens;
+  CHECK(n_before > 0);
+  std::future<engine::SlotOutcome> restored;
+  const engine::SlotOutcome saved = generator.save_slot(0, path, [&] {
+    if (!restored.valid() && std::distance(std::filesystem::directory_iterator(folder), {}) > 1) {
+      std::atomic<int> asked = 0;
+      CHECK(generator.restore_slot(1, kept, [&] { return ++asked > 4; }).kind ==
+            engine::SlotOutcome::Kind::kUnavailable);
+      CHECK(asked > 4);
+      CHECK(generator.view().slots[1].n_tokens == n_before);
+      restored = std::async(std::launch::async, [&] { return generator.restore_slot(1, kept, never); });
+    }
+    return false;
+  });
+  CHECK(saved.kind == engine::SlotOutcome::Kind::kDone);
+  REQUIRE(restored.valid());
+  const engine::SlotOutcome done = restored.get();
+  CHECK_MESSAGE(done.kind == engine::SlotOutcome::Kind::kDone, done.why);
+  CHECK(generator.view().slots[1].n_tokens == done.n_tokens);
 }

@@ -4,22 +4,24 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <future>
-#include <new>
 #include <thread>
 
 #include "src/engine/generation.h"
 #include "tests/engine/fixtures.h"
+#include "tests/engine/generator_rig.h"
 #include "tests/engine/server_rig.h"
 #include "tests/little_memory.h"
 #include "tests/os/scratch.h"
 
 using base::Json;
 using engine::GenerationEvent;
+using fixtures::await;
+using fixtures::finish;
 using fixtures::HttpRig;
+using fixtures::slot_options;
+using Rig = fixtures::GeneratorRig;
 
 namespace {
 
@@ -36,8 +38,6 @@ constexpr bool kSanitized = false;
 #else
 constexpr bool kSanitized = false;
 #endif
-
-thread_local int allocations_left = -1;  // of this thread, before one fails; negative: none does
 
 constexpr int kLong = 16384;  // a context that takes seconds to fill
 
@@ -98,94 +98,7 @@ double gauge(const HttpRig& rig, const std::string& name) {
   return std::stod(text.substr(at + row.size()));
 }
 
-// A generator with its own model, to submit tasks to directly.
-struct Rig {
-  explicit Rig(const engine::ContextOptions& options) : model(fixtures::load(kDemo)) {
-    auto read = engine::Tokenizer::from_gguf(model->file, kDemo);
-    REQUIRE(read.ok());
-    tokenizer.emplace(*std::move(read));
-    generator.emplace(
-        fixtures::open(model, options), options, engine::SpeculationOptions{},
-        [this](const engine::ContextOptions& o) { return engine::Context::open(model, o); }, *tokenizer);
-  }
-  std::shared_ptr<engine::Task> submit(int n_predict, int prompt_tokens = 3, int id_slot = -1,
-                                       int first = 300) {
-    engine::GenerationParams params;
-    params.sampling.temperature = 0;
-    params.sampling.ignore_eos = true;
-    params.n_predict = n_predict;
-    params.id_slot = id_slot;
-    std::vector<int> prompt(static_cast<size_t>(prompt_tokens), 300);
-    prompt[0] = first;
-    return generator->submit(std::move(prompt), params);
-  }
-
-  // Whether the first slot is still busy after that time at most.
-  bool busy_within(std::chrono::seconds timeout) {
-    const auto end = std::chrono::steady_clock::now() + timeout;
-    bool busy = true;
-    while (busy && std::chrono::steady_clock::now() < end) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      try {
-        busy = generator->view().slots[0].processing;
-      } catch (const std::bad_alloc&) {  // this thread may find nothing left either
-      }
-    }
-    return busy;
-  }
-
-  std::shared_ptr<const engine::Model> model;
-  std::optional<engine::Tokenizer> tokenizer;
-  std::optional<engine::Generator> generator;
-};
-
-engine::ContextOptions options(int n_seqs, int n_ctx, bool unified) {
-  engine::ContextOptions chosen;
-  chosen.n_seqs = n_seqs;
-  chosen.n_ctx = n_ctx;
-  chosen.kv_unified = unified;
-  chosen.n_ubatch = 32;
-  chosen.n_threads = 1;
-  return chosen;
-}
-
-// Waits for an event of the kind; what else comes is dropped.
-GenerationEvent await(engine::Task& task, GenerationEvent::Kind kind) {
-  while (true) {
-    auto event = task.wait(std::chrono::seconds(120));
-    REQUIRE(event.has_value());
-    if (event->kind == kind || event->kind == GenerationEvent::Kind::kDone ||
-        event->kind == GenerationEvent::Kind::kFailed) {
-      return *event;
-    }
-  }
-}
-GenerationEvent finish(engine::Task& task) {
-  return await(task, GenerationEvent::Kind::kDone);
-}
-
 }  // namespace
-
-// Memory that runs out for one thread at a chosen allocation. Not inlined: GCC would see free() of what new gave.
-[[gnu::noinline]] void* operator new(size_t size) {
-  if (allocations_left >= 0 && allocations_left-- == 0) {
-    throw std::bad_alloc();
-  }
-  if (void* const memory = std::malloc(size == 0 ? 1 : size)) {
-    return memory;
-  }
-  throw std::bad_alloc();
-}
-// std::stable_sort's; AddressSanitizer's own would not do with the delete below.
-[[gnu::noinline]] void* operator new(size_t size, const std::nothrow_t&) noexcept {
-  return std::malloc(size == 0 ? 1 : size);
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
 
 TEST_CASE("concurrent streaming clients get, each, what they would get alone") {
   const std::vector<Json> bodies = requests();
@@ -258,7 +171,7 @@ TEST_CASE("twenty requests for two slots: all are answered, two at a time") {
 }
 
 TEST_CASE("a task that is cancelled, in its prompt or later, and one that fails leave the others alone") {
-  Rig rig(options(4, 4 * kLong, false));
+  Rig rig(slot_options(4, 4 * kLong, false));
   const std::vector<int> expected = finish(*rig.submit(120)).result.tokens;
   auto bystander = rig.submit(120);
   auto in_prompt = rig.submit(-1, 2000, -1, 301), in_text = rig.submit(-1, 4, -1, 302);
@@ -280,7 +193,7 @@ TEST_CASE("a task that is cancelled, in its prompt or later, and one that fails 
 }
 
 TEST_CASE("a generating slot goes on while another's long prompt is read") {
-  auto chosen = options(2, 2 * kLong, false);
+  auto chosen = slot_options(2, 2 * kLong, false);
   chosen.n_batch = 32;
   Rig rig(chosen);
   auto talker = rig.submit(-1, 3);
@@ -294,7 +207,7 @@ TEST_CASE("a generating slot goes on while another's long prompt is read") {
 }
 
 TEST_CASE("id_slot: there and nowhere else, and others overtake who waits for it") {
-  Rig rig(options(3, 3 * kLong, false));
+  Rig rig(slot_options(3, 3 * kLong, false));
   auto holder = rig.submit(-1, 3, 1);
   await(*holder, GenerationEvent::Kind::kToken);
   auto waits = rig.submit(2, 3, 4);  // 4 modulo 3
@@ -310,7 +223,7 @@ TEST_CASE("id_slot: there and nowhere else, and others overtake who waits for it
 }
 
 TEST_CASE("a prompt finds its prefix in a slot of its own, or shares that of a busy one") {
-  Rig rig(options(2, 2 * kLong, false));
+  Rig rig(slot_options(2, 2 * kLong, false));
   const GenerationEvent first = finish(*rig.submit(5, 600));
   const GenerationEvent again = finish(*rig.submit(5, 600));
   CHECK(again.result.id_slot == first.result.id_slot);
@@ -328,7 +241,7 @@ TEST_CASE("a prompt finds its prefix in a slot of its own, or shares that of a b
 
 TEST_CASE(
     "one cache for all: idle slots give way; who has spoken ends with what was said, the youngest first") {
-  Rig rig(options(4, 512, true));
+  Rig rig(slot_options(4, 512, true));
   CHECK(rig.generator->info().n_ctx == 512);
   // 300 rows each: the second needs the first one's pages.
   const std::vector<int> alone = finish(*rig.submit(5, 300)).result.tokens;
@@ -414,7 +327,7 @@ TEST_CASE("bytes_per_token: requests that share their steps share what these rea
 
 TEST_CASE("a newcomer that shares the prompt of a running request does not end it, nor itself") {
   // Two pages, both the elder's: half of the second is like the newcomer's, but a copy of it has no room.
-  Rig rig(options(2, 256, true));
+  Rig rig(slot_options(2, 256, true));
   const auto submit = [&](int n, int n_predict, int last) {
     engine::GenerationParams params;
     params.sampling.temperature = 0;
@@ -439,7 +352,7 @@ TEST_CASE("a newcomer that shares the prompt of a running request does not end i
 
 TEST_CASE(
     "a request that has said nothing yet waits for those that outgrow the cache, and nobody overtakes it") {
-  Rig rig(options(4, 512, true));
+  Rig rig(slot_options(4, 512, true));
   const std::vector<int> alone = finish(*rig.submit(5, 300, -1, 302)).result.tokens;
   auto elder = rig.submit(-1, 100, -1, 301);
   await(*elder, GenerationEvent::Kind::kToken);
@@ -461,7 +374,7 @@ TEST_CASE("memory that runs out in a step ends the requests, not the server") {
     MESSAGE("skipped: a sanitizer ends the process where memory runs out");
     return;
   }
-  Rig rig(options(1, kLong, false));
+  Rig rig(slot_options(1, kLong, false));
   const std::vector<int> expected = finish(*rig.submit(5)).result.tokens;
   engine::GenerationParams params;
   params.sampling.temperature = 0;
@@ -485,7 +398,7 @@ TEST_CASE("memory that runs out in a step ends the requests, not the server") {
 }
 
 TEST_CASE("prompt tokens of a request that is given up have taken time") {
-  Rig rig(options(1, kLong, false));
+  Rig rig(slot_options(1, kLong, false));
   auto given_up = rig.submit(-1, 4000);
   while (rig.generator->view().slots[0].n_prompt_processed == 0) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -498,7 +411,7 @@ TEST_CASE("prompt tokens of a request that is given up have taken time") {
 }
 
 TEST_CASE("stop() ends every task, running and waiting") {
-  Rig rig(options(2, 2 * kLong, false));
+  Rig rig(slot_options(2, 2 * kLong, false));
   std::vector<std::shared_ptr<engine::Task>> tasks;
   for (int i = 0; i < 5; ++i) {
     tasks.push_back(rig.submit(-1, 3 + 400 * i, -1, 301 + i));
@@ -509,118 +422,6 @@ TEST_CASE("stop() ends every task, running and waiting") {
   for (const auto& task : tasks) {
     CHECK(finish(*task).status == 503);
   }
-}
-
-TEST_CASE("while a slot's file is written or read other slots go on, and who wants that slot waits") {
-  const Scratch dir;
-  const std::string path = dir / "file", folder = std::filesystem::path(path).parent_path();
-  Rig rig(options(2, 1024, true));
-  engine::Generator& generator = *rig.generator;
-  finish(*rig.submit(2, 200, 0));
-  const auto rows = [&] { return generator.view().slots[0].n_tokens; };
-  const int n = rows();
-  CHECK(n >= 200);
-  bool was_held = false;
-  std::shared_ptr<engine::Task> wants;
-  // Asked on this thread between two parts of the file, and before the slot is held.
-  const auto meanwhile = [&](const std::function<bool()>& held) {
-    return [&, held] {
-      if (was_held || !held()) {
-        return false;
-      }
-      was_held = true;
-      std::string why;
-      int asked = 0;
-      CHECK(generator.reconfigure(
-                options(2, 512, true), {}, [&] { return ++asked > 2; }, why) ==
-            engine::Reconfigured::kGivenUp);
-      wants = rig.submit(1, 3, 0);
-      CHECK(finish(*rig.submit(2, 3, 1)).kind == GenerationEvent::Kind::kDone);
-      CHECK_FALSE(wants->wait(std::chrono::milliseconds(0)).has_value());
-      return false;
-    };
-  };
-  const auto begun = [&] { return !std::filesystem::is_empty(folder); };
-  const engine::SlotOutcome saved = generator.save_slot(0, path, meanwhile(begun));
-  CHECK_MESSAGE(saved.kind == engine::SlotOutcome::Kind::kDone, saved.why);
-  CHECK(saved.n_tokens == n);
-  REQUIRE(was_held);
-  CHECK(finish(*wants).kind == GenerationEvent::Kind::kDone);
-
-  was_held = false;
-  const engine::SlotOutcome restored =
-      generator.restore_slot(0, path, meanwhile([&] { return rows() == 0; }));
-  CHECK_MESSAGE(restored.kind == engine::SlotOutcome::Kind::kDone, restored.why);
-  REQUIRE(was_held);
-  CHECK(finish(*wants).kind == GenerationEvent::Kind::kDone);
-
-  // Given up in the middle: nothing half written, nothing half read, and the slot serves.
-  std::filesystem::rename(path, dir / "kept");
-  const auto is_writing = [&] { return std::distance(std::filesystem::directory_iterator(folder), {}) > 1; };
-  CHECK(generator.save_slot(0, path, is_writing).kind == engine::SlotOutcome::Kind::kUnavailable);
-  CHECK_FALSE(is_writing());
-  CHECK(generator.restore_slot(0, dir / "kept", [&] { return rows() == 0; }).kind ==
-        engine::SlotOutcome::Kind::kUnavailable);
-  CHECK(rows() == 0);
-  CHECK(finish(*rig.submit(2, 3, 0)).kind == GenerationEvent::Kind::kDone);
-}
-
-// Reading it is not tried: a file's header is JSON, and JSON that goes away allocates.
-TEST_CASE("a slot is free again whichever allocation fails while its file is written") {
-  const Scratch dir;
-  const std::string path = dir / "file", kept = dir / "kept";
-  Rig rig(options(2, 1024, true));
-  engine::Generator& generator = *rig.generator;
-  finish(*rig.submit(2, 200, 0));
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
-  const std::function<bool()> late = [&] { return std::chrono::steady_clock::now() > end; };
-  REQUIRE(generator.save_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
-  int n_failed = 0;
-  for (bool failed = true; failed; n_failed += failed) {
-    CAPTURE(n_failed);
-    allocations_left = n_failed;
-    try {
-      generator.save_slot(0, path, late);
-    } catch (const std::exception&) {
-    }
-    failed = allocations_left < 0;
-    allocations_left = -1;
-    REQUIRE(generator.restore_slot(0, kept, late).kind == engine::SlotOutcome::Kind::kDone);
-  }
-  CHECK(n_failed > 10);
-  const auto folder = std::filesystem::path(path).parent_path();
-  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 2);  // no part of a file
-}
-
-TEST_CASE("a restore that must wait for pages of a slot that is held waits, and keeps what there is") {
-  const Scratch dir;
-  const std::string path = dir / "file", kept = dir / "kept";
-  const std::string folder = std::filesystem::path(path).parent_path();
-  Rig rig(options(2, 512, true));
-  engine::Generator& generator = *rig.generator;
-  finish(*rig.submit(2, 300, 0));  // three of the four pages
-  finish(*rig.submit(2, 3, 1, 301));
-  const auto never = [] { return false; };
-  REQUIRE(generator.save_slot(0, kept, never).kind == engine::SlotOutcome::Kind::kDone);
-  const int n_before = generator.view().slots[1].n_tokens;
-  CHECK(n_before > 0);
-  std::future<engine::SlotOutcome> restored;
-  const engine::SlotOutcome saved = generator.save_slot(0, path, [&] {
-    if (!restored.valid() && std::distance(std::filesystem::directory_iterator(folder), {}) > 1) {
-      std::atomic<int> asked = 0;
-      CHECK(generator.restore_slot(1, kept, [&] { return ++asked > 4; }).kind ==
-            engine::SlotOutcome::Kind::kUnavailable);
-      CHECK(asked > 4);
-      CHECK(generator.view().slots[1].n_tokens == n_before);
-      restored = std::async(std::launch::async, [&] { return generator.restore_slot(1, kept, never); });
-    }
-    return false;
-  });
-  CHECK(saved.kind == engine::SlotOutcome::Kind::kDone);
-  REQUIRE(restored.valid());
-  const engine::SlotOutcome done = restored.get();
-  CHECK_MESSAGE(done.kind == engine::SlotOutcome::Kind::kDone, done.why);
-  CHECK(generator.view().slots[1].n_tokens == done.n_tokens);
 }
 
 TEST_CASE("POST /reconfigure changes the number of slots, and refuses what does not fit") {
