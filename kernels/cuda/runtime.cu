@@ -130,6 +130,26 @@ Memory::~Memory() {
   }
 }
 
+base::Result<HostLock> HostLock::of(std::span<std::byte> memory) {
+  HostLock lock;
+  if (memory.empty()) {
+    return base::Result<HostLock>(std::move(lock));
+  }
+  if (auto done = check(cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault),
+                        "memory of the host cannot be locked", "raise the limit of locked memory");
+      !done) {
+    return done.failure();
+  }
+  lock.data_ = memory.data();
+  return base::Result<HostLock>(std::move(lock));
+}
+
+HostLock::~HostLock() {
+  if (data_ != nullptr) {
+    (void)cudaHostUnregister(data_);
+  }
+}
+
 base::Result<OwnStream> OwnStream::create() {
   OwnStream own;
   cudaStream_t stream = nullptr;

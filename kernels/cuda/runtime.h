@@ -3,6 +3,7 @@
 // Every error code becomes an Error. runtime.cu has it for GPUs, tests/simt/runtime.cc for the shim.
 
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -52,6 +53,23 @@ class Memory {
   Place place_ = Place::kDevice;
   std::byte* data_ = nullptr;
   uint64_t size_ = 0;
+};
+
+// Memory of the host as the driver locks it: copies go straight there, and may still be under way when copy() returns.
+// The memory outlives this.
+class HostLock {
+ public:
+  HostLock() = default;
+  static base::Result<HostLock> of(std::span<std::byte> memory);
+  HostLock(HostLock&& other) noexcept { std::swap(data_, other.data_); }
+  HostLock& operator=(HostLock&& other) noexcept {
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~HostLock();
+
+ private:
+  std::byte* data_ = nullptr;
 };
 
 // Work of a stream runs in order, beside that of others.

@@ -89,6 +89,7 @@ struct Step {  // prefill, decode, verify and mixed alike
 
 struct Hidden {  // the residual stream between segments: [rows x n_embd]
   float* data = nullptr;
+  bool read = true;  // what the segment leaves there; false: by nobody
 };
 struct Logits {  // [logit_rows x n_vocab]
   float* data = nullptr;
@@ -115,6 +116,8 @@ class Session {
   virtual base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
                                      CopyDirection direction) = 0;
   virtual base::Result<void> sync() = 0;
+  // Memory that io and out will lie in, and that outlives the Session: a device may lock it, for faster copies.
+  virtual void lend(std::span<std::byte> memory) = 0;
   // Experts whose weights run() has read so far, those of each layer counted apart; 0 in a dense model.
   virtual int64_t experts_read() const = 0;
 };

@@ -166,7 +166,8 @@ base::Result<void> Context::State::run_shares(const StepHooks& hooks) {
       if (has_head) {
         parts.last = PartId::at(parts.last.order(n_layer) - 1, n_layer);
       }
-      if (auto ran = share.session->run(parts, work, io, nullptr); !ran) {
+      const bool read = !has_head || !logit_rows.empty();
+      if (auto ran = share.session->run(parts, work, {io.data, read}, nullptr); !ran) {
         return ran;
       }
       if (auto synced = share.session->sync(); !synced) {

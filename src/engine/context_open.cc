@@ -224,6 +224,12 @@ base::Result<std::unique_ptr<Context>> Context::open_split(std::shared_ptr<const
   if (!logits) {
     return logits.failure();
   }
+  for (State::Share& share : planned->shares) {
+    share.session->lend({hidden->data(), hidden->size()});
+    if (share.parts.last.part == Part::kHead) {
+      share.session->lend({logits->data(), logits->size()});
+    }
+  }
   return std::unique_ptr<Context>(
       new Context(std::make_unique<State>(std::move(model), std::move(plan), std::move(planned->shares),
                                           *std::move(hidden), *std::move(logits))));

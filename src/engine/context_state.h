@@ -35,10 +35,10 @@ struct Context::State {
 
   std::shared_ptr<const Model> model;
   ContextPlan plan;
+  Arena hidden_memory, logits_memory;  // lent to the shares' sessions
   std::vector<Share> shares;
   KvTable table;
   ExactPages exact;
-  Arena hidden_memory, logits_memory;
   // Of the running ubatch; their memory is kept.
   std::vector<int> tokens, positions, logit_rows;
   std::vector<SeqRows> rows;
@@ -53,11 +53,11 @@ struct Context::State {
         Arena logits)
       : model(std::move(of)),
         plan(std::move(planned)),
+        hidden_memory(std::move(hidden)),
+        logits_memory(std::move(logits)),
         shares(std::move(opened)),
         table(plan.kv.n_pages, plan.kv.n_seqs, plan.kv.page_tokens),
         exact(plan.kv.exact, plan.kv.page_tokens, plan.kv.n_seqs),
-        hidden_memory(std::move(hidden)),
-        logits_memory(std::move(logits)),
         bytes_read_by(static_cast<size_t>(plan.kv.n_seqs)) {}
 
   static base::Result<Planned> make_plan(const Model& model, const ContextOptions& options,

@@ -63,6 +63,7 @@ class CpuSession : public Session {
     return {};
   }
 
+  void lend(std::span<std::byte> /*memory*/) override {}
   base::Result<void> kv_copy(std::span<const PageCopy> copies) override {
     copy_pages(arena_, copies);
     return {};

@@ -39,6 +39,7 @@ class CudaSession : public Session {
   base::Result<void> kv_rows(int layer, int page, std::span<std::byte> bytes,
                              CopyDirection direction) override;
   base::Result<void> sync() override;
+  void lend(std::span<std::byte> memory) override;
   int64_t experts_read() const override { return experts_read_; }
 
   ~CudaSession() override { (void)cuda::synchronise(stream_.get()); }  // its memory goes next
@@ -68,6 +69,7 @@ class CudaSession : public Session {
   BackendOptions options_;
   RopeTable rope_;
   cuda::OwnStream stream_;
+  std::vector<cuda::HostLock> locks_;  // of what was lent
   cuda::Memory kv_memory_, work_memory_, input_memory_, chosen_memory_;
   KvArena arena_, copies_;
   CudaSpace space_;
@@ -359,7 +361,7 @@ base::Result<void> CudaSession::run(const Segment& segment, const Step& step, Hi
   if (done.ok()) {
     done = compute(segment, work, work.logit_rows.empty() ? nullptr : out->data);
   }
-  if (done.ok() && !has_head) {
+  if (done.ok() && !has_head && io.read) {
     done = cuda::copy(stream_.get(), io.data, space_.act.h, hidden_bytes, cuda::Direction::kToHost);
   }
   if (done.ok()) {
@@ -389,6 +391,15 @@ base::Result<void> CudaSession::sync() {
     }
   }
   return done;
+}
+
+void CudaSession::lend(std::span<std::byte> memory) {
+  auto lock = cuda::HostLock::of(memory);
+  if (!lock) {
+    base::log_info("{}: copies to and from it take longer", lock.failure().to_string());
+    return;
+  }
+  locks_.push_back(*std::move(lock));
 }
 
 // ---- The cache ----

@@ -157,6 +157,25 @@ TEST_CASE("steps of few rows are launched as graphs of their shape, recorded whe
   CHECK(simt::graphs_launched() - launched == 3);
   CHECK(without == logits);
 }
+
+TEST_CASE("the host's memory of residual stream and logits is locked while a context is open, where it can be") {
+  SyntheticSpec spec = small("llama");
+  spec.n_layer = 1;
+  const auto model = make(spec);
+  const std::vector<int> prompt = fixtures::some_tokens(3, spec.n_vocab);
+  const auto run = [&](int locked) {
+    auto context = fixtures::open(model, on(gpu(), options()));
+    CHECK(simt::locked() == locked);
+    const auto last = context->eval(0, prompt);
+    REQUIRE(last.ok());
+    return std::vector<float>(last->begin(), last->end());
+  };
+  const std::vector<float> logits = run(2);
+  CHECK(simt::locked() == 0);
+  simt::set_locks(false);
+  CHECK(run(0) == logits);
+  simt::set_locks(true);
+}
 #endif
 
 TEST_CASE("quantized caches on the GPU, and parts of a model there") {

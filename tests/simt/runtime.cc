@@ -15,8 +15,8 @@ namespace {
 
 struct Gpu {
   uint64_t bytes = uint64_t{1} << 30, used = 0;
-  bool present = true, graphs = true;
-  int launched = 0, captured = 0;
+  bool present = true, graphs = true, locks = true;
+  int launched = 0, captured = 0, locked = 0;
 };
 Gpu& gpu() {
   static Gpu it;
@@ -37,6 +37,12 @@ void set_device_present(bool present) {
 }
 void set_graphs(bool allowed) {
   gpu().graphs = allowed;
+}
+void set_locks(bool allowed) {
+  gpu().locks = allowed;
+}
+int locked() {
+  return gpu().locked;
 }
 int graphs_launched() {
   return gpu().launched;
@@ -89,6 +95,19 @@ Memory::~Memory() {
   } else if (data_ != nullptr) {
     ::operator delete (data_, std::align_val_t{256});
   }
+}
+
+base::Result<HostLock> HostLock::of(std::span<std::byte> memory) {
+  HostLock lock;
+  if (!gpu().locks) {
+    return base::error("GPU", "memory of the host cannot be locked");
+  }
+  lock.data_ = memory.data();
+  gpu().locked += lock.data_ != nullptr ? 1 : 0;
+  return lock;
+}
+HostLock::~HostLock() {
+  gpu().locked -= data_ != nullptr ? 1 : 0;
 }
 
 base::Result<OwnStream> OwnStream::create() {

@@ -11,6 +11,9 @@ void set_device_memory(uint64_t bytes);
 void set_device_present(bool present);
 // Whether graphs can be recorded.
 void set_graphs(bool allowed);
+// Whether memory of the host can be locked, and how many pieces are.
+void set_locks(bool allowed);
+int locked();
 // Graphs launched so far, and recorded.
 int graphs_launched();
 int graphs_captured();

@@ -22,6 +22,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define AR_UNROLL
+#define AR_NO_UNROLL
 #define AR_SHARED(type, name, count) \
   static const char name##_key = 0;  \
   const Shared<type> name = simt::cast<type>(simt::static_shared(&name##_key, sizeof(type) * (count), #name))
