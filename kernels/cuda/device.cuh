@@ -14,6 +14,7 @@
 #include "src/base/error.h"
 
 #define AR_UNROLL _Pragma("unroll")
+#define AR_NO_UNROLL _Pragma("unroll 1")
 // Shared memory of a fixed size, and what the launch adds to it. Only at the head of a kernel or device function.
 #define AR_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define AR_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]

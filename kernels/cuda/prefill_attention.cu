@@ -319,8 +319,14 @@ __global__ void __launch_bounds__(kThreads, 2) attend_rows(PrefillArgs a) {
           seen[i] = takes ? visible[i] - begin : 0;
         }
         const int from = pass == 1 ? copy : -1, first = begin % kPageTokens;
-        load_tile<kDim>(source_of(a, a.k, seq, page, from, head), dim_k, first, n, keys);
-        load_tile<kDim>(source_of(a, a.v, seq, page, from, head), dim_v, first, n, values);
+        AR_NO_UNROLL  // the loaders of every type are compiled once, not twice
+        for (int side = 0; side < 2; ++side) {
+          Source source = source_of(a, a.k, seq, page, from, head);
+          if (side == 1) {
+            source = source_of(a, a.v, seq, page, from, head);
+          }
+          load_tile<kDim>(source, side == 0 ? dim_k : dim_v, first, n, side == 0 ? keys : values);
+        }
         __syncthreads();
         if (__any_sync(kAllLanes, seen[0] > 0 || seen[1] > 0)) {
           attend_tile<kDim>(mine, kept, keys, values, dim_k, dim_v, seen, r);
