@@ -18,10 +18,12 @@ set(cuda_options --expt-relaxed-constexpr -diag-suppress=2810 -Xptxas=-v -Xcompi
 if(AR_WERROR)
   list(APPEND cuda_options -Werror=all-warnings)
 endif()
+# No kernel asks what it is compiled for: one intermediate form, made once, is assembled for each, and goes along for
+# what is newer than all of these.
 foreach(arch ${AR_CUDA_ARCHITECTURES})
-  list(APPEND cuda_options "SHELL:-gencode arch=compute_${arch},code=sm_${arch}")
+  list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=sm_${arch}")
 endforeach()
-list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=compute_80")  # what is newer than all of these compiles it itself
+list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=compute_80")
 target_compile_options(ar_cuda PRIVATE ${cuda_options})
 
 # One binary: the engine has a GPU's backend beside the CPU's.
