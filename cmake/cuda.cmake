@@ -18,14 +18,14 @@ set(cuda_options --expt-relaxed-constexpr -diag-suppress=2810 -Xptxas=-v -Xcompi
 if(AR_WERROR)
   list(APPEND cuda_options -Werror=all-warnings)
 endif()
-# No kernel asks what it is compiled for: one intermediate form, made once, is assembled for each, and goes along for
-# what is newer than all of these.
+# No kernel asks what it is compiled for: a generation shares one pass of the front end, which takes most of the time.
 foreach(arch ${AR_CUDA_ARCHITECTURES})
-  list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=sm_${arch}")
+  math(EXPR generation "${arch} / 10 * 10")
+  list(APPEND cuda_options "SHELL:-gencode arch=compute_${generation},code=sm_${arch}")
 endforeach()
-list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=compute_80")
+list(APPEND cuda_options "SHELL:-gencode arch=compute_80,code=compute_80")  # what is newer than all of these compiles it itself
 target_compile_options(ar_cuda PRIVATE ${cuda_options})
 
 # One binary: the engine has a GPU's backend beside the CPU's.
-target_link_libraries(ar_engine PUBLIC ar_cuda)
+target_link_libraries(ar_engine PUBLIC $<LINK_ONLY:ar_cuda>)  # its files see none of CUDA
 set_source_files_properties(src/engine/gpu.cc PROPERTIES COMPILE_DEFINITIONS AR_CUDA)

@@ -153,8 +153,9 @@ __device__ __forceinline__ float add_unit(const Unit& u, Global<const uint8_t> x
   return result;
 }
 
+// How many blocks a multiprocessor has at least: left to itself the compiler takes fewer registers, and spills some.
 template <class Loader, int kXRows>
-__global__ void __launch_bounds__(kThreads) dot_rows(MatVecArgs a) {
+__global__ void __launch_bounds__(kThreads, kXRows == 1 ? 6 : 3) dot_rows(MatVecArgs a) {
   for_rows<kXRows>(a, [&](Global<const uint8_t> w, int64_t second, const int(&x_row)[kXRows],
                           float(&sums)[kXRows][kWarpRows]) {
     const int n_units = a.cols / 32;

@@ -56,7 +56,11 @@ cudaStream_t native(Stream stream) {
 }  // namespace
 
 base::Result<Device> find_device() {
-  int count = 0;
+  int driver = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    (void)cudaGetLastError();
+    return base::Error{"GPU", "there is no driver", "install NVIDIA's, or leave --n-gpu-layers out"};
+  }
   auto done = check(cudaGetDeviceCount(&count), "there is none to use",
                     "install the driver, or leave --n-gpu-layers out");
   if (!done) {
