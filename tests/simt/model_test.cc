@@ -158,7 +158,8 @@ TEST_CASE("steps of few rows are launched as graphs of their shape, recorded whe
   CHECK(without == logits);
 }
 
-TEST_CASE("the host's memory of residual stream and logits is locked while a context is open, where it can be") {
+TEST_CASE(
+    "the host's memory of residual stream and logits is locked while a context is open, where it can be") {
   SyntheticSpec spec = small("llama");
   spec.n_layer = 1;
   const auto model = make(spec);
