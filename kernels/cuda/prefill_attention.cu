@@ -319,7 +319,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend_rows(PrefillArgs a) {
           seen[i] = takes ? visible[i] - begin : 0;
         }
         const int from = pass == 1 ? copy : -1, first = begin % kPageTokens;
-        AR_NO_UNROLL  // the loaders of every type are compiled once, not twice
+        // Not unrolled: every type's loader is compiled once.
+        AR_NO_UNROLL
         for (int side = 0; side < 2; ++side) {
           Source source = source_of(a, a.k, seq, page, from, head);
           if (side == 1) {
