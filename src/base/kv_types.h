@@ -57,12 +57,4 @@ constexpr double kv_bits_per_value(std::string_view name) {
   return type == nullptr ? 0 : 8.0 * type->block_bytes / type->block_values;
 }
 
-// What tbq-server does by itself (--kv-tail auto): a tail of so many tokens in f16 beside keys or values of less than
-// 8 bits, where its copies take at most a tenth of the cache. The driver forecasts the same.
-inline constexpr int kOwnTailTokens = 128;
-constexpr bool has_own_tail(std::string_view k, std::string_view v, uint64_t cache_bytes,
-                            uint64_t copied_bytes) {
-  return (kv_bits_per_value(k) < 8 || kv_bits_per_value(v) < 8) && copied_bytes <= cache_bytes / 10;
-}
-
 }  // namespace base

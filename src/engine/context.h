@@ -19,7 +19,6 @@ class SequenceReader;
 struct SequencePages;
 
 inline constexpr int kAllLayers = -1, kAutoLayers = -2;
-inline constexpr int kAutoTail = -1;
 
 struct ContextOptions {
   // Tokens of all sequences together; 0 = the model's trained context. Padded up to a multiple of 256. Each
@@ -40,8 +39,7 @@ struct ContextOptions {
   std::string kv_center = "off";
   std::shared_ptr<const KvMeans> kv_means = nullptr;
   // Beside quantized rows the first kv_sink tokens and the last kv_tail before each query are kept, and read, in f16;
-  // the former in whole pages of 128, the latter in pages that contain them. Nothing for sides in floats. kAutoTail: as
-  // base::has_own_tail.
+  // the former in whole pages of 128, the latter in pages that contain them. Nothing for sides in floats.
   int kv_sink = 0, kv_tail = 0;
   // What quantized weights are multiplied with: "q8", activations rounded to int8 once per vector, as llama.cpp
   // does, and what keys are that have integer scores (KvFormat::score_rounded); "f32", exactly, and slower. Where the
@@ -64,7 +62,7 @@ struct ContextInfo {
   int edge_layers = 0;                        // at either end that kv_first_last gives another type
   std::string kv_center_id;                   // which means are taken from K and V; "": none
   bool k_rotated = false, v_rotated = false;  // what kv_rotate came to, for the cache types
-  int kv_sink = 0, kv_tail = 0;               // as asked for; what kAutoTail came to
+  int kv_sink = 0, kv_tail = 0;               // as asked for
   int exact_sink = 0, exact_tail = 0;         // tokens, what they came to
   std::string activations;
   uint64_t weight_bytes = 0, kv_bytes = 0, workspace_bytes = 0;

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "kernels/dots.h"
-#include "src/base/kv_types.h"
 #include "src/base/units.h"
 #include "src/engine/kv_means.h"
 #include "src/os/host.h"
@@ -120,40 +119,29 @@ namespace {
 
 // The copies of sink and tail, for sides that are quantized.
 void plan_copies(const ContextOptions& options, ContextPlan& plan) {
+  plan.info.kv_sink = options.kv_sink;
+  plan.info.kv_tail = options.kv_tail;
+  if (options.kv_sink == 0 && options.kv_tail == 0) {
+    return;
+  }
   const kernels::KvFormat* f16 = kernels::find_kv_format("f16");
-  KvPlan with = plan.kv;
   bool any = false;
-  for (KvLayer& layer : with.layers) {
+  for (KvLayer& layer : plan.kv.layers) {
     layer.exact_k = layer.k->group_values > 0 ? f16 : nullptr;
     layer.exact_v = layer.v->group_values > 0 ? f16 : nullptr;
     any = any || layer.exact_k != nullptr || layer.exact_v != nullptr;
   }
-  ContextInfo& info = plan.info;
-  const auto copies_of = [&](int sink, int tail) {
-    return plan_exact(sink, tail, with.page_tokens, with.seq_pages, with.n_seqs, info.n_ubatch);
-  };
-  int tail = options.kv_tail;
-  if (tail == kAutoTail) {
-    with.exact = copies_of(0, base::kOwnTailTokens);
-    const bool worth = any && base::has_own_tail(info.cache_type_k, info.cache_type_v, plan.kv.bytes(),
-                                                 with.copies().bytes());
-    tail = worth ? base::kOwnTailTokens : 0;
-  }
-  info.kv_sink = options.kv_sink;
-  info.kv_tail = tail;
-  if (options.kv_sink == 0 && tail == 0) {
-    return;
-  }
   if (!any) {
-    info.fallbacks.push_back(
+    plan.info.fallbacks.push_back(
         fmt::format("--kv-sink and --kv-tail do nothing: a cache of {}/{} is not quantized",
-                    info.cache_type_k, info.cache_type_v));
+                    plan.info.cache_type_k, plan.info.cache_type_v));
     return;
   }
-  with.exact = copies_of(options.kv_sink, tail);
-  info.exact_sink = with.exact.sink_pages * with.page_tokens;
-  info.exact_tail = with.exact.tail;
-  plan.kv = std::move(with);
+  KvPlan& kv = plan.kv;
+  kv.exact = plan_exact(options.kv_sink, options.kv_tail, kv.page_tokens, kv.seq_pages, kv.n_seqs,
+                        plan.info.n_ubatch);
+  plan.info.exact_sink = kv.exact.sink_pages * kv.page_tokens;
+  plan.info.exact_tail = kv.exact.tail;
 }
 
 }  // namespace
@@ -166,7 +154,7 @@ base::Result<ContextPlan> plan_context(const Model& model, const ContextOptions&
       {"--batch-size", {options.n_batch, {1, kAny}}},
       {"--ubatch-size", {options.n_ubatch, {1, kAny}}},
       {"--kv-sink", {options.kv_sink, {0, kAny}}},
-      {"--kv-tail", {options.kv_tail, {kAutoTail, kAny}}},
+      {"--kv-tail", {options.kv_tail, {0, kAny}}},
       {"--threads", {options.n_threads, {0, kMaxThreads}}},
       {"--threads-batch", {options.n_threads_batch, {0, kMaxThreads}}},
   };

@@ -213,14 +213,9 @@ constexpr Flag kSetupFlags[] = {
      "keys and values of the first N tokens, up to a multiple of 128, are kept in f16 too and read from "
      "there",
      [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.kv_sink); }},
-    {"--kv-tail", "", "LLAMA_ARG_KV_TAIL", "auto|N", "auto",
-     "so are those of the last N tokens before each query; for quantized caches. auto: 128 beside types of "
-     "less than "
-     "8 bits, where that takes at most a tenth of the cache",
-     [](Parse& p, std::string_view v) {
-       int& n = p.options.context.kv_tail;
-       return v == "auto" ? (n = kAutoTail, Why()) : number(v, 0, kMax / 2, n);
-     }},
+    {"--kv-tail", "", "LLAMA_ARG_KV_TAIL", "N", "0",
+     "so are those of the last N tokens before each query; for quantized caches",
+     [](Parse& p, std::string_view v) { return number(v, 0, kMax / 2, p.options.context.kv_tail); }},
     {"-fa --flash-attn", "", "LLAMA_ARG_FLASH_ATTN", "on|off|auto", "auto",
      "attention here is always fused; off is refused with a quantized V cache, as in llama-server",
      [](Parse& p, std::string_view v) {

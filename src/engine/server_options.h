@@ -40,8 +40,6 @@ struct ServerOptions {
   int verbosity = 3;
   bool help = false, version = false;
 
-  ServerOptions() { context.kv_tail = kAutoTail; }
-
   // What the context is opened with.
   ContextOptions context_options() const {
     ContextOptions chosen = context;

@@ -33,8 +33,7 @@ uint64_t copied_tokens(const MemorySettings& settings, uint64_t n_ctx) {
   const uint64_t n_seqs = std::max<uint64_t>(1, settings.n_seqs);
   const uint64_t of_one = pages(plus(n_ctx / n_seqs, kContextStep - 1) / kContextStep * kContextStep);
   const uint64_t sink = std::min(pages(settings.kv_sink), of_one);
-  const uint64_t tail = settings.kv_tail.value_or(0);
-  const uint64_t ring = tail == 0 ? 0 : plus(pages(plus(tail, kRollback - 2)), 1);
+  const uint64_t ring = settings.kv_tail == 0 ? 0 : plus(pages(plus(settings.kv_tail, kRollback - 2)), 1);
   return times(times(sink + std::min(ring, of_one - sink), kPage), std::max(n_seqs, settings.n_slots));
 }
 
@@ -89,7 +88,7 @@ uint64_t bundled_workspace(const ModelShape& shape, const MemorySettings& settin
     }
   }
   // Pages that a step begins, kept apart until their layer's attention is done.
-  const uint64_t begun = settings.kv_tail.value_or(0) == 0 || shape.layers.empty()
+  const uint64_t begun = settings.kv_tail == 0 || shape.layers.empty()
                              ? 0
                              : shape.copied_bytes(plus(rows, times(126, std::min(n_seqs, rows))) / 128 * 128,
                                                   settings.cache_type_k, settings.cache_type_v) /
@@ -174,23 +173,8 @@ uint64_t ModelShape::copied_bytes(uint64_t tokens, std::string_view k, std::stri
   return times(per_token, tokens);
 }
 
-namespace {
-
-// The tail that tbq-server keeps where none was asked for.
-uint64_t own_tail(const ModelShape& shape, MemorySettings settings, uint64_t n_ctx, uint64_t cache_bytes) {
-  settings.kv_sink = 0;
-  settings.kv_tail = base::kOwnTailTokens;
-  const uint64_t copied = shape.copied_bytes(copied_tokens(settings, n_ctx), settings.cache_type_k,
-                                             settings.cache_type_v, settings.edge_type, settings.edge_layers);
-  const bool has = base::has_own_tail(settings.cache_type_k, settings.cache_type_v, cache_bytes, copied);
-  return has && copied > 0 ? base::kOwnTailTokens : 0;
-}
-
-}  // namespace
-
-MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& asked, BackendKind kind,
+MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& settings, BackendKind kind,
                                bool has_gpu) {
-  MemorySettings settings = asked;
   MemoryEstimate estimate;
   estimate.weights = shape.weight_bytes;
   const uint64_t n_ctx = settings.n_ctx.value_or(shape.n_ctx_train);
@@ -199,9 +183,6 @@ MemoryEstimate estimate_memory(const ModelShape& shape, const MemorySettings& as
                               settings.edge_layers)
                     .value_or(0);
   if (kind == BackendKind::kTbqServer && n_ctx > 0) {
-    if (!settings.kv_tail) {
-      settings.kv_tail = own_tail(shape, settings, n_ctx, estimate.kv);
-    }
     estimate.kv = plus(estimate.kv,
                        shape.copied_bytes(copied_tokens(settings, n_ctx), settings.cache_type_k,
                                           settings.cache_type_v, settings.edge_type, settings.edge_layers));

@@ -58,11 +58,10 @@ struct MemorySettings {
   std::string cache_type_k = "f16", cache_type_v = "f16";
   std::string edge_type;  // of the first and the last edge_layers layers, where they have another one
   uint64_t edge_layers = 0;
-  bool kv_center = false;               // the means of K and V are kept beside the cache
-  uint64_t kv_sink = 0;                 // tokens of each sequence whose rows tbq-server keeps in f16, too
-  std::optional<uint64_t> kv_tail = 0;  // so are these; absent: the server's own choice
-  uint64_t n_ubatch = 512;              // no more than a batch
-  uint64_t n_threads = 0;               // the larger of both counts; 0: the server's own choice
+  bool kv_center = false;             // the means of K and V are kept beside the cache
+  uint64_t kv_sink = 0, kv_tail = 0;  // tokens of each sequence whose rows tbq-server keeps in f16, too
+  uint64_t n_ubatch = 512;            // no more than a batch
+  uint64_t n_threads = 0;             // the larger of both counts; 0: the server's own choice
   bool own_threads = false;  // n_threads is of batches alone; the other count is the server's own choice
   uint64_t n_seqs = 1;       // that share the context in equal parts; 1: unknown, or each may have all of it
   uint64_t n_slots = 1;      // however they share it

@@ -68,7 +68,7 @@ MemorySettings memory_settings(const Study& study, const search::Config& config)
   }
   settings.kv_center = given("kv_center", {"--kv-center"}).value_or("off") != "off";
   settings.kv_sink = whole(given("kv_sink", {"--kv-sink"}).value_or("0")).value_or(0);
-  settings.kv_tail = whole(given("kv_tail", {"--kv-tail"}).value_or("auto"));
+  settings.kv_tail = whole(given("kv_tail", {"--kv-tail"}).value_or("0")).value_or(0);
   settings.n_ubatch = whole(given("n_ubatch", {"-ub", "--ubatch-size"}).value_or("512")).value_or(512);
   settings.n_ubatch = std::min(
       settings.n_ubatch, whole(given("n_batch", {"-b", "--batch-size"}).value_or("2048")).value_or(2048));

@@ -1,7 +1,6 @@
 // The copies of sink and tail in f16: which are there, through rollbacks and forks, and what they take.
 
 #include "src/engine/exact_pages.h"
-#include "src/engine/context_plan.h"
 
 #include <algorithm>
 #include <map>
@@ -192,39 +191,6 @@ TEST_CASE("copies: sizes to the byte, bits per value, limits, and a word where t
   const auto refused = engine::Context::check(*model, options("q4_0", "q4_0", 0, 1025));
   REQUIRE_FALSE(refused.ok());
   CHECK(refused.failure().to_string().find("--kv-tail: 1025 is more than the 1024 tokens") == 0);
-}
-
-TEST_CASE("copies: left to itself a context has a tail where types are narrow and it takes a tenth at most") {
-  const auto model = tiny();
-  struct Row {
-    const char *k, *v;
-    int n_ctx, n_seqs, tail;
-  };
-  // Three pages in f16 beside one for each 128 tokens: at 4.5 bits a tenth at 107 pages, of each sequence.
-  for (const Row& row : {Row{"q4_0", "q4_0", 13824, 1, 128},
-                         {"q4_0", "q4_0", 13568, 1, 0},
-                         {"q4_0", "q4_0", 27648, 2, 128},
-                         {"q4_0", "q4_0", 13824, 2, 0},
-                         {"q8_0", "q8_0", 65536, 1, 0},
-                         {"q8_0", "q4_0", 65536, 1, 128},
-                         {"f16", "q5_1", 65536, 1, 128},
-                         {"f16", "f16", 65536, 1, 0}}) {
-    CAPTURE(row.k);
-    CAPTURE(row.v);
-    CAPTURE(row.n_ctx);
-    engine::ContextOptions asked = options(row.k, row.v, 0, engine::kAutoTail);
-    asked.n_ctx = row.n_ctx;
-    asked.n_seqs = row.n_seqs;
-    const auto plan = engine::plan_context(*model, asked);
-    REQUIRE(plan.ok());
-    CHECK(plan->info.kv_tail == row.tail);
-    CHECK(plan->info.exact_tail == row.tail);
-    asked.kv_tail = row.tail;
-    const auto said = engine::plan_context(*model, asked);
-    REQUIRE(said.ok());
-    CHECK(said->kv.bytes() == plan->kv.bytes());
-    CHECK(said->info.fallbacks == plan->info.fallbacks);
-  }
 }
 
 TEST_CASE("copies: logits depend on position alone: not on ubatch, threads, backends, rollbacks or forks") {

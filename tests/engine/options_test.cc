@@ -182,8 +182,6 @@ TEST_CASE("bad values are refused with the flag and the reason") {
   CHECK(good({"--kv-center", "m.means"}).options.context.kv_center == "m.means");
   CHECK(good({"--kv-sink", "4"}).options.context.kv_sink == 4);
   CHECK(good({"--kv-tail", "128"}).options.context.kv_tail == 128);
-  CHECK(good({}).options.context.kv_tail == engine::kAutoTail);
-  CHECK(good({"--kv-tail", "0", "--kv-tail", "auto"}).options.context.kv_tail == engine::kAutoTail);
   CHECK(bad({"--kv-tail", "-1"}).find("-1 is not between 0 and") != std::string::npos);
   CHECK(bad({"-fa", "off", "-ctv", "q8_0"}).find("quantized V cache requires flash_attn to be enabled") == 0);
   CHECK(bad({"-fa", "off", "-ctv", "f16"}).empty());

@@ -289,21 +289,6 @@ TEST_CASE("the bundled server's workspace is what it says itself, the experts' p
     CHECK(with.least - without.least == with.kv - without.kv);
     CHECK(study::estimate_memory(**demo, asked, BackendKind::kLlamaServer, false).kv == without.kv);
   }
-  // What tbq-server does by itself, as exact_pages_test.cc has it: none, or as if it had been asked for.
-  for (const auto& [n_ctx, n_seqs, type, tail] : {std::tuple{13824, 1, "q4_0", 128},
-                                                  {13568, 1, "q4_0", 0},
-                                                  {27648, 2, "q4_0", 128},
-                                                  {65536, 1, "q8_0", 0}}) {
-    MemorySettings asked = settings(static_cast<uint64_t>(n_ctx));
-    asked.n_seqs = static_cast<uint64_t>(n_seqs);
-    asked.cache_type_k = asked.cache_type_v = type;
-    asked.kv_tail = std::nullopt;
-    const MemoryEstimate own = study::estimate_memory(**demo, asked, BackendKind::kTbqServer, false);
-    asked.kv_tail = tail;
-    const MemoryEstimate said = study::estimate_memory(**demo, asked, BackendKind::kTbqServer, false);
-    CHECK(own.kv == said.kv);
-    CHECK(own.workspace == said.workspace);
-  }
   // 8 experts' answers of 3072 values for 512 tokens are 48 MiB; llama.cpp has them twice, weighted too.
   ModelShape without = moe;
   without.n_expert_used = 0;
