@@ -1,5 +1,7 @@
 // A GPU's kernels beside what its memory gives: reading, products of decode by type of weight, attention of decode by
-// types of the cache. One JSON object on stdout. They are checked by test_cuda; this only times.
+// types of the cache; and products of prefill beside cuBLAS's of float16. One JSON object on stdout. They are checked by
+// test_cuda; this only times.
+#include <cublas_v2.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 
 #include "bench/must.h"
 #include "kernels/cuda/bandwidth.h"
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/mat_vec.h"
 #include "kernels/cuda/runtime.h"
@@ -120,6 +123,89 @@ base::Json mat_vecs(cuda::Stream stream, double read) {
   return rows;
 }
 
+// Seconds of one of several launches, the fastest; they are too long for their start to count.
+double seconds_each(cuda::Stream stream, const std::function<base::Result<void>()>& enqueue) {
+  using Clock = std::chrono::steady_clock;
+  double best = 1e9;
+  for (int pass = 0; pass <= kPasses; ++pass) {
+    const auto began = Clock::now();
+    must(enqueue());
+    must(cuda::synchronise(stream));
+    best = pass == 0 ? best : std::min(best, std::chrono::duration<double>(Clock::now() - began).count());
+  }
+  return best;
+}
+
+// One cuBLAS handle, on a stream.
+class Cublas {
+ public:
+  explicit Cublas(cuda::Stream stream) {
+    if (cublasCreate(&handle_) != CUBLAS_STATUS_SUCCESS ||
+        cublasSetStream(handle_, static_cast<cudaStream_t>(stream)) != CUBLAS_STATUS_SUCCESS) {
+      bench::fail("cuBLAS does not start");
+    }
+  }
+  Cublas(const Cublas&) = delete;
+  Cublas& operator=(const Cublas&) = delete;
+  ~Cublas() { (void)cublasDestroy(handle_); }
+
+  // y [rows x n_rows] = x [rows x cols] * w [n_rows x cols]^T, float16 with sums in float32.
+  base::Result<void> multiply(int64_t n_rows, int64_t cols, int rows, const void* w, const void* x, void* y) {
+    const float one = 1, zero = 0;
+    const auto m = static_cast<int>(n_rows), k = static_cast<int>(cols);
+    const cublasStatus_t status =
+        cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, m, rows, k, &one, w, CUDA_R_16F, k, x, CUDA_R_16F, k,
+                     &zero, y, CUDA_R_32F, m, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    return status == CUBLAS_STATUS_SUCCESS ? base::Result<void>()
+                                           : base::error("cuBLAS", cublasGetStatusString(status));
+  }
+
+ private:
+  cublasHandle_t handle_ = nullptr;
+};
+
+// The same matrices, a prompt's ubatch of 512 rows; the peer has the weights as float16 already.
+base::Json gemms(cuda::Stream stream) {
+  constexpr int kRows = 512;
+  Cublas cublas(stream);
+  base::Json rows = base::Json::array();
+  for (const auto& [n_rows, cols] :
+       {std::pair<int64_t, int64_t>(14336, 4096), std::pair<int64_t, int64_t>(4096, 14336)}) {
+    const double flops = 2.0 * static_cast<double>(n_rows) * static_cast<double>(cols) * kRows;
+    const cuda::Memory x = random_device(static_cast<uint64_t>(cols) * kRows * 2),
+                       y = device(static_cast<uint64_t>(n_rows) * kRows * sizeof(float)),
+                       halves = random_device(static_cast<uint64_t>(n_rows * cols) * 2);
+    const double peer = seconds_each(
+        stream, [&] { return cublas.multiply(n_rows, cols, kRows, halves.data(), x.data(), y.data()); });
+    for (const kernels::WeightFormat& format : kernels::weight_formats()) {
+      if (!cuda::has_dots(format.ggml_type) && !cuda::has_floats(format.ggml_type)) {
+        continue;
+      }
+      cuda::Gemm product;
+      product.ggml_type = format.ggml_type;
+      product.n_rows = n_rows;
+      product.cols = cols;
+      product.row_bytes = static_cast<size_t>(cols / format.block_values * format.block_bytes);
+      const cuda::Memory weights = random_device(static_cast<uint64_t>(n_rows) * product.row_bytes);
+      product.data = weights.data();
+      product.x = reinterpret_cast<const uint16_t*>(x.data());
+      product.y = reinterpret_cast<float*>(y.data());
+      const double seconds = seconds_each(stream, [&] {
+        return cuda::gemm(stream, {kRows, nullptr}, product);
+      });
+      rows.push_back({{"type", format.name},
+                      {"rows", n_rows},
+                      {"cols", cols},
+                      {"tokens", kRows},
+                      {"tflops", flops / seconds / 1e12},
+                      {"share_of_cublas_f16", peer / seconds}});
+      fmt::print(stderr, "gemm {:8} {:5} x {:5} of {}: {:6.1f} TFLOP/s, {:.2f} of cuBLAS\n", format.name,
+                 n_rows, cols, kRows, flops / seconds / 1e12, peer / seconds);
+    }
+  }
+  return rows;
+}
+
 // One token after 32K others, 8 KV heads of 128 with 4 query heads each, in as many layers as no cache holds.
 base::Json attentions(cuda::Stream stream, double read) {
   constexpr int kTokens = 32768, kHeads = 8, kGroup = 4, kDim = 128, kPages = kTokens / kernels::kPageTokens;
@@ -200,6 +286,7 @@ void run() {
                     {"commit", base::commit()},
                     {"read_gb_per_s", read / 1e9}};
   all["mat_vec"] = mat_vecs(stream.get(), read);
+  all["gemm"] = gemms(stream.get());
   all["attention"] = attentions(stream.get(), read);
   fmt::print("{}\n", all.dump(2));
 }

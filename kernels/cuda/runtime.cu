@@ -139,8 +139,12 @@ base::Result<HostLock> HostLock::of(std::span<std::byte> memory) {
   if (memory.empty()) {
     return base::Result<HostLock>(std::move(lock));
   }
-  if (auto done = check(cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault),
-                        "memory of the host cannot be locked", "raise the limit of locked memory");
+  const cudaError_t error = cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault);
+  if (error == cudaErrorHostMemoryAlreadyRegistered) {  // by another session of the context
+    (void)cudaGetLastError();
+    return base::Result<HostLock>(std::move(lock));
+  }
+  if (auto done = check(error, "memory of the host cannot be locked", "raise the limit of locked memory");
       !done) {
     return done.failure();
   }

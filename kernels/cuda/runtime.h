@@ -56,7 +56,7 @@ class Memory {
 };
 
 // Memory of the host as the driver locks it: copies go straight there, and may still be under way when copy() returns.
-// The memory outlives this.
+// The memory outlives this. What is locked already stays with whoever locked it.
 class HostLock {
  public:
   HostLock() = default;

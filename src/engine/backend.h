@@ -106,8 +106,8 @@ class Session {
  public:
   virtual ~Session() = default;
   // Runs the parts first..last over the step. kEmbed fills io, later parts update it, kHead writes out (may
-  // be null otherwise). Errors are faults of the device, never of the input: the caller checked tokens and
-  // positions.
+  // be null otherwise). Results are there after sync(); after an error nothing is under way. Errors are faults of the
+  // device, never of the input: the caller checked tokens and positions.
   virtual base::Result<void> run(const Segment& segment, const Step& step, Hidden io, Logits* out) = 0;
   virtual base::Result<void> kv_copy(std::span<const PageCopy> copies) = 0;
   // The same among the pages of KvPlan::copies().

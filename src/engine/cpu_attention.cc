@@ -80,6 +80,24 @@ int exact_queries(const AttentionHead& head, int page, int n, const int* visible
   return i;
 }
 
+// Rows that are computed at a time; meanwhile as many of the next page are on their way into L2: rows are a line or less,
+// in several planes, and the processor's own prefetch leaves half of their latency.
+constexpr int kSliceRows = 32;
+
+// work(first slot, how many) for the first `count` slots of a page. next: the page read after it, nullptr: none.
+template <class Work>
+void by_slices(int count, const std::byte* next, size_t page_bytes, const Work& work) {
+  constexpr int kIntoL2 = 2;
+  const size_t slice_bytes = page_bytes / (kernels::kPageTokens / kSliceRows);
+  for (int first = 0; first < count; first += kSliceRows) {
+    for (size_t at = 0; at < slice_bytes && next != nullptr; at += 64) {
+      __builtin_prefetch(next + at, 0, kIntoL2);
+    }
+    next = next == nullptr ? nullptr : next + slice_bytes;
+    work(first, std::min(kSliceRows, count - first));
+  }
+}
+
 }  // namespace
 
 void attend_chunk(const AttentionHead& head, int chunk, const float* query, int n, const int* visible,
@@ -88,17 +106,29 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
   const int begin = chunk * kChunkTokens;
   const int tokens = std::clamp(*std::max_element(visible, visible + n) - begin, 0, kChunkTokens);
   const auto score = kv.rounded_scores && kv.k->score_rounded != nullptr ? kv.k->score_rounded : kv.k->score;
+  const size_t k_bytes = kv.k->page_bytes(kv.dim_k), v_bytes = kv.v->page_bytes(kv.dim_v);
+  const auto k_page = [&](int page) {
+    return head.arena->k(head.layer, head.pages[static_cast<size_t>(page)], head.head);
+  };
+  const auto v_page = [&](int page) {
+    return head.arena->v(head.layer, head.pages[static_cast<size_t>(page)], head.head);
+  };
   for (int at = 0; at < tokens; at += kernels::kPageTokens) {
     const int page = (begin + at) / kernels::kPageTokens, count = std::min(kernels::kPageTokens, tokens - at);
+    const bool more = at + kernels::kPageTokens < tokens;
     const int n_exact = kv.exact_k == nullptr ? 0 : exact_queries(head, page, n, visible);
     if (n_exact > 0) {
       kv.exact_k->score(head.exact->k(head.layer, *head.seq, page, head.head), kv.dim_k, 0, count, query,
                         n_exact, scores + at, kChunkTokens);
     }
     if (n_exact < n) {
-      score(head.arena->k(head.layer, head.pages[static_cast<size_t>(page)], head.head), kv.dim_k, 0, count,
-            query + static_cast<size_t>(n_exact) * static_cast<size_t>(kv.dim_k), n - n_exact,
-            scores + static_cast<size_t>(n_exact) * kChunkTokens + at, kChunkTokens);
+      const auto skipped = static_cast<size_t>(n_exact);
+      by_slices(count, more ? k_page(page + 1) : v_page(begin / kernels::kPageTokens),
+                more ? k_bytes : v_bytes, [&](int first, int n_rows) {
+                  score(k_page(page), kv.dim_k, first, n_rows,
+                        query + skipped * static_cast<size_t>(kv.dim_k), n - n_exact,
+                        scores + skipped * kChunkTokens + at + first, kChunkTokens);
+                });
     }
   }
   for (int i = 0; i < n; ++i) {
@@ -112,15 +142,18 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
   std::fill(out.acc, out.acc + static_cast<size_t>(n) * static_cast<size_t>(kv.dim_v), 0.0F);
   for (int at = 0; at < tokens; at += kernels::kPageTokens) {
     const int page = (begin + at) / kernels::kPageTokens, count = std::min(kernels::kPageTokens, tokens - at);
+    const bool more = at + kernels::kPageTokens < tokens;
     const int n_exact = kv.exact_v == nullptr ? 0 : exact_queries(head, page, n, visible);
     if (n_exact > 0) {
       kv.exact_v->accumulate(head.exact->v(head.layer, *head.seq, page, head.head), kv.dim_v, 0, count,
                              scores + at, kChunkTokens, n_exact, out.acc);
     }
     if (n_exact < n) {
-      kv.v->accumulate(head.arena->v(head.layer, head.pages[static_cast<size_t>(page)], head.head), kv.dim_v,
-                       0, count, scores + static_cast<size_t>(n_exact) * kChunkTokens + at, kChunkTokens,
-                       n - n_exact, out.acc + static_cast<size_t>(n_exact) * static_cast<size_t>(kv.dim_v));
+      const auto skipped = static_cast<size_t>(n_exact);
+      by_slices(count, more ? v_page(page + 1) : nullptr, v_bytes, [&](int first, int n_rows) {
+        kv.v->accumulate(v_page(page), kv.dim_v, first, n_rows, scores + skipped * kChunkTokens + at + first,
+                         kChunkTokens, n - n_exact, out.acc + skipped * static_cast<size_t>(kv.dim_v));
+      });
     }
   }
 }

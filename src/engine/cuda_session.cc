@@ -372,6 +372,9 @@ base::Result<void> CudaSession::run(const Segment& segment, const Step& step, Hi
             : n_rows;
     done = fetch_experts({std::max(first - 1, 0) / 2, last / 2 - 1}, n_rows, most);  // ffn l is at 2 + 2l
   }
+  if (!done) {  // nothing may land in the caller's memory any more
+    (void)sync();
+  }
   return done;
 }
 

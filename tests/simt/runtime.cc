@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <string>
 
 #include "tests/simt/runtime.h"
@@ -16,7 +17,8 @@ namespace {
 struct Gpu {
   uint64_t bytes = uint64_t{1} << 30, used = 0;
   bool present = true, graphs = true, locks = true;
-  int launched = 0, captured = 0, locked = 0;
+  int launched = 0, captured = 0;
+  std::set<const std::byte*> locked;
 };
 Gpu& gpu() {
   static Gpu it;
@@ -42,7 +44,7 @@ void set_locks(bool allowed) {
   gpu().locks = allowed;
 }
 int locked() {
-  return gpu().locked;
+  return static_cast<int>(gpu().locked.size());
 }
 int graphs_launched() {
   return gpu().launched;
@@ -102,12 +104,15 @@ base::Result<HostLock> HostLock::of(std::span<std::byte> memory) {
   if (!gpu().locks) {
     return base::error("GPU", "memory of the host cannot be locked");
   }
-  lock.data_ = memory.data();
-  gpu().locked += lock.data_ != nullptr ? 1 : 0;
+  if (!memory.empty() && gpu().locked.insert(memory.data()).second) {
+    lock.data_ = memory.data();
+  }
   return lock;
 }
 HostLock::~HostLock() {
-  gpu().locked -= data_ != nullptr ? 1 : 0;
+  if (data_ != nullptr) {
+    gpu().locked.erase(data_);
+  }
 }
 
 base::Result<OwnStream> OwnStream::create() {
