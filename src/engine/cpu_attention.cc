@@ -80,21 +80,20 @@ int exact_queries(const AttentionHead& head, int page, int n, const int* visible
   return i;
 }
 
-// Rows that are computed at a time; meanwhile as many of the next page are on their way into L2: rows are a line or less,
-// in several planes, and the processor's own prefetch leaves half of their latency.
-constexpr int kSliceRows = 32;
-
-// work(first slot, how many) for the first `count` slots of a page. next: the page read after it, nullptr: none.
+// work(first slot, how many) for the first `count` slots of a page, in few rows at a time; meanwhile as many of the next
+// page, nullptr: none, are on their way into L2: the processor's own prefetch leaves half of the latency of rows that
+// are a line or less, in several planes. Many queries have more to do with a page than wait for it.
 template <class Work>
-void by_slices(int count, const std::byte* next, size_t page_bytes, const Work& work) {
-  constexpr int kIntoL2 = 2;
-  const size_t slice_bytes = page_bytes / (kernels::kPageTokens / kSliceRows);
-  for (int first = 0; first < count; first += kSliceRows) {
+void by_slices(int count, int n_queries, const std::byte* next, size_t page_bytes, const Work& work) {
+  constexpr int kIntoL2 = 2, kFewQueries = 8, kFewRows = 32;
+  const int rows = n_queries > kFewQueries ? kernels::kPageTokens : kFewRows;
+  const size_t slice_bytes = page_bytes * static_cast<size_t>(rows) / kernels::kPageTokens;
+  for (int first = 0; first < count; first += rows) {
     for (size_t at = 0; at < slice_bytes && next != nullptr; at += 64) {
       __builtin_prefetch(next + at, 0, kIntoL2);
     }
     next = next == nullptr ? nullptr : next + slice_bytes;
-    work(first, std::min(kSliceRows, count - first));
+    work(first, std::min(rows, count - first));
   }
 }
 
@@ -123,7 +122,7 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
     }
     if (n_exact < n) {
       const auto skipped = static_cast<size_t>(n_exact);
-      by_slices(count, more ? k_page(page + 1) : v_page(begin / kernels::kPageTokens),
+      by_slices(count, n - n_exact, more ? k_page(page + 1) : v_page(begin / kernels::kPageTokens),
                 more ? k_bytes : v_bytes, [&](int first, int n_rows) {
                   score(k_page(page), kv.dim_k, first, n_rows,
                         query + skipped * static_cast<size_t>(kv.dim_k), n - n_exact,
@@ -150,7 +149,7 @@ void attend_chunk(const AttentionHead& head, int chunk, const float* query, int 
     }
     if (n_exact < n) {
       const auto skipped = static_cast<size_t>(n_exact);
-      by_slices(count, more ? v_page(page + 1) : nullptr, v_bytes, [&](int first, int n_rows) {
+      by_slices(count, n - n_exact, more ? v_page(page + 1) : nullptr, v_bytes, [&](int first, int n_rows) {
         kv.v->accumulate(v_page(page), kv.dim_v, first, n_rows, scores + skipped * kChunkTokens + at + first,
                          kChunkTokens, n - n_exact, out.acc + skipped * static_cast<size_t>(kv.dim_v));
       });
