@@ -1,7 +1,5 @@
 // A GPU's kernels beside what its memory gives: reading, products of decode by type of weight, attention of decode by
-// types of the cache; and products of prefill beside cuBLAS's of float16. One JSON object on stdout. They are checked by
-// test_cuda; this only times.
-#include <cublas_v2.h>
+// types of the cache; and products of prefill. One JSON object on stdout. They are checked by test_cuda; this only times.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -136,47 +134,15 @@ double seconds_each(cuda::Stream stream, const std::function<base::Result<void>(
   return best;
 }
 
-// One cuBLAS handle, on a stream.
-class Cublas {
- public:
-  explicit Cublas(cuda::Stream stream) {
-    if (cublasCreate(&handle_) != CUBLAS_STATUS_SUCCESS ||
-        cublasSetStream(handle_, static_cast<cudaStream_t>(stream)) != CUBLAS_STATUS_SUCCESS) {
-      bench::fail("cuBLAS does not start");
-    }
-  }
-  Cublas(const Cublas&) = delete;
-  Cublas& operator=(const Cublas&) = delete;
-  ~Cublas() { (void)cublasDestroy(handle_); }
-
-  // y [rows x n_rows] = x [rows x cols] * w [n_rows x cols]^T, float16 with sums in float32.
-  base::Result<void> multiply(int64_t n_rows, int64_t cols, int rows, const void* w, const void* x, void* y) {
-    const float one = 1, zero = 0;
-    const auto m = static_cast<int>(n_rows), k = static_cast<int>(cols);
-    const cublasStatus_t status =
-        cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, m, rows, k, &one, w, CUDA_R_16F, k, x, CUDA_R_16F, k,
-                     &zero, y, CUDA_R_32F, m, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
-    return status == CUBLAS_STATUS_SUCCESS ? base::Result<void>()
-                                           : base::error("cuBLAS", cublasGetStatusString(status));
-  }
-
- private:
-  cublasHandle_t handle_ = nullptr;
-};
-
-// The same matrices, a prompt's ubatch of 512 rows; the peer has the weights as float16 already.
+// The same matrices, a prompt's ubatch of 512 rows.
 base::Json gemms(cuda::Stream stream) {
   constexpr int kRows = 512;
-  Cublas cublas(stream);
   base::Json rows = base::Json::array();
   for (const auto& [n_rows, cols] :
        {std::pair<int64_t, int64_t>(14336, 4096), std::pair<int64_t, int64_t>(4096, 14336)}) {
     const double flops = 2.0 * static_cast<double>(n_rows) * static_cast<double>(cols) * kRows;
     const cuda::Memory x = random_device(static_cast<uint64_t>(cols) * kRows * 2),
-                       y = device(static_cast<uint64_t>(n_rows) * kRows * sizeof(float)),
-                       halves = random_device(static_cast<uint64_t>(n_rows * cols) * 2);
-    const double peer = seconds_each(
-        stream, [&] { return cublas.multiply(n_rows, cols, kRows, halves.data(), x.data(), y.data()); });
+                       y = device(static_cast<uint64_t>(n_rows) * kRows * sizeof(float));
     for (const kernels::WeightFormat& format : kernels::weight_formats()) {
       if (!cuda::has_dots(format.ggml_type) && !cuda::has_floats(format.ggml_type)) {
         continue;
@@ -197,10 +163,9 @@ base::Json gemms(cuda::Stream stream) {
                       {"rows", n_rows},
                       {"cols", cols},
                       {"tokens", kRows},
-                      {"tflops", flops / seconds / 1e12},
-                      {"share_of_cublas_f16", peer / seconds}});
-      fmt::print(stderr, "gemm {:8} {:5} x {:5} of {}: {:6.1f} TFLOP/s, {:.2f} of cuBLAS\n", format.name,
-                 n_rows, cols, kRows, flops / seconds / 1e12, peer / seconds);
+                      {"tflops", flops / seconds / 1e12}});
+      fmt::print(stderr, "gemm {:8} {:5} x {:5} of {}: {:6.1f} TFLOP/s\n", format.name, n_rows, cols, kRows,
+                 flops / seconds / 1e12);
     }
   }
   return rows;

@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
+#include <iostream>
 #include <string_view>
+#include <system_error>
 
 #include "src/base/version.h"
 #include "src/os/child.h"
@@ -23,6 +27,26 @@ constexpr std::array<Command, 5> kCommands = {{
     {"replay", "play search strategies against a recorded grid", study::replay_command},
 }};
 
+// What a command prints may be what a script reads: output that was lost is an error, but for a reader who has gone.
+int run(const Command& command, int argc, char** argv) {
+  int code = 0;
+  std::error_code lost;
+  try {
+    code = command.run(argc, argv);
+  } catch (const std::system_error& failed) {  // fmt::print's
+    lost = failed.code();
+  }
+  std::cout.flush();
+  if (!lost && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout)) {
+    lost = {errno, std::generic_category()};
+  }
+  if (!lost || lost.value() == EPIPE || code != 0) {
+    return code;
+  }
+  std::fputs("error: standard output: not all could be written; check the disk behind it\n", stderr);
+  return study::kExitPreflight;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -36,7 +60,7 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   for (const Command& command : kCommands) {
     if (command.name == name) {
-      return command.run(argc - 1, argv + 1);
+      return run(command, argc - 1, argv + 1);
     }
   }
   if (name == "--version") {

@@ -350,7 +350,7 @@ base::Result<LoopResult> Loop::run() {
     }
     if (!*ran) {
       return conclude(EndReason::kFinished,
-                      "the search has stopped: no step from the best point has gained anything");
+                      "the search has stopped: nothing that is left to try promises a gain");
     }
   }
 }

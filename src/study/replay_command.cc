@@ -325,7 +325,8 @@ int replay_command(int argc, char** argv) {
                  "journal of a study, best one with `search: {strategy: grid, repeats: 3}`")
       ->required();
   app.add_option("--strategy", options.strategies, "strategies, separated by commas (default: all but grid)")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--seeds", options.seeds, "runs of each strategy (default 50)")->check(CLI::Range(1, 10000));
   app.add_option("--noise", options.noise, "scatter of a launch, one sigma (default 5%)");
   app.add_option("--drift", options.drift,
