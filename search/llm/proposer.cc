@@ -96,6 +96,11 @@ std::string Proposer::over_budget(const base::Json& request, const Prompt& promp
   const double past_usd = base::json_get<double>(past, "cost_usd", 0) + cost(spent.in, spent.out);
   double next_in = estimated_tokens(prompt);
   double tokens = in + out + next_in + options_.max_tokens;
+  if (options_.budget_tokens > 0 && tokens > options_.budget_tokens && in + out == 0) {
+    return fmt::format(
+        "the budget of {:.0f} tokens is too small for any answer: one may take {:.0f} (max_tokens)",
+        options_.budget_tokens, next_in + options_.max_tokens);
+  }
   if (options_.budget_tokens > 0 && tokens > options_.budget_tokens) {
     return fmt::format(
         "the budget of {:.0f} tokens is used up: {:.0f} so far, and one more answer may take {:.0f}",

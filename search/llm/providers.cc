@@ -112,6 +112,11 @@ Call make_call(const Options& options, const std::string& url, const std::string
   while (root.ends_with("/")) {
     root.pop_back();
   }
+  for (const std::string_view call_path : {"/chat/completions", "/messages"}) {  // as people paste it
+    if (root.ends_with(call_path)) {
+      root.resize(root.size() - call_path.size());
+    }
+  }
   root += root.ends_with("/v1") ? "" : "/v1";
   base::Json body = base::Json::object();
   if (!options.model.empty()) {

@@ -17,7 +17,7 @@ struct Call {
   std::string url, body;
   std::vector<std::pair<std::string, std::string>> headers;  // the key in one of them
 };
-// `url`: the API's address, with or without /v1. `structured`: with response_format (openai).
+// `url`: the API's address, with or without /v1 and what follows it. `structured`: with response_format (openai).
 Call make_call(const Options& options, const std::string& url, const std::string& key, const Prompt& prompt,
                bool structured);
 // The provider's own address; for options.url "".

@@ -265,7 +265,8 @@ TEST_CASE("autoresearch-llm speaks both protocols, and says what went wrong with
         {"proposals", {{{"params", {{"n_batch", "2048"}, {"kv", "4"}}}, {"rationale", "larger"}}}}};
     Scripted next = model_says(anthropic, good);
     Endpoint endpoint([&](int, const Json&) { return next; });
-    Proposer proposer(home, anthropic, endpoint.url(), {"--budget-tokens", "100000"});
+    const std::string pasted = endpoint.url() + (anthropic ? "/v1/messages" : "/v1/chat/completions/");
+    Proposer proposer(home, anthropic, pasted, {"--budget-tokens", "100000"});
     Json answer = proposer.ask();
     CHECK(endpoint.keys_seen());
     CHECK_FALSE(answer.contains("error"));
