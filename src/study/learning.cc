@@ -159,6 +159,12 @@ bool Loop::learn(const EndedTrial& trial) {
     }
   } else {
     repeating_ = false;
+    if (trial.key == default_key_ && ended_ == 0 && may_pass(trial.status)) {
+      ++ended_;  // the search, which does not hear of it, asks for the default once more
+      ++since_anchor_;
+      observer_.note("the default failed; everything is compared with it, so it is launched once more");
+      return false;
+    }
     tell_plugin(trial);
     strategy_->tell(trial.config, trial.outcome);
     if (trial.key == default_key_) {

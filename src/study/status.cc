@@ -48,4 +48,18 @@ bool means_out_of_memory(Status status) {
   return status == Status::kOom || status == Status::kHostCrash || status == Status::kSkippedPredicted;
 }
 
+bool may_pass(Status status) {
+  switch (status) {
+    case Status::kLoadTimeout:
+    case Status::kLoadCrash:
+    case Status::kRunCrash:
+    case Status::kHang:
+    case Status::kTimeout:
+    case Status::kImplausible:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace study

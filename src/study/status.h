@@ -31,6 +31,9 @@ std::optional<Status> parse_status(std::string_view name);  // nullopt: unknown
 // True where a larger configuration must fail too (a host crash counts: a unified-memory box wedges).
 bool means_out_of_memory(Status status);
 
+// What may not happen again: a crash, a time-out, a disturbed measurement.
+bool may_pass(Status status);
+
 // One failed step of a trial.
 struct Failure {
   Status status = Status::kRunCrash;

@@ -48,6 +48,31 @@ TEST_CASE("a study runs to its end, and its journal says what happened") {
   }
 }
 
+TEST_CASE("a default that fails in passing is launched once more; one that runs out of memory is not") {
+  for (const study::Status status :
+       {study::Status::kLoadCrash, study::Status::kImplausible, study::Status::kOom}) {
+    Fixture f;
+    FakeRunner runner;
+    runner.failures = {{1, status}};
+    const bool again = status != study::Status::kOom;
+    CHECK_EQ(f.start(runner).end, study::EndReason::kFinished);
+    auto content = f.content();
+    auto ends = content.of_type("trial_end");
+    REQUIRE_GE(ends.size(), 3);
+    CHECK_EQ((*ends[0])["status"], study::to_string(status));
+    CHECK_EQ((*ends[1])["phase"] == "default", again);
+    CHECK_EQ((*ends[1])["params_hash"] == (*ends[0])["params_hash"], again);
+    CHECK_NE((*ends[2])["params_hash"], (*ends[0])["params_hash"]);
+    CHECK_EQ(content.records.back()["verdict"] == "no_feasible", false);
+  }
+  Fixture f;  // twice: then it is believed
+  FakeRunner runner;
+  runner.failures = {{1, study::Status::kLoadCrash}, {2, study::Status::kLoadCrash}};
+  f.start(runner);
+  auto content = f.content();
+  CHECK_NE((*content.of_type("trial_end")[2])["phase"], "default");
+}
+
 TEST_CASE("a number changed by hand contradicts the rest of its record") {
   Fixture f;
   FakeRunner runner;
@@ -205,7 +230,7 @@ TEST_CASE("a recorded grid: every point in rounds, stopped and resumed, is a gri
   f.start(runner);
   auto grid = study::recorded_grid(f.study, f.content(), "t.jsonl");
   REQUIRE_FALSE(grid.ok());
-  CHECK_EQ(grid.failure().what, "holds 2 configurations, 0 of them feasible");
+  CHECK_EQ(grid.failure().what, "holds 1 configurations, 0 of them feasible");
 }
 
 TEST_CASE("the default runs again among the repeats, and the drift that shows is taken out there") {
