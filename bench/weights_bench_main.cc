@@ -72,7 +72,7 @@ class Ours {
   std::unique_ptr<engine::Context> context_;
 };
 
-constexpr uintptr_t kAhead = 4096;  // bytes that a thread asks for ahead, into L2
+constexpr size_t kAhead = 4096;  // bytes that a thread asks for ahead, into L2
 constexpr int kIntoL2 = 2;
 
 // GB/s of adding up the weights' bytes as words, rows shared out as the engine does: the floor under decode.
@@ -94,9 +94,8 @@ double read_gbps(const engine::Model& model, int threads) {
         for (int64_t i = first; i < last; ++i) {
           Word line[4];
           std::memcpy(line, w.data + i * 64, 64);
-          __builtin_prefetch(
-              reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w.data + i * 64) + kAhead), 0,
-              kIntoL2);
+          const size_t ahead = std::min(static_cast<size_t>(i) * 64 + kAhead, (n - 1) * 64);
+          __builtin_prefetch(w.data + ahead, 0, kIntoL2);
           a += line[0];
           b += line[1];
           c += line[2];
