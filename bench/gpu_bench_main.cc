@@ -53,18 +53,23 @@ cuda::Memory random_device(uint64_t bytes) {
   return memory;
 }
 
-// Seconds of the fastest of several launches of what `enqueue` enqueues, as a graph.
-double seconds_of(cuda::Stream stream, const std::function<base::Result<void>()>& enqueue) {
+// Seconds of the fastest of several runs of what `enqueue` enqueues; the first is not counted.
+double seconds_each(cuda::Stream stream, const std::function<base::Result<void>()>& enqueue) {
   using Clock = std::chrono::steady_clock;
-  const cuda::Graph graph = must(cuda::Graph::capture(stream, enqueue));
   double best = 1e9;
   for (int pass = 0; pass <= kPasses; ++pass) {
     const auto began = Clock::now();
-    must(graph.launch(stream));
+    must(enqueue());
     must(cuda::synchronise(stream));
     best = pass == 0 ? best : std::min(best, std::chrono::duration<double>(Clock::now() - began).count());
   }
   return best;
+}
+
+// The same as a graph, where one launch is too short for its start not to count.
+double seconds_of(cuda::Stream stream, const std::function<base::Result<void>()>& enqueue) {
+  const cuda::Graph graph = must(cuda::Graph::capture(stream, enqueue));
+  return seconds_each(stream, [&] { return graph.launch(stream); });
 }
 
 double read_speed(cuda::Stream stream) {
@@ -119,19 +124,6 @@ base::Json mat_vecs(cuda::Stream stream, double read) {
     }
   }
   return rows;
-}
-
-// Seconds of one of several launches, the fastest; they are too long for their start to count.
-double seconds_each(cuda::Stream stream, const std::function<base::Result<void>()>& enqueue) {
-  using Clock = std::chrono::steady_clock;
-  double best = 1e9;
-  for (int pass = 0; pass <= kPasses; ++pass) {
-    const auto began = Clock::now();
-    must(enqueue());
-    must(cuda::synchronise(stream));
-    best = pass == 0 ? best : std::min(best, std::chrono::duration<double>(Clock::now() - began).count());
-  }
-  return best;
 }
 
 // The same matrices, a prompt's ubatch of 512 rows.
