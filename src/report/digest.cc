@@ -252,7 +252,10 @@ Digest digest(const base::Json& header, std::span<const base::Json> records) {
   int named_best = base::json_get<int>(out.end, "best_trial_id", 0);
   for (size_t i = 0; i < out.trials.size(); ++i) {
     const Row& row = out.trials[i];
-    if (row.change == "default" && !out.default_row) {
+    // A default that failed in passing is launched once more, which then is what all are compared with.
+    const bool again =
+        out.default_row && row.phase == "default" && row.ok && !out.trials[*out.default_row].ok;
+    if (row.change == "default" && (!out.default_row || again)) {
       out.default_row = i;
     }
     if (!row.feasible) {

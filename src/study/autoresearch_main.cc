@@ -29,18 +29,21 @@ constexpr std::array<Command, 5> kCommands = {{
 
 // What a command prints may be what a script reads: output that was lost is an error, but for a reader who has gone.
 int run(const Command& command, int argc, char** argv) {
-  int code = 0;
-  std::error_code lost;
+  int lost = 0, code = 0;
   try {
     code = command.run(argc, argv);
-  } catch (const std::system_error& failed) {  // fmt::print's
-    lost = failed.code();
+  } catch (const std::system_error& failed) {
+    if (std::ferror(stdout) == 0 && std::ferror(stderr) == 0) {  // none of fmt::print's
+      throw;
+    }
+    lost = failed.code().value();
+    code = lost == EPIPE ? study::kExitPreflight : 0;
   }
   std::cout.flush();
-  if (!lost && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout)) {
-    lost = {errno, std::generic_category()};
+  if (lost == 0 && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout)) {
+    lost = errno;
   }
-  if (!lost || lost.value() == EPIPE || code != 0) {
+  if (lost == 0 || lost == EPIPE || code != 0) {
     return code;
   }
   std::fputs("error: standard output: not all could be written; check the disk behind it\n", stderr);
